@@ -1,0 +1,29 @@
+// Compiles src, test and bench to dist. A file deleted from src must not live on in dist, so dist is
+// emptied whenever the list of sources changes; otherwise tsc's incremental build does the least.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** All files below `folder`, sorted so that the list is stable. */
+function filesBelow(folder) {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort();
+}
+
+const sources = ['src', 'test', 'bench'].flatMap((folder) => filesBelow(join(root, folder)));
+const list = sources.join('\n');
+const listFile = join(root, 'dist', '.sources');
+if (!existsSync(listFile) || readFileSync(listFile, 'utf8') !== list) {
+  rmSync(join(root, 'dist'), { recursive: true, force: true });
+  mkdirSync(join(root, 'dist'), { recursive: true });
+}
+const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
+const built = spawnSync(process.execPath, [tsc, '-p', root], { stdio: 'inherit' });
+if (built.status === 0) writeFileSync(listFile, list);
+process.exit(built.status ?? 1);

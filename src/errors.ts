@@ -1,0 +1,37 @@
+// The three kinds of trouble and the one type for each that crosses a layer (docs/adr/0003-errors.md).
+//
+// Expected outcome (queue full, grant busy): a return value, never an exception.
+// The peer broke the protocol: ProtocolViolation, caught at exactly one place for each role.
+// Our own bug: AssertionError from `assert`, never caught.
+
+/**
+ * The peer (a driver, a device, a guest, a client) broke a rule of the protocol. Whoever owns the
+ * connection to that peer catches it, breaks that connection and nothing else.
+ */
+export class ProtocolViolation extends Error {
+  /** The rule that was broken: a section of virtio 1.3 ("§2.7.5.1"), or a named rule of Xen's ABI. */
+  readonly clause: string;
+
+  /**
+   * @param clause the rule, as the specification numbers or names it
+   * @param detail what was found and what would have been right
+   */
+  constructor(clause: string, detail: string) {
+    super(`${detail} (${clause})`);
+    this.name = 'ProtocolViolation';
+    this.clause = clause;
+  }
+}
+
+/** A broken invariant of our own code; nothing catches it. */
+export class AssertionError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'AssertionError';
+  }
+}
+
+/** Throws an AssertionError unless `condition` holds: for our own invariants, never for a peer's data. */
+export function assert(condition: boolean, message: string): asserts condition {
+  if (!condition) throw new AssertionError(message);
+}

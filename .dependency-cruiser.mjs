@@ -17,7 +17,7 @@ const layers = [
 ];
 
 const place = (names) =>
-  names.map((name) => (name.endsWith('.ts') ? name.replace('.', '\\.') + '$' : `${name}/`));
+  names.map((name) => (name.endsWith('.ts') ? `${name.replace('.', '\\.')}$` : `${name}/`));
 const source = (names) => `^src/(${place(names).join('|')})`;
 
 const upward = layers.slice(0, -1).map((names, row) => ({

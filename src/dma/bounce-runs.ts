@@ -1,0 +1,84 @@
+// The part of the bounce pool for long buffers: runs of whole pages, private to the device, kept zeroed
+// while nothing is in them and granted only while something is. Used by bounce-dma.ts.
+
+import { XEN_PAGE_SHIFT } from '../abi/xen.ts';
+import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
+import type { Grants } from './grants.ts';
+import { wipe } from './guest-memory.ts';
+
+export class BounceRuns {
+  readonly #grants: Grants;
+  readonly #device: number;
+  /** First frames of idle runs, by their number of pages. */
+  readonly #idle: number[][] = [];
+  /** The caller's buffer behind each run in use, by the run's first reference. */
+  readonly #origins: Float64Array;
+
+  constructor(grants: Grants, device: number) {
+    this.#grants = grants;
+    this.#device = device;
+    this.#origins = new Float64Array(grants.domain.table.maxEntries);
+  }
+
+  /** Copies the buffer in as `direction` asks and grants the run. Returns its first reference, or -1. */
+  share(address: number, size: number, direction: number): number {
+    const pages = (size + 0xfff) >>> XEN_PAGE_SHIFT;
+    const frame = this.#take(pages);
+    if (frame < 0) return -1;
+    const u8 = this.#grants.domain.memory.region.u8;
+    // Before the grant: the backend never sees a buffer half filled.
+    if (direction !== DMA_FROM_DEVICE) u8.copyWithin(frame << XEN_PAGE_SHIFT, address, address + size);
+    const ref = this.#grants.share(frame, pages, direction === DMA_TO_DEVICE);
+    if (ref < 0) {
+      this.#putBack(frame, pages, size);
+      return -1;
+    }
+    this.#origins[ref] = address;
+    return ref;
+  }
+
+  /** Revokes the run, then copies what the device wrote to the caller's buffer, then wipes the run. */
+  unshare(ref: number, size: number, direction: number): void {
+    const pages = (size + 0xfff) >>> XEN_PAGE_SHIFT;
+    const frame = this.#grants.frameOf(ref);
+    const place = frame << XEN_PAGE_SHIFT;
+    const released = this.#grants.unshare(ref, pages);
+    const memory = this.#grants.domain.memory;
+    if (direction !== DMA_TO_DEVICE) memory.region.u8.copyWithin(this.#origins[ref], place, place + size);
+    // A page that the device could write may have changed beyond the buffer's end.
+    if (released) this.#putBack(frame, pages, direction === DMA_TO_DEVICE ? size : pages << XEN_PAGE_SHIFT);
+    else this.#abandon(frame, pages);
+  }
+
+  /** Gives the idle runs back to the guest. */
+  close(): void {
+    for (const [pages, frames] of this.#idle.entries()) {
+      for (const frame of frames ?? []) this.#abandon(frame, pages);
+    }
+    this.#idle.length = 0;
+  }
+
+  #take(pages: number): number {
+    const idle = this.#idle[pages];
+    if (idle !== undefined && idle.length > 0) return idle.pop()!;
+    const { memory, tracer, id } = this.#grants.domain;
+    const address = memory.allocatePages(pages);
+    if (address === undefined) return -1;
+    const frame = address >>> XEN_PAGE_SHIFT;
+    if (tracer.enabled) tracer.privatePages(id, this.#device, frame, pages);
+    return frame;
+  }
+
+  #putBack(frame: number, pages: number, dirtyBytes: number): void {
+    wipe(this.#grants.domain.memory.region, frame << XEN_PAGE_SHIFT, dirtyBytes);
+    this.#idle[pages] ??= [];
+    this.#idle[pages].push(frame);
+  }
+
+  /** Lets go of a run; pages of it that the backend still maps stay in quarantine. */
+  #abandon(frame: number, pages: number): void {
+    const { memory, tracer, id } = this.#grants.domain;
+    if (tracer.enabled) tracer.privatePagesEnd(id, frame, pages);
+    memory.freePages(frame << XEN_PAGE_SHIFT, pages);
+  }
+}

@@ -1,0 +1,146 @@
+// The part of the bounce pool for short buffers: slots of 128, 512 or 2048 bytes in pages private to the
+// device. A page is granted when its first slot is taken and revoked when its last one is given back, and
+// holds slots of one direction only, so that what the device may only read is granted read-only.
+// Used by bounce-dma.ts.
+
+import { XEN_PAGE_SHIFT, XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
+import type { Grants } from './grants.ts';
+import { wipe } from './guest-memory.ts';
+
+const SLOT_SHIFTS = [7, 9, 11];
+
+/** Longest buffer that takes a slot rather than pages of its own. */
+export const MAX_SLOT_SIZE = 2048;
+
+/** A page cut into slots. */
+interface SlotPage {
+  readonly frame: number;
+  readonly slotShift: number;
+  readonly readonly: boolean;
+  /** A set bit is a free slot. */
+  free: number;
+  readonly allFree: number;
+  /** Its reference while it is granted. */
+  ref: number;
+  /** The caller's buffer behind each slot in use. */
+  readonly origins: Float64Array;
+}
+
+function shiftFor(size: number): number {
+  return size <= 128 ? 7 : size <= 512 ? 9 : 11;
+}
+
+export class BounceSlots {
+  readonly #grants: Grants;
+  readonly #device: number;
+  /** Pages with a free slot, by slot size and direction. */
+  readonly #open = new Map<number, SlotPage[]>();
+  /** The page behind each granted reference. */
+  readonly #byRef = new Map<number, SlotPage>();
+
+  constructor(grants: Grants, device: number) {
+    this.#grants = grants;
+    this.#device = device;
+    for (const shift of SLOT_SHIFTS) {
+      this.#open.set(shift * 2, []);
+      this.#open.set(shift * 2 + 1, []);
+    }
+  }
+
+  /**
+   * Copies the buffer into a slot as `direction` asks and sees that the slot's page is granted.
+   *
+   * @returns reference * 4096 + offset of the slot, or -1 when pages or references are exhausted
+   */
+  share(address: number, size: number, direction: number): number {
+    const page = this.#pageWithSlot(shiftFor(size), direction === DMA_TO_DEVICE);
+    if (page === undefined) return -1;
+    const slot = 31 - Math.clz32(page.free & -page.free);
+    const place = (page.frame << XEN_PAGE_SHIFT) + (slot << page.slotShift);
+    const u8 = this.#grants.domain.memory.region.u8;
+    if (direction !== DMA_FROM_DEVICE) u8.copyWithin(place, address, address + size);
+    if (page.ref < 0 && !this.#grant(page)) {
+      wipe(this.#grants.domain.memory.region, place, size);
+      return -1;
+    }
+    page.free &= ~(1 << slot);
+    if (page.free === 0) this.#openPages(page).pop();
+    page.origins[slot] = address;
+    return page.ref * XEN_PAGE_SIZE + (slot << page.slotShift);
+  }
+
+  /** Copies what the device wrote to the caller's buffer and gives the slot back, wiped. */
+  unshare(ref: number, offset: number, size: number, direction: number): void {
+    const page = this.#byRef.get(ref)!;
+    const slot = offset >>> page.slotShift;
+    const place = (page.frame << XEN_PAGE_SHIFT) + offset;
+    const memory = this.#grants.domain.memory;
+    if (direction !== DMA_TO_DEVICE) memory.region.u8.copyWithin(page.origins[slot], place, place + size);
+    wipe(memory.region, place, size);
+    if (page.free === 0) this.#openPages(page).push(page);
+    page.free |= 1 << slot;
+    if (page.free === page.allFree) this.#revoke(page);
+  }
+
+  /** Gives the idle pages back to the guest. */
+  close(): void {
+    for (const pages of this.#open.values()) {
+      for (const page of pages) this.#abandon(page);
+      pages.length = 0;
+    }
+  }
+
+  #openPages(page: SlotPage): SlotPage[] {
+    return this.#open.get(page.slotShift * 2 + (page.readonly ? 1 : 0))!;
+  }
+
+  #pageWithSlot(slotShift: number, readonly: boolean): SlotPage | undefined {
+    const open = this.#open.get(slotShift * 2 + (readonly ? 1 : 0))!;
+    if (open.length === 0) {
+      const page = this.#newPage(slotShift, readonly);
+      if (page === undefined) return undefined;
+      open.push(page);
+    }
+    return open[open.length - 1];
+  }
+
+  #newPage(slotShift: number, readonly: boolean): SlotPage | undefined {
+    const { memory, tracer, id } = this.#grants.domain;
+    const address = memory.allocatePages(1);
+    if (address === undefined) return undefined;
+    const frame = address >>> XEN_PAGE_SHIFT;
+    if (tracer.enabled) tracer.privatePages(id, this.#device, frame, 1);
+    const slots = XEN_PAGE_SIZE >>> slotShift;
+    const allFree = slots === 32 ? -1 : (1 << slots) - 1;
+    return { frame, slotShift, readonly, free: allFree, allFree, ref: -1, origins: new Float64Array(slots) };
+  }
+
+  #grant(page: SlotPage): boolean {
+    page.ref = this.#grants.share(page.frame, 1, page.readonly);
+    if (page.ref >= 0) this.#byRef.set(page.ref, page);
+    return page.ref >= 0;
+  }
+
+  #revoke(page: SlotPage): void {
+    this.#byRef.delete(page.ref);
+    const released = this.#grants.unshare(page.ref, 1);
+    page.ref = -1;
+    if (released) {
+      // What the device wrote beside the slots must not be there when the page is granted again.
+      if (!page.readonly)
+        wipe(this.#grants.domain.memory.region, page.frame << XEN_PAGE_SHIFT, XEN_PAGE_SIZE);
+      return;
+    }
+    const open = this.#openPages(page);
+    open.splice(open.indexOf(page), 1);
+    this.#abandon(page);
+  }
+
+  /** Lets go of a page; while the backend still maps it, it stays in quarantine. */
+  #abandon(page: SlotPage): void {
+    const { memory, tracer, id } = this.#grants.domain;
+    if (tracer.enabled) tracer.privatePagesEnd(id, page.frame, 1);
+    memory.freePages(page.frame << XEN_PAGE_SHIFT, 1);
+  }
+}

@@ -1,0 +1,124 @@
+// Shares runs of pages with one backend and ends the sharing: references, grant entries and, where the
+// backend still maps a page, the quarantine. Below both exposure modes, direct-dma.ts and bounce-dma.ts.
+
+import { assert } from '../errors.ts';
+import type { Tracer } from '../trace.ts';
+import type { GrantTable } from '../xen/grant-table.ts';
+import type { DomainId, FrameNumber, GrantRef } from '../xen/ids.ts';
+import type { GuestMemory } from './guest-memory.ts';
+import type { References } from './references.ts';
+
+/** What a domain has for granting, shared by all its devices. */
+export interface GrantingDomain {
+  readonly id: DomainId;
+  readonly memory: GuestMemory;
+  readonly table: GrantTable;
+  readonly references: References;
+  readonly tracer: Tracer;
+}
+
+/** The pages that one device shares with its backend's domain. */
+export class Grants {
+  readonly domain: GrantingDomain;
+  readonly backend: DomainId;
+  /** Pages and reference of each run that is shared now, by its first reference. */
+  readonly #frames: Int32Array;
+  readonly #counts: Uint16Array;
+  /** References whose page the backend still mapped when access should have ended. */
+  readonly #quarantine = new Map<GrantRef, FrameNumber>();
+  #live = 0;
+
+  constructor(domain: GrantingDomain, backend: DomainId) {
+    this.domain = domain;
+    this.backend = backend;
+    this.#frames = new Int32Array(domain.table.maxEntries);
+    this.#counts = new Uint16Array(domain.table.maxEntries);
+  }
+
+  /** References shared now, those in quarantine not included. */
+  get live(): number {
+    return this.#live;
+  }
+
+  /** References that cannot be used again until the backend lets go of their pages. */
+  get quarantined(): number {
+    return this.#quarantine.size;
+  }
+
+  /**
+   * Grants `count` pages from `frame` through consecutive references.
+   *
+   * @returns the first reference, or -1 when the table has no such run and may not grow
+   */
+  share(frame: number, count: number, readonly: boolean): number {
+    const { references, table, tracer, id } = this.domain;
+    const first = references.allocate(count);
+    if (first < 0) return -1;
+    if (tracer.enabled) tracer.grant(id, this.backend, first, frame, count, readonly);
+    this.#frames[first] = frame;
+    this.#counts[first] = count;
+    this.#live += count;
+    table.grant(first as GrantRef, count, this.backend, frame as FrameNumber, readonly);
+    return first;
+  }
+
+  /**
+   * Ends the sharing of a run from `share`.
+   *
+   * @returns true when the pages are the caller's alone again; false when the backend still maps some of
+   *   them: those are in quarantine with their references, and must be held until `retry` frees them
+   */
+  unshare(first: number, count: number): boolean {
+    assert(
+      this.#counts[first] === count,
+      `unshare of ${count} pages at reference ${first}, which shares ${this.#counts[first]}`,
+    );
+    const { references, table, tracer, id } = this.domain;
+    this.#counts[first] = 0;
+    this.#live -= count;
+    if (table.revoke(first as GrantRef, count) > 0) {
+      this.#quarantineBusy(first, count);
+      return false;
+    }
+    if (tracer.enabled) tracer.revoke(id, first, count);
+    references.release(first, count);
+    return true;
+  }
+
+  /** First frame of the run that is shared from `first` on. */
+  frameOf(first: number): number {
+    return this.#frames[first];
+  }
+
+  /** Tries again to end access to what is in quarantine. Returns how many pages came free. */
+  retry(): number {
+    const { references, table, memory, tracer, id } = this.domain;
+    let recovered = 0;
+    for (const [ref, frame] of this.#quarantine) {
+      if (table.revoke(ref, 1) > 0) continue;
+      if (tracer.enabled) tracer.revoke(id, ref, 1);
+      this.#quarantine.delete(ref);
+      references.recover(ref);
+      memory.release(frame, 1);
+      recovered++;
+    }
+    return recovered;
+  }
+
+  #quarantineBusy(first: number, count: number): void {
+    const { references, table, memory, tracer, id } = this.domain;
+    for (let page = 0; page < count; page++) {
+      const ref = (first + page) as GrantRef;
+      if (table.isFree(ref)) {
+        if (tracer.enabled) tracer.revoke(id, ref, 1);
+        references.release(ref, 1);
+        continue;
+      }
+      if (tracer.enabled) tracer.busy(id, ref);
+      const frame = (this.#frames[first] + page) as FrameNumber;
+      this.#quarantine.set(ref, frame);
+      references.quarantine(ref);
+      memory.hold(frame, 1);
+    }
+  }
+}

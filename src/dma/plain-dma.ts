@@ -1,0 +1,49 @@
+// DMA without grants: the address is the guest-physical one and the backend may reach all of the memory.
+// What virtio is without restricted memory access; and what rings are tested with on their own.
+
+import { XEN_PAGE_SHIFT } from '../abi/xen.ts';
+import { type CoherentBuffer, type DmaAddress, type DmaOperations, MAX_MAPPING_SIZE } from './dma.ts';
+import type { GuestMemory } from './guest-memory.ts';
+
+const HIGH = 0x1_0000_0000;
+
+/** Identity addresses, nothing to revoke. */
+export class PlainDma implements DmaOperations {
+  readonly maxMappingSize = MAX_MAPPING_SIZE;
+  readonly live = 0;
+  readonly quarantined = 0;
+  readonly #memory: GuestMemory;
+
+  constructor(memory: GuestMemory) {
+    this.#memory = memory;
+  }
+
+  allocate(size: number): CoherentBuffer | undefined {
+    const address = this.#memory.allocatePages((size + 0xfff) >>> XEN_PAGE_SHIFT);
+    if (address === undefined) return undefined;
+    return { address, size, low: address >>> 0, high: Math.floor(address / HIGH) };
+  }
+
+  free(buffer: CoherentBuffer): boolean {
+    this.#memory.freePages(buffer.address, (buffer.size + 0xfff) >>> XEN_PAGE_SHIFT);
+    return true;
+  }
+
+  map(address: number, _size: number, _direction: number, out: DmaAddress): boolean {
+    out.low = address >>> 0;
+    out.high = Math.floor(address / HIGH);
+    return true;
+  }
+
+  unmap(): boolean {
+    return true;
+  }
+
+  recover(): number {
+    return 0;
+  }
+
+  close(): void {
+    // Nothing is held.
+  }
+}

@@ -1,0 +1,271 @@
+// Domains of the embedded Xen: their records, memory and address spaces.
+//
+// A domain's guest-physical address space is a table of one word for each 4 KiB frame (gfn): which machine
+// frame it is, and whether the domain may write there. Memory of its own comes first, then the frames of
+// its grant table, then a window in which it maps what others granted.
+
+import {
+  GRANT_DEFAULT_MAX_FRAMES,
+  GRANT_ENTRIES_PER_FRAME_V1,
+  MAPTRACK_DEFAULT_HANDLES,
+} from '../../abi/grant.ts';
+import { EVTCHN_2L_PORTS } from '../../abi/event-channel.ts';
+import { XEN_PAGE_SHIFT, XEN_PAGE_SIZE } from '../../abi/xen.ts';
+import { assert } from '../../errors.ts';
+import { type DomainId, domainId } from '../../xen/ids.ts';
+import { lock, unlock } from './lock.ts';
+import { type Machine, MAX_DOMAINS } from './state.ts';
+
+/** Kinds of entries of an address space. */
+export const P2M_NONE = 0;
+export const P2M_RAM = 1;
+export const P2M_GRANT_WRITABLE = 2;
+export const P2M_GRANT_READONLY = 3;
+const P2M_TYPE_MASK = 7;
+const P2M_FRAME_SHIFT = 3;
+
+/** Words of an active grant entry: lock, pins, the domain that maps it, the machine frame. */
+export const ACTIVE_WORDS = 4;
+/** Words of a maptrack entry, see maptrack.ts. */
+export const MAPTRACK_WORDS = 4;
+/** Words of an event channel: state, remote domain, remote port. */
+export const EVENT_WORDS = 4;
+
+// Words of a domain's record.
+const ALIVE = 0;
+const RAM_FRAME = 1;
+const RAM_FRAMES = 2;
+const P2M = 3;
+const P2M_FRAMES = 4;
+const GRANT_FRAMES = 5;
+const MAX_GRANT_FRAMES = 6;
+const GRANT_FRAME_LIST = 7;
+const ACTIVE = 8;
+const MAPTRACK = 9;
+const MAPTRACK_HANDLES = 10;
+const MAPTRACK_FREE = 11;
+const WINDOW = 12;
+const EVENTS = 13;
+const EVENT_LOCK = 14;
+const SHARED_INFO = 15;
+const WAKE = 16;
+const SLEEPING = 17;
+const GRANT_LOCK = 18;
+const MAPTRACK_USED = 19;
+
+/** What a domain is made with. */
+export interface DomainOptions {
+  /** Bytes of memory; a multiple of 4096. */
+  readonly memory: number;
+  readonly maxGrantFrames?: number;
+  readonly maxMaptrackHandles?: number;
+}
+
+/** The record of one domain, for hypercalls. */
+export class DomainRecord {
+  readonly id: DomainId;
+  readonly #heap: Int32Array;
+  readonly #at: number;
+
+  constructor(machine: Machine, id: DomainId) {
+    this.id = id;
+    this.#heap = machine.heap;
+    this.#at = machine.domainRecord(id);
+  }
+
+  get alive(): boolean {
+    return Atomics.load(this.#heap, this.#at + ALIVE) === 1;
+  }
+
+  /** First machine frame of its memory, and how many follow. */
+  get ramFrame(): number {
+    return this.#heap[this.#at + RAM_FRAME];
+  }
+
+  get ramFrames(): number {
+    return this.#heap[this.#at + RAM_FRAMES];
+  }
+
+  /** Frames that its grant table has now. */
+  get grantFrames(): number {
+    return Atomics.load(this.#heap, this.#at + GRANT_FRAMES);
+  }
+
+  get maxGrantFrames(): number {
+    return this.#heap[this.#at + MAX_GRANT_FRAMES];
+  }
+
+  /** Machine frame of the grant table's frame `index`. */
+  grantFrame(index: number): number {
+    return this.#heap[this.#heap[this.#at + GRANT_FRAME_LIST] + index];
+  }
+
+  /** Index of the first word of the active entry of `ref`. */
+  activeEntry(ref: number): number {
+    return this.#heap[this.#at + ACTIVE] + ref * ACTIVE_WORDS;
+  }
+
+  get maptrackHandles(): number {
+    return this.#heap[this.#at + MAPTRACK_HANDLES];
+  }
+
+  /** Index of the word that heads the list of free handles. */
+  get maptrackFreeWord(): number {
+    return this.#at + MAPTRACK_FREE;
+  }
+
+  /** Index of the word that counts the handles used at least once. */
+  get maptrackUsedWord(): number {
+    return this.#at + MAPTRACK_USED;
+  }
+
+  /** Index of the first word of a handle's maptrack entry. */
+  maptrackEntry(handle: number): number {
+    return this.#heap[this.#at + MAPTRACK] + handle * MAPTRACK_WORDS;
+  }
+
+  /** First frame of the window for mapped grants. It has a frame for each handle. */
+  get window(): number {
+    return this.#heap[this.#at + WINDOW];
+  }
+
+  /** Index of the first word of an event channel. */
+  eventEntry(port: number): number {
+    return this.#heap[this.#at + EVENTS] + port * EVENT_WORDS;
+  }
+
+  get eventLockWord(): number {
+    return this.#at + EVENT_LOCK;
+  }
+
+  /** Byte offset in the machine's memory of the shared_info page. */
+  get sharedInfo(): number {
+    return this.#heap[this.#at + SHARED_INFO] * XEN_PAGE_SIZE;
+  }
+
+  /** Word that changes whenever the domain is to wake, and the word that says it sleeps. */
+  get wakeWord(): number {
+    return this.#at + WAKE;
+  }
+
+  get sleepingWord(): number {
+    return this.#at + SLEEPING;
+  }
+
+  /** The entry of the address space at `gfn`, P2M_NONE outside. */
+  p2mType(gfn: number): number {
+    return this.#p2mEntry(gfn) & P2M_TYPE_MASK;
+  }
+
+  /** Machine frame at `gfn`; meaningless where the type is P2M_NONE. */
+  p2mFrame(gfn: number): number {
+    return this.#p2mEntry(gfn) >>> P2M_FRAME_SHIFT;
+  }
+
+  /** Puts a machine frame at an empty place. Returns false when the place is taken or does not exist. */
+  p2mAdd(gfn: number, frame: number, type: number): boolean {
+    if (gfn >= this.#heap[this.#at + P2M_FRAMES]) return false;
+    const word = this.#heap[this.#at + P2M] + gfn;
+    return (
+      Atomics.compareExchange(this.#heap, word, P2M_NONE, (frame << P2M_FRAME_SHIFT) | type) === P2M_NONE
+    );
+  }
+
+  p2mRemove(gfn: number): void {
+    Atomics.store(this.#heap, this.#heap[this.#at + P2M] + gfn, P2M_NONE);
+  }
+
+  #p2mEntry(gfn: number): number {
+    if (gfn >= this.#heap[this.#at + P2M_FRAMES]) return P2M_NONE;
+    return Atomics.load(this.#heap, this.#heap[this.#at + P2M] + gfn) >>> 0;
+  }
+}
+
+/** All domains of a machine. */
+export class Domains {
+  readonly #machine: Machine;
+  readonly #records: (DomainRecord | undefined)[] = [];
+
+  constructor(machine: Machine) {
+    this.#machine = machine;
+  }
+
+  /** The record of `id`; undefined when there is no such domain. */
+  find(id: number): DomainRecord | undefined {
+    const known = this.#records[id];
+    if (known !== undefined) return known.alive ? known : undefined;
+    if (!Number.isInteger(id) || id < 0 || id >= MAX_DOMAINS) return undefined;
+    const record = new DomainRecord(this.#machine, domainId(id));
+    if (!record.alive) return undefined;
+    this.#records[id] = record;
+    return record;
+  }
+
+  /**
+   * Creates a domain with zeroed memory.
+   *
+   * @throws RangeError when the id is taken or impossible, or the machine has no room for it
+   */
+  create(id: number, options: DomainOptions): DomainRecord {
+    if (id >= MAX_DOMAINS)
+      throw new RangeError(`domain ${id}: the embedded Xen has room for ids below ${MAX_DOMAINS}`);
+    if (options.memory <= 0 || options.memory % XEN_PAGE_SIZE !== 0)
+      throw new RangeError(
+        `domain ${id}: memory of ${options.memory} bytes is no multiple of ${XEN_PAGE_SIZE}`,
+      );
+    const { heap, lockWord } = this.#machine;
+    lock(heap, lockWord);
+    try {
+      if (this.find(id)) throw new RangeError(`domain ${id} exists already`);
+      this.#build(id, options);
+    } finally {
+      unlock(heap, lockWord);
+    }
+    const record = this.find(id);
+    assert(record !== undefined, 'a domain that was built is found');
+    return record;
+  }
+
+  /** Adds frames to a grant table, up to `frames` in all. Returns false beyond the domain's limit. */
+  growGrantTable(record: DomainRecord, frames: number): boolean {
+    if (frames > record.maxGrantFrames) return false;
+    const { heap } = this.#machine;
+    const at = this.#machine.domainRecord(record.id);
+    lock(heap, at + GRANT_LOCK);
+    try {
+      for (let index = record.grantFrames; index < frames; index++) {
+        const frame = this.#machine.allocateFrames(1);
+        heap[heap[at + GRANT_FRAME_LIST] + index] = frame;
+        record.p2mAdd(record.ramFrames + index, frame, P2M_RAM);
+        Atomics.store(heap, at + GRANT_FRAMES, index + 1);
+      }
+    } finally {
+      unlock(heap, at + GRANT_LOCK);
+    }
+    return true;
+  }
+
+  #build(id: number, options: DomainOptions): void {
+    const machine = this.#machine;
+    const { heap } = machine;
+    const at = machine.domainRecord(id);
+    const frames = options.memory >>> XEN_PAGE_SHIFT;
+    const grantFrames = options.maxGrantFrames ?? GRANT_DEFAULT_MAX_FRAMES;
+    const handles = options.maxMaptrackHandles ?? MAPTRACK_DEFAULT_HANDLES;
+    heap[at + RAM_FRAMES] = frames;
+    heap[at + RAM_FRAME] = machine.allocateFrames(frames);
+    heap[at + SHARED_INFO] = machine.allocateFrames(1);
+    heap[at + WINDOW] = frames + grantFrames;
+    heap[at + P2M_FRAMES] = frames + grantFrames + handles;
+    heap[at + P2M] = machine.allocateWords(heap[at + P2M_FRAMES]);
+    for (let gfn = 0; gfn < frames; gfn++)
+      heap[heap[at + P2M] + gfn] = ((heap[at + RAM_FRAME] + gfn) << P2M_FRAME_SHIFT) | P2M_RAM;
+    heap[at + MAX_GRANT_FRAMES] = grantFrames;
+    heap[at + GRANT_FRAME_LIST] = machine.allocateWords(grantFrames);
+    heap[at + ACTIVE] = machine.allocateWords(grantFrames * GRANT_ENTRIES_PER_FRAME_V1 * ACTIVE_WORDS);
+    heap[at + MAPTRACK_HANDLES] = handles;
+    heap[at + MAPTRACK] = machine.allocateWords(handles * MAPTRACK_WORDS);
+    heap[at + EVENTS] = machine.allocateWords(EVTCHN_2L_PORTS * EVENT_WORDS);
+    Atomics.store(heap, at + ALIVE, 1);
+  }
+}

@@ -1,0 +1,142 @@
+// Event channel operations of the embedded Xen, 2-level ABI (Xen common/event_channel.c, event_2l.c), and
+// waking: a domain sleeps on one word that every new event changes.
+
+import {
+  EVTCHN_2L_PORTS,
+  EVTCHNSTAT_CLOSED,
+  EVTCHNSTAT_INTERDOMAIN,
+  EVTCHNSTAT_UNBOUND,
+  SHARED_INFO_EVTCHN_MASK,
+  SHARED_INFO_EVTCHN_PENDING,
+  SHARED_INFO_PENDING_SEL,
+  SHARED_INFO_UPCALL_PENDING,
+} from '../../abi/event-channel.ts';
+import type { DomainRecord, Domains } from './domains.ts';
+import { lock, unlock } from './lock.ts';
+import type { Machine } from './state.ts';
+
+// Words of an event channel.
+const STATE = 0;
+const REMOTE_DOMAIN = 1;
+const REMOTE_PORT = 2;
+
+export const EINVAL = -22;
+export const ENOSPC = -28;
+export const ESRCH = -3;
+
+/** Event channel hypercalls as one thread makes them. */
+export class EventOps {
+  readonly #domains: Domains;
+  readonly #heap: Int32Array;
+  readonly #shared: Int32Array;
+  readonly #bytes: Uint8Array;
+
+  constructor(machine: Machine, domains: Domains) {
+    this.#domains = domains;
+    this.#heap = machine.heap;
+    this.#shared = machine.memory.i32;
+    this.#bytes = machine.memory.u8;
+  }
+
+  /** EVTCHNOP_alloc_unbound: a port of `domain` that `remote` may bind. Port 0 is never given out. */
+  allocateUnbound(domain: DomainRecord, remote: number): number {
+    lock(this.#heap, domain.eventLockWord);
+    const port = this.#freePort(domain);
+    if (port > 0) this.#set(domain, port, EVTCHNSTAT_UNBOUND, remote, 0);
+    unlock(this.#heap, domain.eventLockWord);
+    return port;
+  }
+
+  /** EVTCHNOP_bind_interdomain: joins a new port of `domain` to an unbound one of `remoteId` that is for it. */
+  bindInterdomain(domain: DomainRecord, remoteId: number, remotePort: number): number {
+    const remote = this.#domains.find(remoteId);
+    if (remote === undefined) return ESRCH;
+    if (remotePort <= 0 || remotePort >= EVTCHN_2L_PORTS) return EINVAL;
+    lock(this.#heap, domain.eventLockWord);
+    const port = this.#freePort(domain);
+    if (port > 0) this.#set(domain, port, EVTCHNSTAT_INTERDOMAIN, remoteId, remotePort);
+    unlock(this.#heap, domain.eventLockWord);
+    if (port < 0) return port;
+    // The far end is taken by one swap, so only one of several binders gets it; no two locks are held.
+    const far = remote.eventEntry(remotePort);
+    const free =
+      this.#heap[far + REMOTE_DOMAIN] === domain.id &&
+      Atomics.compareExchange(this.#heap, far + STATE, EVTCHNSTAT_UNBOUND, EVTCHNSTAT_INTERDOMAIN) ===
+        EVTCHNSTAT_UNBOUND;
+    if (!free) {
+      this.#set(domain, port, EVTCHNSTAT_CLOSED, 0, 0);
+      return EINVAL;
+    }
+    Atomics.store(this.#heap, far + REMOTE_PORT, port);
+    // Events may have been sent before the far end knew where to: let the binder look once.
+    this.raise(domain, port);
+    return port;
+  }
+
+  /** EVTCHNOP_close: frees a port; the far end becomes unbound again. */
+  close(domain: DomainRecord, port: number): number {
+    if (!isPort(port)) return EINVAL;
+    const entry = domain.eventEntry(port);
+    const state = Atomics.load(this.#heap, entry + STATE);
+    if (state === EVTCHNSTAT_CLOSED) return EINVAL;
+    const remote = this.#domains.find(this.#heap[entry + REMOTE_DOMAIN]);
+    const remotePort = this.#heap[entry + REMOTE_PORT];
+    this.#set(domain, port, EVTCHNSTAT_CLOSED, 0, 0);
+    if (state === EVTCHNSTAT_INTERDOMAIN && remote && isPort(remotePort)) {
+      const far = remote.eventEntry(remotePort);
+      if (this.#heap[far + REMOTE_DOMAIN] === domain.id && this.#heap[far + REMOTE_PORT] === port)
+        this.#set(remote, remotePort, EVTCHNSTAT_UNBOUND, domain.id, 0);
+    }
+    return 0;
+  }
+
+  /** EVTCHNOP_send. To an unbound port it succeeds and does nothing, as in Xen. */
+  send(domain: DomainRecord, port: number): number {
+    if (!isPort(port)) return EINVAL;
+    const entry = domain.eventEntry(port);
+    const state = Atomics.load(this.#heap, entry + STATE);
+    if (state === EVTCHNSTAT_UNBOUND) return 0;
+    if (state !== EVTCHNSTAT_INTERDOMAIN) return EINVAL;
+    const remote = this.#domains.find(this.#heap[entry + REMOTE_DOMAIN]);
+    if (remote !== undefined) this.raise(remote, Atomics.load(this.#heap, entry + REMOTE_PORT));
+    return 0;
+  }
+
+  /** Makes a port pending and wakes its domain, as Xen does for its own events too. */
+  raise(domain: DomainRecord, port: number): void {
+    const info = domain.sharedInfo;
+    const bit = 1 << (port & 31);
+    const word = port >>> 5;
+    const before = Atomics.or(this.#shared, (info + SHARED_INFO_EVTCHN_PENDING) / 4 + word, bit);
+    if (before & bit) return;
+    if (Atomics.load(this.#shared, (info + SHARED_INFO_EVTCHN_MASK) / 4 + word) & bit) return;
+    // A selector bit stands for 64 ports, two of our words.
+    Atomics.or(this.#shared, (info + SHARED_INFO_PENDING_SEL) / 4 + (word >>> 6), 1 << ((word >>> 1) & 31));
+    Atomics.store(this.#bytes, info + SHARED_INFO_UPCALL_PENDING, 1);
+    this.wake(domain);
+  }
+
+  /** Ends the sleep of a domain's thread, or keeps it from falling asleep. */
+  wake(domain: DomainRecord): void {
+    Atomics.add(this.#heap, domain.wakeWord, 1);
+    if (Atomics.load(this.#heap, domain.sleepingWord) !== 0) Atomics.notify(this.#heap, domain.wakeWord);
+  }
+
+  #freePort(domain: DomainRecord): number {
+    for (let port = 1; port < EVTCHN_2L_PORTS; port++) {
+      if (Atomics.load(this.#heap, domain.eventEntry(port) + STATE) === EVTCHNSTAT_CLOSED) return port;
+    }
+    return ENOSPC;
+  }
+
+  #set(domain: DomainRecord, port: number, state: number, remoteDomain: number, remotePort: number): void {
+    const entry = domain.eventEntry(port);
+    this.#heap[entry + REMOTE_DOMAIN] = remoteDomain;
+    this.#heap[entry + REMOTE_PORT] = remotePort;
+    Atomics.store(this.#heap, entry + STATE, state);
+  }
+}
+
+function isPort(port: number): boolean {
+  return port > 0 && port < EVTCHN_2L_PORTS;
+}

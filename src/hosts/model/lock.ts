@@ -1,0 +1,19 @@
+// A spin lock in one word of shared memory. Each hypercall holds at most one at a time and calls nothing of
+// a guest's while it does, so locks cannot wait for each other in a circle.
+
+const FREE = 0;
+const HELD = 1;
+const SPINS = 200;
+
+/** Takes the lock at `heap[word]`; waits while another thread has it. */
+export function lock(heap: Int32Array, word: number): void {
+  for (let tries = 0; Atomics.compareExchange(heap, word, FREE, HELD) !== FREE; tries++) {
+    // A thread that holds the lock may have been preempted: give it the processor.
+    if (tries >= SPINS) Atomics.wait(heap, word, HELD, 0.05);
+  }
+}
+
+/** Releases a lock that this thread holds. */
+export function unlock(heap: Int32Array, word: number): void {
+  Atomics.store(heap, word, FREE);
+}

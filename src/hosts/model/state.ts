@@ -1,0 +1,90 @@
+// Everything the embedded Xen knows, in two stretches of shared memory: the machine's frames and Xen's own
+// heap. A hypercall runs on the caller's thread over this state, so all of it is words that several
+// threads change by compare-and-swap; a thread needs nothing but a XenState to take part.
+
+import { regionOver, type Region } from '../../abi/region.ts';
+import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
+
+/** What can be sent to another thread. */
+export interface XenState {
+  readonly memory: SharedArrayBuffer;
+  readonly heap: SharedArrayBuffer;
+}
+
+/** Domains that can exist at once; a domain's id is its place in the table. */
+export const MAX_DOMAINS = 128;
+/** MMIO windows that can exist at once. */
+export const MAX_WINDOWS = 128;
+
+/** Words of the heap's fixed part. Word 0 stays 0, so that 0 can mean "none" in links. */
+const HEAP_NEXT = 1;
+const FRAMES_NEXT = 2;
+const LOCK_DOMAINS = 3;
+const TABLES = 16;
+
+/** Words of a domain's record. */
+export const DOMAIN_WORDS = 32;
+/** Words of an MMIO window's record. */
+export const WINDOW_WORDS = 16;
+
+const DOMAINS = TABLES;
+const WINDOWS = DOMAINS + MAX_DOMAINS * DOMAIN_WORDS;
+const HEAP_START = WINDOWS + MAX_WINDOWS * WINDOW_WORDS;
+
+/**
+ * Makes the state of a machine that has just been switched on.
+ *
+ * @param memoryBytes memory of the machine, for all domains; a multiple of 4096
+ * @param heapBytes memory for Xen's own tables
+ */
+export function createXenState(memoryBytes: number, heapBytes: number): XenState {
+  const state = { memory: new SharedArrayBuffer(memoryBytes), heap: new SharedArrayBuffer(heapBytes) };
+  const heap = new Int32Array(state.heap);
+  heap[HEAP_NEXT] = HEAP_START;
+  // Frame 0 is never given out: a frame number of 0 means "none" in Xen's tables.
+  heap[FRAMES_NEXT] = 1;
+  return state;
+}
+
+/** The machine's state as one thread sees it. */
+export class Machine {
+  readonly state: XenState;
+  readonly memory: Region;
+  readonly heap: Int32Array;
+  readonly lockWord = LOCK_DOMAINS;
+
+  constructor(state: XenState) {
+    this.state = state;
+    this.memory = regionOver(state.memory);
+    this.heap = new Int32Array(state.heap);
+  }
+
+  /** Index of the first word of a domain's record. */
+  domainRecord(id: number): number {
+    return DOMAINS + id * DOMAIN_WORDS;
+  }
+
+  /** Index of the first word of an MMIO window's record. */
+  windowRecord(index: number): number {
+    return WINDOWS + index * WINDOW_WORDS;
+  }
+
+  /** Takes zeroed words from the heap. Throws RangeError when it is used up. */
+  allocateWords(count: number): number {
+    return this.#advance(HEAP_NEXT, count, this.heap.length, 'words of Xen heap');
+  }
+
+  /** Takes zeroed machine frames that follow each other. Throws RangeError when memory is used up. */
+  allocateFrames(count: number): number {
+    return this.#advance(FRAMES_NEXT, count, this.memory.byteLength / XEN_PAGE_SIZE, 'frames of memory');
+  }
+
+  #advance(counter: number, count: number, limit: number, what: string): number {
+    for (;;) {
+      const first = Atomics.load(this.heap, counter);
+      if (first + count > limit)
+        throw new RangeError(`the machine has ${limit - first} ${what} left; ${count} are needed`);
+      if (Atomics.compareExchange(this.heap, counter, first, first + count) === first) return first;
+    }
+  }
+}

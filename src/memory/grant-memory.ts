@@ -1,0 +1,165 @@
+// A device that reaches exactly what the guest granted: every descriptor's address names a grant, is mapped
+// for the time of its chain, read-only when the device only reads, and unmapped before completion.
+// After virtqueue/device-queue.ts, before xen/grant-mapper.ts (hosts/model/grant-mapper.ts).
+
+import {
+  formatAddress,
+  grantAddressFault,
+  grantAddressOffset,
+  grantAddressRef,
+  isGrantAddress,
+  pagesTouched,
+} from '../abi/grant-address.ts';
+import { GNTST_OKAY, grantStatusName } from '../abi/grant.ts';
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { assert, ProtocolViolation } from '../errors.ts';
+import type { Tracer } from '../trace.ts';
+import type { GrantMapper } from '../xen/grant-mapper.ts';
+import type { DomainId } from '../xen/ids.ts';
+import type { ChainAccess, DeviceMemory, MappedRing } from './device-memory.ts';
+import { Segments } from './segments.ts';
+
+const MAX_REF = 0xffff_ffff;
+
+/** Refuses what no correct frontend sends: a plain address (G5), set bits 44-62 (G4), a range that wraps. */
+function checkGrantRange(low: number, high: number, length: number): void {
+  if (isGrantAddress(high) && grantAddressRef(low, high) + pagesTouched(low, length) - 1 <= MAX_REF) return;
+  const fault = grantAddressFault(high) ?? 'the buffer runs past the last grant reference';
+  throw new ProtocolViolation(
+    'VIRTIO_F_ACCESS_PLATFORM §6.1',
+    `buffer ${formatAddress(low, high)}, ${length} bytes: ${fault}`,
+  );
+}
+
+class GrantChainAccess implements ChainAccess {
+  readonly readable = new Segments();
+  readonly writable = new Segments();
+  readonly #memory: GrantMemory;
+  /** Handles of the pages mapped for this chain, and what the trace says of them. */
+  readonly #handles: number[] = [];
+  #handleCount = 0;
+  /** The descriptors' addresses, for `touch` events: low, high, length, writable. */
+  readonly #mapped: number[] = [];
+  #mappedCount = 0;
+
+  constructor(memory: GrantMemory) {
+    this.#memory = memory;
+  }
+
+  map(low: number, high: number, length: number, writable: boolean): number {
+    checkGrantRange(low, high, length);
+    const { mapper, owner, tracer } = this.#memory;
+    const first = this.#handleCount;
+    const pages = pagesTouched(low, length);
+    const ref = grantAddressRef(low, high);
+    for (let page = 0; page < pages; page++) {
+      const handle = mapper.map(owner, ref + page, !writable);
+      if (handle < 0) {
+        this.#unmapFrom(first);
+        return handle;
+      }
+      this.#handles[this.#handleCount++] = handle;
+    }
+    this.#push(first, grantAddressOffset(low), length, writable ? this.writable : this.readable);
+    if (tracer.enabled) this.#remember(low, high, length, writable);
+    return GNTST_OKAY;
+  }
+
+  release(bytesRead: number, bytesWritten: number): void {
+    this.readable.clear();
+    this.writable.clear();
+    if (this.#mappedCount > 0) this.#traceTouches(bytesRead, bytesWritten);
+    this.#unmapFrom(0);
+  }
+
+  #push(firstHandle: number, offset: number, length: number, segments: Segments): void {
+    const { mapper } = this.#memory;
+    let start = offset;
+    let left = length;
+    for (let index = firstHandle; left > 0; index++) {
+      const handle = this.#handles[index];
+      const piece = Math.min(left, XEN_PAGE_SIZE - start);
+      segments.push(mapper.region(handle), mapper.offset(handle) + start, piece);
+      left -= piece;
+      start = 0;
+    }
+  }
+
+  /** Unmaps the handles from index `first` on, last one first. */
+  #unmapFrom(first: number): void {
+    const { mapper } = this.#memory;
+    while (this.#handleCount > first) {
+      const status = mapper.unmap(this.#handles[--this.#handleCount]);
+      assert(status === GNTST_OKAY, `unmap of our own handle: ${grantStatusName(status)}`);
+    }
+  }
+
+  #remember(low: number, high: number, length: number, writable: boolean): void {
+    const at = this.#mappedCount * 4;
+    this.#mapped[at] = low;
+    this.#mapped[at + 1] = high;
+    this.#mapped[at + 2] = length;
+    this.#mapped[at + 3] = writable ? 1 : 0;
+    this.#mappedCount++;
+  }
+
+  #traceTouches(bytesRead: number, bytesWritten: number): void {
+    const { tracer, mapperId, owner } = this.#memory;
+    let readLeft = bytesRead;
+    let writeLeft = bytesWritten;
+    for (let at = 0; at < this.#mappedCount * 4; at += 4) {
+      const [low, high, length, writable] = [0, 1, 2, 3].map((field) => this.#mapped[at + field]);
+      const touched = Math.min(length, writable ? writeLeft : readLeft);
+      if (writable) writeLeft -= touched;
+      else readLeft -= touched;
+      if (touched === 0) continue;
+      tracer.touch(
+        mapperId,
+        owner,
+        grantAddressRef(low, high),
+        grantAddressOffset(low),
+        touched,
+        writable === 1,
+      );
+    }
+    this.#mappedCount = 0;
+  }
+}
+
+/** What one guest granted to this backend. */
+export class GrantMemory implements DeviceMemory {
+  readonly mapper: GrantMapper;
+  readonly mapperId: DomainId;
+  readonly owner: DomainId;
+  readonly tracer: Tracer;
+
+  /** @param owner the guest; @param mapperId the domain that this backend runs in */
+  constructor(mapper: GrantMapper, mapperId: DomainId, owner: DomainId, tracer: Tracer) {
+    this.mapper = mapper;
+    this.mapperId = mapperId;
+    this.owner = owner;
+    this.tracer = tracer;
+  }
+
+  newChainAccess(): ChainAccess {
+    return new GrantChainAccess(this);
+  }
+
+  mapRing(low: number, high: number, length: number): MappedRing {
+    const access = new GrantChainAccess(this);
+    const status = access.map(low, high, length, true);
+    const where = `ring at ${formatAddress(low, high)}, ${length} bytes`;
+    if (status !== GNTST_OKAY)
+      throw new ProtocolViolation(
+        '§2.7',
+        `${where}: mapping its grants failed with ${grantStatusName(status)}`,
+      );
+    if (access.writable.count !== 1) {
+      access.release(0, 0);
+      throw new ProtocolViolation('§2.7', `${where}: its pages are not contiguous in machine memory`);
+    }
+    const region = access.writable.regions[0];
+    const offset = access.writable.offsets[0];
+    return { region, offset, release: () => access.release(0, 0) };
+  }
+}

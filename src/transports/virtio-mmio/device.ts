@@ -1,0 +1,138 @@
+// The registers of a virtio-mmio device, version 2 (virtio 1.3 §4.2.2), on top of virtio/device-state.ts.
+// After hosts/model/mmio.ts or another MMIO trap.
+
+import {
+  MMIO_CONFIG,
+  MMIO_CONFIG_GENERATION,
+  MMIO_DEVICE_FEATURES,
+  MMIO_DEVICE_FEATURES_SEL,
+  MMIO_DEVICE_ID,
+  MMIO_DRIVER_FEATURES,
+  MMIO_DRIVER_FEATURES_SEL,
+  MMIO_MAGIC,
+  MMIO_MAGIC_VALUE,
+  MMIO_QUEUE_DESC_HIGH,
+  MMIO_QUEUE_DESC_LOW,
+  MMIO_QUEUE_DEVICE_HIGH,
+  MMIO_QUEUE_DEVICE_LOW,
+  MMIO_QUEUE_DRIVER_HIGH,
+  MMIO_QUEUE_DRIVER_LOW,
+  MMIO_QUEUE_READY,
+  MMIO_QUEUE_SEL,
+  MMIO_QUEUE_SIZE,
+  MMIO_QUEUE_SIZE_MAX,
+  MMIO_STATUS,
+  MMIO_VENDOR_ID,
+  MMIO_VERSION,
+  MMIO_VERSION_2,
+} from '../../abi/virtio-mmio.ts';
+import type { DeviceState, QueueRegisters } from '../../virtio/device-state.ts';
+import type { MmioHandler } from '../../xen/mmio.ts';
+
+/** "grio", little endian: who made the device (§4.2.2, VendorID). */
+const VENDOR_ID = 0x6f697267;
+
+/** Which half of a ring address a register sets. */
+const addressRegisters = new Map<number, keyof QueueRegisters & `${string}${'Low' | 'High'}`>([
+  [MMIO_QUEUE_DESC_LOW, 'descriptorLow'],
+  [MMIO_QUEUE_DESC_HIGH, 'descriptorHigh'],
+  [MMIO_QUEUE_DRIVER_LOW, 'driverLow'],
+  [MMIO_QUEUE_DRIVER_HIGH, 'driverHigh'],
+  [MMIO_QUEUE_DEVICE_LOW, 'deviceLow'],
+  [MMIO_QUEUE_DEVICE_HIGH, 'deviceHigh'],
+]);
+
+/** One device's registers. Accesses that mean nothing read as 0 and write to nowhere. */
+export class MmioDevice implements MmioHandler {
+  readonly #state: DeviceState;
+  #deviceFeaturesHigh = false;
+  #driverFeaturesHigh = false;
+  #queueIndex = 0;
+
+  constructor(state: DeviceState) {
+    this.#state = state;
+  }
+
+  read(offset: number, size: number): number {
+    if (offset >= MMIO_CONFIG) return this.#readConfig(offset - MMIO_CONFIG, size);
+    // §4.2.2.2: the registers below configuration space are only read as aligned 32-bit words.
+    if (size !== 4) return 0;
+    switch (offset) {
+      case MMIO_MAGIC_VALUE:
+        return MMIO_MAGIC;
+      case MMIO_VERSION:
+        return MMIO_VERSION_2;
+      case MMIO_DEVICE_ID:
+        return this.#state.device.deviceId;
+      case MMIO_VENDOR_ID:
+        return VENDOR_ID;
+      case MMIO_DEVICE_FEATURES:
+        return Number((this.#state.offered >> (this.#deviceFeaturesHigh ? 32n : 0n)) & 0xffff_ffffn);
+      case MMIO_QUEUE_SIZE_MAX:
+        return this.#state.device.queueSizes[this.#queueIndex] ?? 0;
+      case MMIO_QUEUE_READY:
+        return this.#queue?.enabled ? 1 : 0;
+      case MMIO_STATUS:
+        return this.#state.status;
+      case MMIO_CONFIG_GENERATION:
+        return 0;
+      default:
+        return 0;
+    }
+  }
+
+  write(offset: number, size: number, value: number): void {
+    if (size !== 4) return;
+    switch (offset) {
+      case MMIO_DEVICE_FEATURES_SEL:
+        this.#deviceFeaturesHigh = value === 1;
+        return;
+      case MMIO_DRIVER_FEATURES_SEL:
+        this.#driverFeaturesHigh = value === 1;
+        return;
+      case MMIO_DRIVER_FEATURES:
+        this.#writeFeatures(value);
+        return;
+      case MMIO_QUEUE_SEL:
+        this.#queueIndex = value;
+        return;
+      case MMIO_STATUS:
+        this.#state.writeStatus(value & 0xff);
+        return;
+      default:
+        this.#writeQueue(offset, value);
+    }
+  }
+
+  get #queue(): QueueRegisters | undefined {
+    return this.#state.queue(this.#queueIndex);
+  }
+
+  #writeFeatures(value: number): void {
+    const features = this.#state.driverFeatures;
+    const half = BigInt(value);
+    this.#state.writeDriverFeatures(
+      this.#driverFeaturesHigh
+        ? (features & 0xffff_ffffn) | (half << 32n)
+        : (features & ~0xffff_ffffn) | half,
+    );
+  }
+
+  #writeQueue(offset: number, value: number): void {
+    const queue = this.#queue;
+    // Case F21: an enabled queue's registers are frozen.
+    if (queue === undefined || !this.#state.configurable(queue)) return;
+    if (offset === MMIO_QUEUE_SIZE) queue.size = value;
+    else if (offset === MMIO_QUEUE_READY && value === 1) this.#state.enableQueue(this.#queueIndex);
+    const half = addressRegisters.get(offset);
+    if (half !== undefined) queue[half] = value;
+  }
+
+  /** §4.2.2.2: configuration space may be read in units of 1, 2 or 4 bytes. */
+  #readConfig(offset: number, size: number): number {
+    const { config } = this.#state.device;
+    let value = 0;
+    for (let i = 0; i < Math.min(size, 4); i++) value += (config[offset + i] ?? 0) * 2 ** (8 * i);
+    return value;
+  }
+}

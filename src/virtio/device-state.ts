@@ -1,0 +1,266 @@
+// The device's side of initialisation, reset and failure (virtio 1.3 §2.1, §2.4, §3.1), the same for every
+// kind of device and every transport. After transports/, before virtqueue/device-queue.ts and devices/.
+//
+// This is the one place where a ProtocolViolation of a driver is caught: the device is broken
+// (DEVICE_NEEDS_RESET), lets go of everything, and stays quiet until the driver resets it.
+
+import {
+  isSplitRingSize,
+  splitRingSizes,
+  VIRTQ_AVAIL_ALIGN,
+  VIRTQ_DESC_ALIGN,
+  VIRTQ_USED_ALIGN,
+} from '../abi/split-ring.ts';
+import {
+  VIRTIO_F_ACCESS_PLATFORM,
+  VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_VERSION_1,
+  VIRTIO_STATUS_DEVICE_NEEDS_RESET,
+  VIRTIO_STATUS_DRIVER_OK,
+  VIRTIO_STATUS_FEATURES_OK,
+} from '../abi/virtio.ts';
+import { ProtocolViolation } from '../errors.ts';
+import type { DeviceMemory, MappedRing } from '../memory/device-memory.ts';
+import { DeviceQueue, type RingAreas } from '../virtqueue/device-queue.ts';
+import type { VirtioDevice } from './device.ts';
+
+/** Chains served in one turn before others get theirs (case F25). */
+const TURN = 64;
+
+/** A queue as the driver configures it, before and after it is enabled. */
+export interface QueueRegisters {
+  size: number;
+  enabled: boolean;
+  descriptorLow: number;
+  descriptorHigh: number;
+  driverLow: number;
+  driverHigh: number;
+  deviceLow: number;
+  deviceHigh: number;
+}
+
+/** What the transport does for a device. */
+export interface DeviceSignals {
+  /** A buffer was used. */
+  interruptQueue(): void;
+  /** The configuration or the status changed. */
+  interruptConfig(): void;
+}
+
+function freshQueue(size: number): QueueRegisters {
+  return {
+    size,
+    enabled: false,
+    descriptorLow: 0,
+    descriptorHigh: 0,
+    driverLow: 0,
+    driverHigh: 0,
+    deviceLow: 0,
+    deviceHigh: 0,
+  };
+}
+
+/** State of one device between its driver's first access and its last. */
+export class DeviceState {
+  readonly device: VirtioDevice;
+  /** What is offered to the driver. */
+  readonly offered: bigint;
+  driverFeatures = 0n;
+  /** Why the device broke, until it is reset. */
+  fault: ProtocolViolation | undefined;
+
+  readonly #memory: DeviceMemory;
+  readonly #signals: DeviceSignals;
+  #status = 0;
+  #registers: QueueRegisters[];
+  readonly #queues: (DeviceQueue | undefined)[] = [];
+
+  /** @param restricted offer VIRTIO_F_ACCESS_PLATFORM: the device reaches only what the driver grants */
+  constructor(device: VirtioDevice, memory: DeviceMemory, signals: DeviceSignals, restricted: boolean) {
+    this.device = device;
+    this.offered =
+      device.features |
+      VIRTIO_F_VERSION_1 |
+      VIRTIO_F_INDIRECT_DESC |
+      VIRTIO_F_EVENT_IDX |
+      (restricted ? VIRTIO_F_ACCESS_PLATFORM : 0n);
+    this.#memory = memory;
+    this.#signals = signals;
+    this.#registers = device.queueSizes.map(freshQueue);
+  }
+
+  get status(): number {
+    return this.#status;
+  }
+
+  /** Registers of queue `index`; undefined when the device has no such queue. */
+  queue(index: number): QueueRegisters | undefined {
+    return this.#registers[index];
+  }
+
+  /** §2.1.1: the driver sets status bits one after the other; 0 is a reset. */
+  writeStatus(value: number): void {
+    if (value === 0) {
+      this.reset();
+      return;
+    }
+    // Bits are never cleared but by a reset, and a broken device answers to nothing else.
+    const added = value & ~this.#status;
+    if (this.#status & VIRTIO_STATUS_DEVICE_NEEDS_RESET) return;
+    this.#status |=
+      added & ~(VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_DEVICE_NEEDS_RESET);
+    if (added & VIRTIO_STATUS_FEATURES_OK && this.#featuresAcceptable())
+      this.#status |= VIRTIO_STATUS_FEATURES_OK;
+    if (added & VIRTIO_STATUS_DRIVER_OK && this.#status & VIRTIO_STATUS_FEATURES_OK) {
+      this.#status |= VIRTIO_STATUS_DRIVER_OK;
+      this.device.start(this.driverFeatures);
+    }
+  }
+
+  /** §2.2.2: the driver's choice is frozen once FEATURES_OK is set. */
+  writeDriverFeatures(features: bigint): void {
+    if ((this.#status & VIRTIO_STATUS_FEATURES_OK) === 0) this.driverFeatures = features;
+  }
+
+  /** Whether the driver may still write the registers of a queue (case F21). */
+  configurable(queue: QueueRegisters): boolean {
+    return !queue.enabled && (this.#status & VIRTIO_STATUS_DRIVER_OK) === 0;
+  }
+
+  /** The driver enables queue `index` as configured. A refused configuration breaks the device. */
+  enableQueue(index: number): void {
+    const registers = this.#registers[index];
+    if (registers === undefined || !this.configurable(registers)) return;
+    this.guard(() => {
+      this.#queues[index] = this.#openQueue(index, registers);
+      registers.enabled = true;
+    });
+  }
+
+  /**
+   * Serves queue `index` for a turn.
+   *
+   * @returns whether more is waiting: call again when others have had their turn
+   */
+  serve(index: number): boolean {
+    const queue = this.#queues[index];
+    // §2.1.2: no chain is taken before DRIVER_OK or after a failure.
+    if (queue === undefined || !this.running) return false;
+    let more = false;
+    this.guard(() => {
+      more = this.#serveTurn(queue, index);
+    });
+    return more;
+  }
+
+  /** Whether the driver has finished initialisation and the device is not broken. */
+  get running(): boolean {
+    const state = this.#status & (VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_DEVICE_NEEDS_RESET);
+    return state === VIRTIO_STATUS_DRIVER_OK;
+  }
+
+  /** §2.4: back to the beginning; nothing is written to guest memory after this. */
+  reset(): void {
+    this.#closeQueues();
+    this.device.stop();
+    this.#status = 0;
+    this.driverFeatures = 0n;
+    this.fault = undefined;
+    this.#registers = this.device.queueSizes.map(freshQueue);
+  }
+
+  /** Runs what a driver caused; if the driver broke a rule, the device is broken and nothing else is. */
+  guard(step: () => void): void {
+    try {
+      step();
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) throw error;
+      this.#break(error);
+    }
+  }
+
+  #break(violation: ProtocolViolation): void {
+    this.#closeQueues();
+    this.device.stop();
+    this.fault = violation;
+    this.#status |= VIRTIO_STATUS_DEVICE_NEEDS_RESET;
+    this.#signals.interruptConfig();
+  }
+
+  #closeQueues(): void {
+    for (const queue of this.#queues) queue?.close();
+    this.#queues.length = 0;
+  }
+
+  #serveTurn(queue: DeviceQueue, index: number): boolean {
+    queue.disableNotifications();
+    let left = TURN;
+    do {
+      for (let chain = queue.pop(); chain !== undefined; chain = queue.pop()) {
+        this.device.handle(queue, chain, index);
+        if (queue.takeInterrupt()) this.#signals.interruptQueue();
+        if (--left === 0) return true;
+      }
+    } while (queue.enableNotifications());
+    return false;
+  }
+
+  /** A restricted device MAY fail to operate without ACCESS_PLATFORM (§6.1); ours does. */
+  #featuresAcceptable(): boolean {
+    if ((this.driverFeatures & ~this.offered) !== 0n) return false;
+    if ((this.driverFeatures & VIRTIO_F_VERSION_1) === 0n) return false;
+    const restricted = (this.offered & VIRTIO_F_ACCESS_PLATFORM) !== 0n;
+    return !restricted || (this.driverFeatures & VIRTIO_F_ACCESS_PLATFORM) !== 0n;
+  }
+
+  #openQueue(index: number, registers: QueueRegisters): DeviceQueue {
+    const { size } = registers;
+    if (!isSplitRingSize(size) || size > this.device.queueSizes[index])
+      throw new ProtocolViolation(
+        '§2.7',
+        `queue ${index}: size ${size}, at most ${this.device.queueSizes[index]}`,
+      );
+    if (
+      registers.descriptorLow % VIRTQ_DESC_ALIGN ||
+      registers.driverLow % VIRTQ_AVAIL_ALIGN ||
+      registers.deviceLow % VIRTQ_USED_ALIGN
+    )
+      throw new ProtocolViolation('§2.7', `queue ${index}: a ring area is not aligned`);
+    const areas = this.#mapRings(size, registers);
+    return new DeviceQueue(size, areas, this.#memory, {
+      indirect: (this.driverFeatures & VIRTIO_F_INDIRECT_DESC) !== 0n,
+      eventIndex: (this.driverFeatures & VIRTIO_F_EVENT_IDX) !== 0n,
+    });
+  }
+
+  /** Maps all three areas or none. */
+  #mapRings(size: number, registers: QueueRegisters): RingAreas {
+    const bytes = splitRingSizes(size);
+    const mapped: MappedRing[] = [];
+    try {
+      mapped.push(this.#memory.mapRing(registers.descriptorLow, registers.descriptorHigh, bytes.descriptor));
+      mapped.push(this.#memory.mapRing(registers.driverLow, registers.driverHigh, bytes.driver));
+      mapped.push(this.#memory.mapRing(registers.deviceLow, registers.deviceHigh, bytes.device));
+    } catch (error) {
+      for (const ring of mapped) ring.release();
+      throw error;
+    }
+    const [descriptor, driver, device] = mapped;
+    refuseOverlap(mapped, [bytes.descriptor, bytes.driver, bytes.device]);
+    return { descriptor, driver, device };
+  }
+}
+
+/** Case F19: areas that overlap would let one index rewrite another. */
+function refuseOverlap(areas: readonly MappedRing[], sizes: readonly number[]): void {
+  for (const [i, one] of areas.entries()) {
+    for (const [j, other] of areas.entries()) {
+      if (i >= j || one.region !== other.region) continue;
+      if (one.offset < other.offset + sizes[j] && other.offset < one.offset + sizes[i]) {
+        for (const ring of areas) ring.release();
+        throw new ProtocolViolation('§2.7', 'ring areas overlap');
+      }
+    }
+  }
+}

@@ -1,0 +1,25 @@
+// Port: a virtio device, seen from whatever transport serves it. Implemented in devices/; driven by
+// device-state.ts. A device knows nothing of addresses, grants, domains or transports.
+
+import type { Chain, DeviceQueue } from '../virtqueue/device-queue.ts';
+
+/** A device's behaviour and what it offers. One instance serves one driver. */
+export interface VirtioDevice {
+  /** virtio 1.3 §5: what kind of device it is. */
+  readonly deviceId: number;
+  /** Features that this kind of device offers; those of rings and platform are added by device-state.ts. */
+  readonly features: bigint;
+  /** Largest size of each queue; a power of two. */
+  readonly queueSizes: readonly number[];
+  /** The device's configuration space (§2.5), whose length is its size. */
+  readonly config: Uint8Array;
+  /** The driver has said DRIVER_OK, having accepted `features`. */
+  start(features: bigint): void;
+  /**
+   * Serves one chain of queue `index`, and completes it on `queue` now or later. May throw
+   * ProtocolViolation: the device is then broken until it is reset.
+   */
+  handle(queue: DeviceQueue, chain: Chain, index: number): void;
+  /** The device was reset: whatever is under way is forgotten. */
+  stop(): void;
+}

@@ -1,0 +1,24 @@
+// Port: a virtio device as its driver reaches it (virtio 1.3 §4). Implemented in transports/; used by
+// negotiate.ts and drivers/.
+
+import type { RingAddresses } from '../virtqueue/driver-queue.ts';
+
+/** A driver's access to one device. All calls are control path, but `notify` and `takeInterrupt`. */
+export interface DriverTransport {
+  /** What kind of device it is (§5); 0 when there is none. */
+  readonly deviceId: number;
+  readStatus(): number;
+  /** Sets the status; 0 resets the device, which has been done when the call returns. */
+  writeStatus(status: number): void;
+  readFeatures(): bigint;
+  writeFeatures(features: bigint): void;
+  /** Largest size of a queue, 0 when the device does not have it. */
+  queueSizeMax(index: number): number;
+  enableQueue(index: number, size: number, addresses: RingAddresses): void;
+  /** Tells the device that queue `index` has something new. */
+  notify(index: number): void;
+  /** A consistent copy of the first `length` bytes of configuration space (§2.5.3). */
+  readConfig(length: number): Uint8Array;
+  /** Why the device interrupted since the last call: MMIO_INTERRUPT_ bits, acknowledged. */
+  takeInterrupt(): number;
+}

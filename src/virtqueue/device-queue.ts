@@ -1,0 +1,179 @@
+// The device's side of a split virtqueue (virtio 1.3 §2.7): takes chains that the driver made available,
+// maps their buffers, and returns them through the used ring.
+// After transports/, before memory/ (mapping) and devices/ (what to do with a chain).
+
+import { passedEvent, VIRTQ_AVAIL_F_NO_INTERRUPT, VIRTQ_USED_F_NO_NOTIFY } from '../abi/split-ring.ts';
+import { assert, ProtocolViolation } from '../errors.ts';
+import type { ChainAccess, DeviceMemory, MappedRing } from '../memory/device-memory.ts';
+import type { Segments } from '../memory/segments.ts';
+import { ChainReader } from './chain-reader.ts';
+import { AvailableRing, DescriptorTable, type QueueFeatures, UsedRing } from './split-ring.ts';
+
+/** The mapped ring areas of a queue. */
+export interface RingAreas {
+  readonly descriptor: MappedRing;
+  readonly driver: MappedRing;
+  readonly device: MappedRing;
+}
+
+/** One request on its way through the device. */
+export class Chain {
+  readonly head: number;
+  readonly access: ChainAccess;
+  /** Status with which the platform refused one of its buffers, 0 when all are mapped. */
+  fault = 0;
+  inFlight = false;
+
+  constructor(head: number, access: ChainAccess) {
+    this.head = head;
+    this.access = access;
+  }
+
+  /** What the driver sent, in order. */
+  get readable(): Segments {
+    return this.access.readable;
+  }
+
+  /** Where the answer goes, in order. */
+  get writable(): Segments {
+    return this.access.writable;
+  }
+}
+
+/** A queue that the driver has enabled. Every method may throw ProtocolViolation: the device is then broken. */
+export class DeviceQueue {
+  readonly size: number;
+  readonly #rings: RingAreas;
+  readonly #available: AvailableRing;
+  readonly #used: UsedRing;
+  readonly #reader: ChainReader;
+  readonly #eventIndex: boolean;
+  /** One chain for each possible head, made when it is first used. */
+  readonly #chains: Chain[] = [];
+  readonly #memory: DeviceMemory;
+  /** Free-running u16 indices: next available entry to take, next used entry to fill. */
+  #nextAvailable = 0;
+  #nextUsed = 0;
+  /** The used index when the driver was last interrupted. */
+  #signalledUsed = 0;
+  #inFlight = 0;
+
+  constructor(size: number, rings: RingAreas, memory: DeviceMemory, features: QueueFeatures) {
+    this.size = size;
+    this.#rings = rings;
+    this.#memory = memory;
+    this.#available = new AvailableRing(rings.driver, size);
+    this.#used = new UsedRing(rings.device, size);
+    this.#reader = new ChainReader(size, new DescriptorTable(rings.descriptor), features.indirect, memory);
+    this.#eventIndex = features.eventIndex;
+  }
+
+  /** Chains taken and not yet completed. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /**
+   * Takes the next chain and maps its buffers. A buffer that the platform refuses does not break the
+   * device: the chain then has a `fault` and nothing of it is mapped, see `mapAnswerByte`.
+   *
+   * @returns undefined when the driver has made nothing more available
+   */
+  pop(): Chain | undefined {
+    // §2.7.13.1.1 The driver's index; it is the only thing read before it says there is something to read.
+    const pending = (this.#available.index - this.#nextAvailable) & 0xffff;
+    if (pending === 0) return undefined;
+    if (pending > this.size)
+      throw new ProtocolViolation('§2.7.6.1', `available index ${pending} ahead in a queue of ${this.size}`);
+    const head = this.#available.head(this.#nextAvailable);
+    if (head >= this.size) throw new ProtocolViolation('§2.7.6', `head ${head} in a queue of ${this.size}`);
+    const chain = this.#chainAt(head);
+    if (chain.inFlight) throw new ProtocolViolation('§2.7.6', `head ${head} made available while in flight`);
+    chain.fault = this.#reader.read(head) || this.#mapBuffers(chain);
+    chain.inFlight = true;
+    this.#inFlight++;
+    this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
+    return chain;
+  }
+
+  /**
+   * For the chain that `pop` has just returned with a fault: maps only its last device-writable buffer, so
+   * that a device can still say that the request failed.
+   *
+   * @returns false when that is refused too, or the chain has no such buffer
+   */
+  mapAnswer(chain: Chain): boolean {
+    const reader = this.#reader;
+    const last = reader.count - 1;
+    if (last < reader.readableCount) return false;
+    return chain.access.map(reader.low[last], reader.high[last], reader.len[last], true) === 0;
+  }
+
+  /**
+   * Returns a chain to the driver: unmaps its buffers, then fills the used element, then publishes it.
+   *
+   * @param bytesRead bytes of `readable` that were looked at; for the trace
+   * @param written bytes written from the start of `writable` on
+   */
+  complete(chain: Chain, bytesRead: number, written: number): void {
+    assert(chain.inFlight, `chain ${chain.head} completed twice`);
+    assert(written <= chain.writable.byteLength, `${written} bytes written of ${chain.writable.byteLength}`);
+    // Unmap before complete: otherwise the driver finds its grants still in use.
+    chain.access.release(bytesRead, written);
+    chain.inFlight = false;
+    this.#inFlight--;
+    this.#used.setElement(this.#nextUsed, chain.head, written);
+    this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
+    this.#used.index = this.#nextUsed;
+  }
+
+  /** Whether the driver asked to be interrupted for what was completed since the last time (§2.7.7). */
+  takeInterrupt(): boolean {
+    const before = this.#signalledUsed;
+    if (before === this.#nextUsed) return false;
+    this.#signalledUsed = this.#nextUsed;
+    if (this.#eventIndex) return passedEvent(this.#available.usedEvent, this.#nextUsed, before);
+    return (this.#available.flags & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
+  }
+
+  /** Tells the driver that no notifications are needed while the device looks by itself (§2.7.10). */
+  disableNotifications(): void {
+    if (!this.#eventIndex) this.#used.flags = VIRTQ_USED_F_NO_NOTIFY;
+    // With event indices, leaving avail_event behind is enough.
+  }
+
+  /** Asks to be notified of the next chain. Returns true when one has come meanwhile: look again. */
+  enableNotifications(): boolean {
+    if (this.#eventIndex) this.#used.availEvent = this.#nextAvailable;
+    else this.#used.flags = 0;
+    return this.#available.index !== this.#nextAvailable;
+  }
+
+  /** Lets go of chains in flight and of the rings; nothing is written to guest memory any more. */
+  close(): void {
+    for (const chain of this.#chains) {
+      if (chain?.inFlight) chain.access.release(0, 0);
+    }
+    this.#rings.descriptor.release();
+    this.#rings.driver.release();
+    this.#rings.device.release();
+  }
+
+  #chainAt(head: number): Chain {
+    this.#chains[head] ??= new Chain(head, this.#memory.newChainAccess());
+    return this.#chains[head];
+  }
+
+  #mapBuffers(chain: Chain): number {
+    const { count, readableCount, low, high, len } = this.#reader;
+    for (let i = 0; i < count; i++) {
+      if (len[i] === 0) continue;
+      const status = chain.access.map(low[i], high[i], len[i], i >= readableCount);
+      if (status < 0) {
+        chain.access.release(0, 0);
+        return status;
+      }
+    }
+    return 0;
+  }
+}

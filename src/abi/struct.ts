@@ -6,14 +6,14 @@
 // DataView may tear on shared memory: ring indices, event fields and grant flags that a peer changes
 // while we look go through Atomics on typed arrays instead (virtqueue/ring-memory.ts, hosts/model/).
 
-/** Width and meaning of a field. `u64` is a checked number, `bits64` a bigint, `addr64` two u32 halves. */
+/** Width and meaning of a field. `u64` is a number, `bits64` a bigint, `addr64` two u32 halves. */
 export type FieldKind =
   | 'u8'
   | 'u16'
   | 'u32'
   | 'i16'
   | 'i32'
-  /** A size, offset or count: a number, refused above 2^53 - 1. */
+  /** A size, offset or count: a number. Written up to 2^53 - 1; read above that, it is rounded. */
   | 'u64'
   /** Feature bits or flags: a bigint. */
   | 'bits64'
@@ -81,9 +81,6 @@ export interface Struct<F extends Fields> {
   randomise(view: ByteView, offset: number, nextByte: () => number): void;
 }
 
-/** Largest u64 that a number can carry exactly, as its upper half. */
-const MAX_HIGH = 0x1f_ffff;
-
 function sizeOf(kind: FieldKind): number {
   if (typeof kind === 'object') return kind.bytes;
   switch (kind) {
@@ -115,11 +112,9 @@ class CursorBase {
   }
 }
 
-function readU64(view: DataView, at: number, name: string): number {
-  const high = view.getUint32(at + 4, true);
-  if (high > MAX_HIGH)
-    throw new RangeError(`${name}: 0x${view.getBigUint64(at, true).toString(16)} is above 2^53 - 1`);
-  return high * 0x1_0000_0000 + view.getUint32(at, true);
+/** Above 2^53 the number is rounded: larger than any size or count it can be compared with, and refused so. */
+function readU64(view: DataView, at: number): number {
+  return view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true);
 }
 
 function writeU64(view: DataView, at: number, name: string, value: number): void {
@@ -186,7 +181,7 @@ function wideAccessor(kind: 'u64' | 'bits64', name: string, offset: number): Acc
   if (kind === 'u64') {
     return {
       get() {
-        return readU64(this.view, this.base + offset, name);
+        return readU64(this.view, this.base + offset);
       },
       set(value: number) {
         writeU64(this.view, this.base + offset, name, value);

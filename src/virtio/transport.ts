@@ -1,6 +1,7 @@
 // Port: a virtio device as its driver reaches it (virtio 1.3 §4). Implemented in transports/; used by
 // negotiate.ts and drivers/.
 
+import type { FieldLayout } from '../abi/struct.ts';
 import type { RingAddresses } from '../virtqueue/driver-queue.ts';
 
 /** A driver's access to one device. All calls are control path, but `notify` and `takeInterrupt`. */
@@ -17,8 +18,11 @@ export interface DriverTransport {
   enableQueue(index: number, size: number, addresses: RingAddresses): void;
   /** Tells the device that queue `index` has something new. */
   notify(index: number): void;
-  /** A consistent copy of the first `length` bytes of configuration space (§2.5.3). */
-  readConfig(length: number): Uint8Array;
+  /**
+   * A consistent copy of configuration space (§2.5.3), read field by field: §4.2.2.2 wants accesses as wide
+   * as the fields.
+   */
+  readConfig(fields: readonly FieldLayout[]): Uint8Array;
   /** Why the device interrupted since the last call: MMIO_INTERRUPT_ bits, acknowledged. */
   takeInterrupt(): number;
 }

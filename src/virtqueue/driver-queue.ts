@@ -157,6 +157,11 @@ export class DriverQueue {
     return Math.min(this.size, this.#tables ? TABLE_ENTRIES : this.size);
   }
 
+  /** Whether a request of `count` buffers finds free descriptors. */
+  hasRoom(count: number): boolean {
+    return (this.#usesTableFor(count) ? 1 : count) <= this.#freeDescriptors;
+  }
+
   /**
    * Shares the buffers and makes their chain available; `needsNotification` tells what to do next.
    *
@@ -166,8 +171,8 @@ export class DriverQueue {
   add(buffers: BufferList, token: number): number {
     const { count } = buffers;
     assert(count > 0 && token >= 0, 'a request has at least one buffer and a token from 0');
-    const inTable = this.#tables !== undefined && (count > DIRECT_LENGTH || count > this.#freeDescriptors);
-    if ((inTable ? 1 : count) > this.#freeDescriptors) return QUEUE_FULL;
+    if (!this.hasRoom(count)) return QUEUE_FULL;
+    const inTable = this.#usesTableFor(count);
     const head = this.#freeHead;
     const filled = inTable ? this.#fillTable(head, buffers) : this.#fillRing(buffers);
     if (!filled) return DMA_EXHAUSTED;
@@ -233,6 +238,10 @@ export class DriverQueue {
     const ringFreed = this.#dma.free(this.#ring);
     const tablesFreed = this.#tables === undefined || this.#dma.free(this.#tables);
     return ringFreed && tablesFreed;
+  }
+
+  #usesTableFor(count: number): boolean {
+    return this.#tables !== undefined && (count > DIRECT_LENGTH || count > this.#freeDescriptors);
   }
 
   /** Writes the chain into free ring descriptors from #freeHead on, and takes them. */

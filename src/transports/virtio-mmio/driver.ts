@@ -28,6 +28,7 @@ import {
   MMIO_VERSION,
   MMIO_VERSION_2,
 } from '../../abi/virtio-mmio.ts';
+import type { FieldLayout } from '../../abi/struct.ts';
 import type { RingAddresses } from '../../virtqueue/driver-queue.ts';
 import { DeviceRefused } from '../../virtio/negotiate.ts';
 import type { DriverTransport } from '../../virtio/transport.ts';
@@ -101,12 +102,11 @@ export class MmioTransport implements DriverTransport {
     this.#write(MMIO_QUEUE_NOTIFY, index);
   }
 
-  readConfig(length: number): Uint8Array {
-    const bytes = new Uint8Array(length);
+  readConfig(fields: readonly FieldLayout[]): Uint8Array {
+    const bytes = new Uint8Array(fields.reduce((end, field) => Math.max(end, field.offset + field.size), 0));
     for (let tries = 0; tries < CONFIG_TRIES; tries++) {
       const before = this.#read(MMIO_CONFIG_GENERATION);
-      for (let offset = 0; offset < length; offset++)
-        bytes[offset] = this.#bus.read(this.#base + MMIO_CONFIG + offset, 1);
+      for (const field of fields) this.#readField(field, bytes);
       if (this.#read(MMIO_CONFIG_GENERATION) === before) return bytes;
     }
     throw new DeviceRefused('the configuration space does not stop changing (§2.5.3)');
@@ -116,6 +116,14 @@ export class MmioTransport implements DriverTransport {
     const bits = this.#read(MMIO_INTERRUPT_STATUS);
     if (bits !== 0) this.#write(MMIO_INTERRUPT_ACK, bits);
     return bits;
+  }
+
+  #readField({ kind, offset, size }: FieldLayout, into: Uint8Array): void {
+    const width = typeof kind === 'object' ? 1 : Math.min(size, 4);
+    for (let at = offset; at < offset + size; at += width) {
+      const value = this.#bus.read(this.#base + MMIO_CONFIG + at, width);
+      for (let byte = 0; byte < width; byte++) into[at + byte] = value >>> (8 * byte);
+    }
   }
 
   #read(register: number): number {

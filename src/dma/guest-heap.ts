@@ -1,0 +1,45 @@
+// Small objects of the guest's kernel: what kmalloc is to Linux. Objects of one size class share pages,
+// whoever they belong to, which is why granting a page for one of them exposes its neighbours (XSA-403).
+
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { assert } from '../errors.ts';
+import type { GuestMemory } from './guest-memory.ts';
+
+const SMALLEST_SHIFT = 5;
+
+/** Objects of 1 to 4096 bytes, rounded up to a power of two from 32. */
+export class GuestHeap {
+  readonly #memory: GuestMemory;
+  /** Free objects' addresses, by size class. */
+  readonly #free: number[][] = [];
+
+  constructor(memory: GuestMemory) {
+    this.#memory = memory;
+  }
+
+  /** Address of `size` bytes, which are not zeroed; undefined when memory is exhausted. */
+  allocate(size: number): number | undefined {
+    assert(size > 0 && size <= XEN_PAGE_SIZE, `a heap object of ${size} bytes`);
+    const shift = this.#classOf(size);
+    this.#free[shift] ??= [];
+    const free = this.#free[shift];
+    if (free.length === 0 && !this.#addPage(shift, free)) return undefined;
+    return free.pop();
+  }
+
+  /** Gives an object of `size` bytes back. */
+  free(address: number, size: number): void {
+    this.#free[this.#classOf(size)].push(address);
+  }
+
+  #classOf(size: number): number {
+    return Math.max(SMALLEST_SHIFT, 32 - Math.clz32(size - 1));
+  }
+
+  #addPage(shift: number, free: number[]): boolean {
+    const page = this.#memory.allocatePages(1);
+    if (page === undefined) return false;
+    for (let at = XEN_PAGE_SIZE - (1 << shift); at >= 0; at -= 1 << shift) free.push(page + at);
+    return true;
+  }
+}

@@ -1,0 +1,277 @@
+// Block driver (virtio 1.3 §5.2): a disk for the guest, over as many queues as the device has.
+// What reads and writes comes in here; before blk-queue.ts.
+
+import {
+  SECTOR_SIZE,
+  VIRTIO_BLK_F_BLK_SIZE,
+  VIRTIO_BLK_F_DISCARD,
+  VIRTIO_BLK_F_FLUSH,
+  VIRTIO_BLK_F_MQ,
+  VIRTIO_BLK_F_RO,
+  VIRTIO_BLK_F_SEG_MAX,
+  VIRTIO_BLK_F_WRITE_ZEROES,
+  VIRTIO_BLK_RANGE_F_UNMAP,
+  VIRTIO_BLK_S_OK,
+  VIRTIO_BLK_S_UNSUPP,
+  VIRTIO_BLK_T_DISCARD,
+  VIRTIO_BLK_T_FLUSH,
+  VIRTIO_BLK_T_IN,
+  VIRTIO_BLK_T_OUT,
+  VIRTIO_BLK_T_WRITE_ZEROES,
+  virtioBlkConfig,
+  virtioBlkRange,
+} from '../abi/virtio-blk.ts';
+import { VIRTIO_ID_BLOCK } from '../abi/virtio.ts';
+import { ADDED, DMA_EXHAUSTED } from '../virtqueue/driver-queue.ts';
+import { BlkQueue, type RequestDone } from './blk-queue.ts';
+import { DiskError, type GuestBuffer, type GuestDisk } from './disk.ts';
+import type { GuestDevice } from './guest.ts';
+import { GuestBuffers } from './guest-buffers.ts';
+import { VirtioDriver } from './virtio-driver.ts';
+
+const SUPPORTED =
+  VIRTIO_BLK_F_SEG_MAX |
+  VIRTIO_BLK_F_RO |
+  VIRTIO_BLK_F_BLK_SIZE |
+  VIRTIO_BLK_F_FLUSH |
+  VIRTIO_BLK_F_MQ |
+  VIRTIO_BLK_F_DISCARD |
+  VIRTIO_BLK_F_WRITE_ZEROES;
+
+const MAX_CAPACITY_SECTORS = Math.floor(Number.MAX_SAFE_INTEGER / SECTOR_SIZE);
+
+/** A request as its caller asked for it; kept while its queue is full. */
+interface Request {
+  readonly type: number;
+  readonly sector: number;
+  readonly address: number;
+  readonly length: number;
+  readonly done: RequestDone;
+}
+
+/** How much of the device the driver uses. */
+export interface BlkDriverOptions {
+  /** Most queues to use. */
+  readonly queues: number;
+  /** Most descriptors in each. */
+  readonly queueSize: number;
+}
+
+/** A disk behind virtio-blk. Whoever runs the guest calls `poll` and `interrupt`. */
+export class BlkDriver implements GuestDisk {
+  readonly capacity: number;
+  readonly readOnly: boolean;
+  readonly canFlush: boolean;
+  readonly canDiscard: boolean;
+  readonly canWriteZeroes: boolean;
+  readonly maxTransfer: number;
+
+  readonly #driver: VirtioDriver;
+  readonly #queues: BlkQueue[];
+  readonly #buffers: GuestBuffers;
+  readonly #maxDiscard: number;
+  readonly #maxWriteZeroes: number;
+  /** Requests that found no room, oldest first. */
+  readonly #waiting: Request[] = [];
+  #nextQueue = 0;
+  #traceId = 0;
+
+  /** Starts the device. Throws DeviceRefused when it is unusable, or its configuration is nonsense (B10). */
+  constructor(guest: GuestDevice, options: BlkDriverOptions) {
+    const driver = new VirtioDriver(guest, VIRTIO_ID_BLOCK, SUPPORTED);
+    this.#driver = driver;
+    const config = virtioBlkConfig.over(guest.transport.readConfig(virtioBlkConfig.fields));
+    if (config.capacity > MAX_CAPACITY_SECTORS)
+      throw driver.refuse(
+        `the disk claims ${config.capacity} sectors; at most ${MAX_CAPACITY_SECTORS} make sense`,
+      );
+    if (driver.has(VIRTIO_BLK_F_SEG_MAX) && config.seg_max === 0)
+      throw driver.refuse('the disk claims that a request holds no data (seg_max 0)');
+    const queues = driver.has(VIRTIO_BLK_F_MQ) ? Math.min(options.queues, config.num_queues) : 1;
+    if (queues === 0) throw driver.refuse('the disk claims to have no queues (num_queues 0)');
+    this.capacity = config.capacity * SECTOR_SIZE;
+    this.readOnly = driver.has(VIRTIO_BLK_F_RO);
+    this.canFlush = driver.has(VIRTIO_BLK_F_FLUSH);
+    this.canDiscard = driver.has(VIRTIO_BLK_F_DISCARD) && config.max_discard_sectors > 0;
+    this.canWriteZeroes = driver.has(VIRTIO_BLK_F_WRITE_ZEROES) && config.max_write_zeroes_sectors > 0;
+    this.maxTransfer = guest.dma.maxMappingSize;
+    this.#maxDiscard = config.max_discard_sectors * SECTOR_SIZE;
+    this.#maxWriteZeroes = config.max_write_zeroes_sectors * SECTOR_SIZE;
+    driver.onFailure = () => this.#failAll();
+    driver.start(queues, options.queueSize);
+    this.#queues = driver.queues.map((queue) => new BlkQueue(queue, guest, () => this.#traceId++));
+    this.#buffers = new GuestBuffers(guest.memory);
+  }
+
+  /** Why the device is no longer used; undefined while it is. */
+  get failure(): string | undefined {
+    return this.#driver.failure;
+  }
+
+  /** Requests on the queues. */
+  get inFlight(): number {
+    return this.#queues.reduce((sum, queue) => sum + queue.inFlight, 0);
+  }
+
+  /** Whether anything was asked for and is not answered. */
+  get busy(): boolean {
+    return this.#waiting.length > 0 || this.inFlight > 0;
+  }
+
+  buffer(length: number): Promise<GuestBuffer> {
+    if (length > this.maxTransfer)
+      return Promise.reject(
+        new DiskError('EINVAL', `a buffer of ${length} bytes; at most ${this.maxTransfer}`),
+      );
+    return this.#buffers.take(length);
+  }
+
+  read(offset: number, buffer: GuestBuffer, length: number): Promise<void> {
+    return this.#transfer(VIRTIO_BLK_T_IN, offset, buffer, length);
+  }
+
+  write(offset: number, buffer: GuestBuffer, length: number): Promise<void> {
+    if (this.readOnly) return Promise.reject(new DiskError('EROFS', 'the disk is read-only'));
+    return this.#transfer(VIRTIO_BLK_T_OUT, offset, buffer, length);
+  }
+
+  async flush(): Promise<void> {
+    if (this.canFlush) await this.#request(VIRTIO_BLK_T_FLUSH, 0, 0, 0);
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    if (!this.canDiscard) return Promise.reject(new DiskError('ENOTSUP', 'the disk has no discard'));
+    return this.#ranges(VIRTIO_BLK_T_DISCARD, offset, length, this.#maxDiscard, 0);
+  }
+
+  writeZeroes(offset: number, length: number, mayUnmap: boolean): Promise<void> {
+    if (!this.canWriteZeroes) return Promise.reject(new DiskError('ENOTSUP', 'the disk has no write zeroes'));
+    const flags = mayUnmap ? VIRTIO_BLK_RANGE_F_UNMAP : 0;
+    return this.#ranges(VIRTIO_BLK_T_WRITE_ZEROES, offset, length, this.#maxWriteZeroes, flags);
+  }
+
+  /** Finishes what the device has completed, and fills the room that made. Returns how much that was. */
+  poll(): number {
+    let finished = 0;
+    for (const queue of this.#queues) finished += this.#driver.guard(() => queue.poll(), 0);
+    if (this.#queues.some((queue) => queue.stillShared))
+      this.#driver.fail('the backend still maps pages of a request that it has completed');
+    if (finished > 0) this.#submitWaiting();
+    return finished;
+  }
+
+  /** To be called when the device interrupts. */
+  interrupt(): void {
+    if (this.#driver.takeInterrupt()) this.poll();
+  }
+
+  /** Asks for an interrupt at the next completion. Returns true when there is one to poll for already. */
+  arm(): boolean {
+    return this.#driver.guard(() => {
+      let more = false;
+      for (const queue of this.#driver.queues) if (queue.enableInterrupts()) more = true;
+      return more;
+    }, false);
+  }
+
+  /**
+   * Stops the device and gives back everything. Requests that are still under way fail.
+   *
+   * @returns whether all pages could be taken back from the backend; if not, the rest is in quarantine
+   */
+  close(): boolean {
+    this.#driver.fail('the disk was detached');
+    const clean = this.#driver.close();
+    // Memory that the backend still reaches is not given to anyone else.
+    if (clean) for (const queue of this.#queues) queue.close();
+    this.#buffers.close();
+    return clean;
+  }
+
+  #transfer(type: number, offset: number, buffer: GuestBuffer, length: number): Promise<void> {
+    const fault =
+      this.#rangeFault(offset, length) ??
+      (length > buffer.bytes.length ? 'longer than its buffer' : undefined);
+    if (fault) return Promise.reject(new DiskError('EINVAL', `${length} bytes at ${offset}: ${fault}`));
+    const address = buffer.bytes.byteOffset - this.#driver.guest.memory.region.byteOffset;
+    return this.#request(type, offset / SECTOR_SIZE, address, length);
+  }
+
+  /** A discard or write zeroes request for each `most` bytes. */
+  async #ranges(type: number, offset: number, length: number, most: number, flags: number): Promise<void> {
+    const fault = this.#rangeFault(offset, length);
+    if (fault) throw new DiskError('EINVAL', `${length} bytes at ${offset}: ${fault}`);
+    const buffer = await this.#buffers.take(virtioBlkRange.size);
+    try {
+      const range = virtioBlkRange.over(buffer.bytes);
+      for (let done = 0; done < length; done += most) {
+        range.sector = (offset + done) / SECTOR_SIZE;
+        range.num_sectors = Math.min(length - done, most) / SECTOR_SIZE;
+        range.flags = flags;
+        await this.#request(type, 0, buffer.address, virtioBlkRange.size);
+      }
+    } finally {
+      buffer.release();
+    }
+  }
+
+  #rangeFault(offset: number, length: number): string | undefined {
+    if (offset % SECTOR_SIZE !== 0 || length % SECTOR_SIZE !== 0 || length <= 0) return 'no whole sectors';
+    if (offset < 0 || offset + length > this.capacity) return `outside the disk of ${this.capacity} bytes`;
+    return undefined;
+  }
+
+  #request(type: number, sector: number, address: number, length: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const done: RequestDone = (status) => {
+        if (status === VIRTIO_BLK_S_OK) resolve();
+        else if (this.failure !== undefined) reject(new DiskError('ENODEV', this.failure));
+        else if (status === VIRTIO_BLK_S_UNSUPP)
+          reject(new DiskError('ENOTSUP', 'the device does not know the request'));
+        else reject(new DiskError('EIO', 'the device reports an I/O error'));
+      };
+      this.#enqueue({ type, sector, address, length, done });
+    });
+  }
+
+  #enqueue(request: Request): void {
+    if (this.failure !== undefined) request.done(-1);
+    else if (this.#waiting.length > 0 || !this.#submit(request)) this.#waiting.push(request);
+  }
+
+  /** Tries the queues in turn. Returns false when the request has to wait. */
+  #submit(request: Request): boolean {
+    const { type, sector, address, length, done } = request;
+    for (let tries = 0; tries < this.#queues.length; tries++) {
+      const index = this.#nextQueue;
+      this.#nextQueue = (index + 1) % this.#queues.length;
+      const outcome = this.#queues[index].submit(
+        type,
+        sector,
+        address,
+        length,
+        type === VIRTIO_BLK_T_IN,
+        done,
+      );
+      if (outcome === ADDED) {
+        this.#driver.kick(index);
+        return true;
+      }
+      // With nothing in flight, no completion will ever make room.
+      if (outcome === DMA_EXHAUSTED && this.inFlight === 0) {
+        done(-1);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  #submitWaiting(): void {
+    while (this.#waiting.length > 0 && this.#submit(this.#waiting[0])) this.#waiting.shift();
+  }
+
+  #failAll(): void {
+    for (const queue of this.#queues ?? []) queue.abandon();
+    for (const request of this.#waiting.splice(0)) request.done(-1);
+  }
+}

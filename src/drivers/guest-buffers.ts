@@ -1,0 +1,71 @@
+// Buffers in guest memory for data on its way to or from a disk, handed out to whoever waits longest.
+// Used by blk.ts.
+
+import { XEN_PAGE_SHIFT } from '../abi/xen.ts';
+import type { GuestMemory } from '../dma/guest-memory.ts';
+import type { GuestBuffer } from './disk.ts';
+
+/** A buffer, and where it lies for the driver. */
+export interface AddressedBuffer extends GuestBuffer {
+  /** Guest-physical address. */
+  readonly address: number;
+}
+
+/** Whole pages, given back and out again without being wiped: they never leave this guest. */
+export class GuestBuffers {
+  readonly #memory: GuestMemory;
+  /** Idle buffers' addresses, by pages. */
+  readonly #idle = new Map<number, number[]>();
+  readonly #waiting: { pages: number; resolve: (address: number) => void }[] = [];
+
+  constructor(memory: GuestMemory) {
+    this.#memory = memory;
+  }
+
+  /** A buffer of at least `length` bytes; waits while the guest has no memory for it. */
+  async take(length: number): Promise<AddressedBuffer> {
+    const pages = Math.max((length + 0xfff) >>> XEN_PAGE_SHIFT, 1);
+    const address = this.#waiting.length === 0 ? this.#find(pages) : undefined;
+    const got = address ?? (await new Promise<number>((resolve) => this.#waiting.push({ pages, resolve })));
+    const bytes = this.#memory.region.u8.subarray(got, got + (pages << XEN_PAGE_SHIFT));
+    let released = false;
+    return {
+      address: got,
+      bytes,
+      release: () => {
+        if (released) return;
+        released = true;
+        this.#give(got, pages);
+      },
+    };
+  }
+
+  /** Gives idle buffers back to the guest. */
+  close(): void {
+    for (const [pages, addresses] of this.#idle) {
+      for (const address of addresses) this.#memory.freePages(address, pages);
+    }
+    this.#idle.clear();
+  }
+
+  #find(pages: number): number | undefined {
+    const idle = this.#idle.get(pages)?.pop();
+    if (idle !== undefined) return idle;
+    const fresh = this.#memory.allocatePages(pages);
+    if (fresh !== undefined) return fresh;
+    // Buffers of other sizes may lie idle.
+    this.close();
+    return this.#memory.allocatePages(pages);
+  }
+
+  #give(address: number, pages: number): void {
+    const idle = this.#idle.get(pages);
+    if (idle) idle.push(address);
+    else this.#idle.set(pages, [address]);
+    while (this.#waiting.length > 0) {
+      const found = this.#find(this.#waiting[0].pages);
+      if (found === undefined) return;
+      this.#waiting.shift()!.resolve(found);
+    }
+  }
+}

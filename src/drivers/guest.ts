@@ -1,0 +1,22 @@
+// What a driver gets from the guest it runs in.
+
+import type { DmaOperations } from '../dma/dma.ts';
+import type { GuestHeap } from '../dma/guest-heap.ts';
+import type { GuestMemory } from '../dma/guest-memory.ts';
+import type { Tracer } from '../trace.ts';
+import type { DriverTransport } from '../virtio/transport.ts';
+
+/** A device as the guest's platform found it, and the guest's means to drive it. */
+export interface GuestDevice {
+  readonly transport: DriverTransport;
+  /** The DMA operations that the guest's policy chose for this device. */
+  readonly dma: DmaOperations;
+  /** Whether only grants may be handed out; a device that would not honour that is refused. */
+  readonly restricted: boolean;
+  readonly memory: GuestMemory;
+  readonly heap: GuestHeap;
+  readonly tracer: Tracer;
+  /** Numbers for the trace. */
+  readonly domain: number;
+  readonly device: number;
+}

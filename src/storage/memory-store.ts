@@ -1,0 +1,46 @@
+// A disk in memory, for tests, benchmarks and the browser.
+
+import type { Segments } from '../memory/segments.ts';
+import type { BlockStore, StoreResult } from './block-store.ts';
+
+/** Bytes that live as long as the object. */
+export class MemoryStore implements BlockStore {
+  readonly bytes: Uint8Array;
+  readonly readOnly: boolean;
+
+  constructor(bytes: Uint8Array, readOnly = false) {
+    this.bytes = bytes;
+    this.readOnly = readOnly;
+  }
+
+  get size(): number {
+    return this.bytes.length;
+  }
+
+  read(offset: number, into: Segments): StoreResult {
+    into.copyFrom(this.bytes.subarray(offset, offset + into.byteLength), 0);
+    return 'ok';
+  }
+
+  write(offset: number, from: Segments): StoreResult {
+    from.copyTo(this.bytes.subarray(offset, offset + from.byteLength), 0, from.byteLength);
+    return 'ok';
+  }
+
+  flush(): StoreResult {
+    return 'ok';
+  }
+
+  discard(): StoreResult {
+    return 'ok';
+  }
+
+  writeZeroes(offset: number, length: number): StoreResult {
+    this.bytes.fill(0, offset, offset + length);
+    return 'ok';
+  }
+
+  close(): void {
+    // Nothing is held.
+  }
+}

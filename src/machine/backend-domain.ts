@@ -1,0 +1,112 @@
+// A domain that serves devices to guests: each device is a window of registers in the guest's address space,
+// its queues are served when the guest rings, and its reach is what the guest grants.
+// After hosts/model/, before transports/virtio-mmio/device.ts.
+
+import { MMIO_INTERRUPT_CONFIG, MMIO_INTERRUPT_VRING, MMIO_WINDOW_SIZE } from '../abi/virtio-mmio.ts';
+import type { MmioServer } from '../hosts/model/mmio.ts';
+import type { DomainPorts } from '../hosts/model/xen.ts';
+import { GrantMemory } from '../memory/grant-memory.ts';
+import { MmioDevice } from '../transports/virtio-mmio/device.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
+import { DeviceState } from '../virtio/device-state.ts';
+import type { GrantMapper } from '../xen/grant-mapper.ts';
+import type { DomainId, EventPort } from '../xen/ids.ts';
+
+/** One device at work for one guest. */
+export class ServedDevice {
+  readonly state: DeviceState;
+  readonly #ports: DomainPorts;
+  readonly #server: MmioServer;
+  readonly #registers: MmioDevice;
+  /** Queues with more to do than one turn allowed, one bit each. */
+  #backlogLow = 0;
+  #backlogHigh = 0;
+
+  constructor(ports: DomainPorts, mapper: GrantMapper, device: VirtioDevice, guest: DomainId, base: number) {
+    this.#ports = ports;
+    this.#server = ports.serveMmio(guest, base, MMIO_WINDOW_SIZE);
+    const memory = new GrantMemory(mapper, ports.id, guest, ports.tracer);
+    this.state = new DeviceState(
+      device,
+      memory,
+      {
+        interruptQueue: () => this.#server.interrupt(MMIO_INTERRUPT_VRING),
+        interruptConfig: () => this.#server.interrupt(MMIO_INTERRUPT_CONFIG),
+      },
+      true,
+    );
+    this.#registers = new MmioDevice(this.state);
+    ports.events.onEvent(this.#server.accessPort as EventPort, () => this.#server.serve(this.#registers));
+    ports.events.onEvent(this.#server.doorbellPort as EventPort, () => this.#answerDoorbell());
+  }
+
+  /** Gives queues that were cut short another turn. Returns whether there were any. */
+  serveBacklog(): boolean {
+    const low = this.#backlogLow;
+    const high = this.#backlogHigh;
+    if ((low | high) === 0) return false;
+    this.#backlogLow = this.#backlogHigh = 0;
+    this.#serveQueues(low, high);
+    return true;
+  }
+
+  /** Takes the device away: it lets go of everything it maps. */
+  close(): void {
+    this.state.reset();
+    this.#server.close();
+    this.#ports.events.close(this.#server.accessPort as EventPort);
+    this.#ports.events.close(this.#server.doorbellPort as EventPort);
+  }
+
+  #answerDoorbell(): void {
+    this.#serveQueues(this.#server.takeDoorbell(false), this.#server.takeDoorbell(true));
+  }
+
+  #serveQueues(low: number, high: number): void {
+    for (let bits = low; bits !== 0; bits &= bits - 1) {
+      const index = 31 - Math.clz32(bits & -bits);
+      if (this.state.serve(index)) this.#backlogLow |= 1 << index;
+    }
+    for (let bits = high; bits !== 0; bits &= bits - 1) {
+      const index = 31 - Math.clz32(bits & -bits);
+      if (this.state.serve(32 + index)) this.#backlogHigh |= 1 << index;
+    }
+  }
+}
+
+/** The devices of one backend domain. Its thread calls `poll` again and again, and sleeps in between. */
+export class BackendDomain {
+  readonly ports: DomainPorts;
+  readonly #devices = new Set<ServedDevice>();
+
+  constructor(ports: DomainPorts) {
+    this.ports = ports;
+  }
+
+  /**
+   * Serves `device` to `guest` at `base` of its address space.
+   *
+   * @param mapper by which its grants are mapped; another than the domain's own to look over its shoulder
+   */
+  serve(device: VirtioDevice, guest: DomainId, base: number, mapper?: GrantMapper): ServedDevice {
+    const served = new ServedDevice(this.ports, mapper ?? this.ports.grantMapper, device, guest, base);
+    this.#devices.add(served);
+    return served;
+  }
+
+  remove(device: ServedDevice): void {
+    this.#devices.delete(device);
+    device.close();
+  }
+
+  /** Does what is waiting, a turn for each. Returns whether there was anything. */
+  poll(): boolean {
+    let worked = this.ports.events.poll();
+    for (const device of this.#devices) if (device.serveBacklog()) worked = true;
+    return worked;
+  }
+
+  close(): void {
+    for (const device of this.#devices) this.remove(device);
+  }
+}

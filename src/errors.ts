@@ -31,7 +31,22 @@ export class AssertionError extends Error {
   }
 }
 
-/** Throws an AssertionError unless `condition` holds: for our own invariants, never for a peer's data. */
-export function assert(condition: boolean, message: string): asserts condition {
-  if (!condition) throw new AssertionError(message);
+/**
+ * Throws an AssertionError unless `condition` holds: for our own invariants, never for a peer's data.
+ *
+ * The figures are arguments and not part of the message, because a template string would be built on every
+ * call, on hot paths too.
+ */
+export function assert(
+  condition: boolean,
+  message: string,
+  got?: number,
+  expected?: number,
+): asserts condition {
+  if (condition) return;
+  const figures = [
+    got === undefined ? '' : `got ${got}`,
+    expected === undefined ? '' : `expected ${expected}`,
+  ];
+  throw new AssertionError([message, ...figures.filter((figure) => figure !== '')].join(', '));
 }

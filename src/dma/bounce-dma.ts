@@ -55,7 +55,7 @@ export class BounceDma implements DmaOperations {
   }
 
   map(address: number, size: number, direction: number, out: DmaAddress): boolean {
-    assert(size > 0 && size <= MAX_MAPPING_SIZE, `map of ${size} bytes`);
+    assert(size > 0 && size <= MAX_MAPPING_SIZE, 'bytes to map', size, MAX_MAPPING_SIZE);
     const place =
       size <= MAX_SLOT_SIZE
         ? this.#slots.share(address, size, direction)
@@ -89,7 +89,7 @@ export class BounceDma implements DmaOperations {
   }
 
   close(): void {
-    assert(this.#grants.live === 0, `${this.#grants.live} pages are still shared`);
+    assert(this.#grants.live === 0, 'pages are still shared', this.#grants.live, 0);
     this.#runs.close();
     this.#slots.close();
   }

@@ -48,7 +48,7 @@ export class DirectDma implements DmaOperations {
   }
 
   map(address: number, size: number, direction: number, out: DmaAddress): boolean {
-    assert(size > 0 && size <= MAX_MAPPING_SIZE, `map of ${size} bytes`);
+    assert(size > 0 && size <= MAX_MAPPING_SIZE, 'bytes to map', size, MAX_MAPPING_SIZE);
     const offset = address & (XEN_PAGE_SIZE - 1);
     const pages = pagesTouched(offset, size);
     const ref = this.#grants.share(address >>> XEN_PAGE_SHIFT, pages, direction === DMA_TO_DEVICE);
@@ -78,6 +78,6 @@ export class DirectDma implements DmaOperations {
 
   /** There is no pool. */
   close(): void {
-    assert(this.#grants.live === 0, `${this.#grants.live} pages are still shared`);
+    assert(this.#grants.live === 0, 'pages are still shared', this.#grants.live, 0);
   }
 }

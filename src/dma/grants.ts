@@ -71,7 +71,9 @@ export class Grants {
   unshare(first: number, count: number): boolean {
     assert(
       this.#counts[first] === count,
-      `unshare of ${count} pages at reference ${first}, which shares ${this.#counts[first]}`,
+      'unshare of a run that is not shared so',
+      count,
+      this.#counts[first],
     );
     const { references, table, tracer, id } = this.domain;
     this.#counts[first] = 0;

@@ -19,7 +19,7 @@ export class GuestHeap {
 
   /** Address of `size` bytes, which are not zeroed; undefined when memory is exhausted. */
   allocate(size: number): number | undefined {
-    assert(size > 0 && size <= XEN_PAGE_SIZE, `a heap object of ${size} bytes`);
+    assert(size > 0 && size <= XEN_PAGE_SIZE, 'bytes of a heap object', size, XEN_PAGE_SIZE);
     const shift = this.#classOf(size);
     this.#free[shift] ??= [];
     const free = this.#free[shift];

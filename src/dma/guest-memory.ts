@@ -74,7 +74,7 @@ export class GuestMemory {
   /** Takes a holder away from each page; the last one makes it free. */
   release(frame: number, count: number): void {
     for (let page = frame; page < frame + count; page++) {
-      assert(this.#holders[page] > 0, `page ${page} is released more often than it is held`);
+      assert(this.#holders[page] > 0, 'a page is released as often as it is held', page);
       if (--this.#holders[page] === 0) this.#pagesFree++;
     }
   }

@@ -138,7 +138,7 @@ export class References {
   #markFree(first: number, count: number): void {
     for (let ref = first; ref < first + count; ref++) {
       const bit = 1 << (ref & 31);
-      assert((this.#words[ref >>> 5] & bit) === 0, `grant reference ${ref} is released twice`);
+      assert((this.#words[ref >>> 5] & bit) === 0, 'a grant reference is released once', ref);
       this.#words[ref >>> 5] |= bit;
     }
     this.#free += count;

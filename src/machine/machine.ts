@@ -48,7 +48,7 @@ export class Machine {
   readonly #domains: Runnable[] = [];
 
   constructor(options: MachineOptions) {
-    this.xen = Xen.boot(options.memory ?? 64 * MIB, options.heap ?? 32 * MIB);
+    this.xen = Xen.boot(options.memory ?? 64 * MIB, options.heap ?? 32 * MIB, false);
     this.#tracer = options.tracer ?? noTrace;
     this.#random = randomFrom(options.seed);
   }

@@ -90,7 +90,7 @@ class GrantChainAccess implements ChainAccess {
     const { mapper } = this.#memory;
     while (this.#handleCount > first) {
       const status = mapper.unmap(this.#handles[--this.#handleCount]);
-      assert(status === GNTST_OKAY, `unmap of our own handle: ${grantStatusName(status)}`);
+      assert(status === GNTST_OKAY, 'unmap of our own handle', status, GNTST_OKAY);
     }
   }
 

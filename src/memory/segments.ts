@@ -36,7 +36,7 @@ export class Segments {
 
   /** Copies the first `length` bytes from `from` on into `target`: for headers, once, before they are read. */
   copyTo(target: Uint8Array, from: number, length: number): void {
-    assert(from + length <= this.byteLength, `copy of ${length} bytes at ${from} out of ${this.byteLength}`);
+    assert(from + length <= this.byteLength, 'copy past the end', from + length, this.byteLength);
     let skip = from;
     let done = 0;
     for (let i = 0; done < length; i++) {
@@ -55,10 +55,7 @@ export class Segments {
 
   /** Copies `source` into the memory, starting `at` bytes in. */
   copyFrom(source: Uint8Array, at: number): void {
-    assert(
-      at + source.length <= this.byteLength,
-      `copy of ${source.length} bytes to ${at} of ${this.byteLength}`,
-    );
+    assert(at + source.length <= this.byteLength, 'copy past the end', at + source.length, this.byteLength);
     let skip = at;
     let done = 0;
     for (let i = 0; done < source.length; i++) {
@@ -76,7 +73,7 @@ export class Segments {
 
   /** Writes one byte, `at` bytes in. */
   setByte(at: number, value: number): void {
-    assert(at < this.byteLength, `byte ${at} of ${this.byteLength}`);
+    assert(at < this.byteLength, 'a byte past the end', at, this.byteLength);
     let skip = at;
     let i = 0;
     for (; skip >= this.lengths[i]; i++) skip -= this.lengths[i];
@@ -85,7 +82,7 @@ export class Segments {
 
   /** Takes `length` bytes from `from` of `source` as the pieces of this list. */
   slice(source: Segments, from: number, length: number): this {
-    assert(from + length <= source.byteLength, `slice of ${length} bytes at ${from} of ${source.byteLength}`);
+    assert(from + length <= source.byteLength, 'slice past the end', from + length, source.byteLength);
     this.clear();
     let skip = from;
     let left = length;

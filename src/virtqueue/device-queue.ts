@@ -116,8 +116,13 @@ export class DeviceQueue {
    * @param written bytes written from the start of `writable` on
    */
   complete(chain: Chain, bytesRead: number, written: number): void {
-    assert(chain.inFlight, `chain ${chain.head} completed twice`);
-    assert(written <= chain.writable.byteLength, `${written} bytes written of ${chain.writable.byteLength}`);
+    assert(chain.inFlight, 'a chain is completed once', chain.head);
+    assert(
+      written <= chain.writable.byteLength,
+      'more bytes written than there is room',
+      written,
+      chain.writable.byteLength,
+    );
     // Unmap before complete: otherwise the driver finds its grants still in use.
     chain.access.release(bytesRead, written);
     chain.inFlight = false;

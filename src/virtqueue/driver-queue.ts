@@ -234,7 +234,7 @@ export class DriverQueue {
 
   /** Gives the rings back when the queue is empty. Returns false when the device still maps them. */
   close(): boolean {
-    assert(this.#inFlight === 0, `${this.#inFlight} requests are in flight`);
+    assert(this.#inFlight === 0, 'a queue is closed when it is empty', this.#inFlight);
     const ringFreed = this.#dma.free(this.#ring);
     const tablesFreed = this.#tables === undefined || this.#dma.free(this.#tables);
     return ringFreed && tablesFreed;
@@ -268,7 +268,7 @@ export class DriverQueue {
   /** Writes the chain into the table of `head`, and takes that one ring descriptor. */
   #fillTable(head: number, buffers: BufferList): boolean {
     const { count, readable, addresses, lengths } = buffers;
-    assert(count <= TABLE_ENTRIES, `a request of ${count} buffers; at most ${TABLE_ENTRIES}`);
+    assert(count <= TABLE_ENTRIES, 'too many buffers for a table', count, TABLE_ENTRIES);
     const first = head * TABLE_ENTRIES;
     for (let i = 0; i < count; i++) {
       const slot = this.size + first + i;

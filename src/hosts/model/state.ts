@@ -1,14 +1,13 @@
-// Everything the embedded Xen knows, in two stretches of shared memory: the machine's frames and Xen's own
-// heap. A hypercall runs on the caller's thread over this state, so all of it is words that several
+// Everything the embedded Xen knows, in two stretches of memory: the machine's frames and Xen's own heap. A hypercall runs on the caller's thread over this state, so all of it is words that several
 // threads change by compare-and-swap; a thread needs nothing but a XenState to take part.
 
 import { regionOver, type Region } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 
-/** What can be sent to another thread. */
+/** The two stretches; where they are shared, what can be sent to another thread. */
 export interface XenState {
-  readonly memory: SharedArrayBuffer;
-  readonly heap: SharedArrayBuffer;
+  readonly memory: ArrayBufferLike;
+  readonly heap: ArrayBufferLike;
 }
 
 /** Domains that can exist at once; a domain's id is its place in the table. */
@@ -36,9 +35,11 @@ const HEAP_START = WINDOWS + MAX_WINDOWS * WINDOW_WORDS;
  *
  * @param memoryBytes memory of the machine, for all domains; a multiple of 4096
  * @param heapBytes memory for Xen's own tables
+ * @param shared whether domains run on threads of their own; copies are slower in shared memory
  */
-export function createXenState(memoryBytes: number, heapBytes: number): XenState {
-  const state = { memory: new SharedArrayBuffer(memoryBytes), heap: new SharedArrayBuffer(heapBytes) };
+export function createXenState(memoryBytes: number, heapBytes: number, shared: boolean): XenState {
+  const make = (bytes: number) => (shared ? new SharedArrayBuffer(bytes) : new ArrayBuffer(bytes));
+  const state = { memory: make(memoryBytes), heap: make(heapBytes) };
   const heap = new Int32Array(state.heap);
   heap[HEAP_NEXT] = HEAP_START;
   // Frame 0 is never given out: a frame number of 0 means "none" in Xen's tables.

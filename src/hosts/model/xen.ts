@@ -32,9 +32,14 @@ export class Xen {
     this.events = new EventOps(this.#machine, this.#domains);
   }
 
-  /** Switches a machine on. `memory` and `heap` are bytes for the domains and for Xen's tables. */
-  static boot(memory: number, heap: number): Xen {
-    return new Xen(createXenState(memory, heap));
+  /**
+   * Switches a machine on.
+   *
+   * @param memory bytes for the domains; @param heap bytes for Xen's tables
+   * @param shared whether its domains may run on several threads
+   */
+  static boot(memory: number, heap: number, shared: boolean): Xen {
+    return new Xen(createXenState(memory, heap, shared));
   }
 
   createDomain(id: number, options: DomainOptions): DomainRecord {

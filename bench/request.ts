@@ -1,0 +1,76 @@
+// What one 4 KiB read costs through driver, DMA, hypervisor and device when the disk costs nothing.
+
+import { VIRTIO_BLK_S_OK, VIRTIO_BLK_T_IN } from '../src/abi/virtio-blk.ts';
+import { BlkDevice } from '../src/devices/blk.ts';
+import type { BlkDriver } from '../src/drivers/blk.ts';
+import type { BackendDomain } from '../src/machine/backend-domain.ts';
+import { type ExposureMode, GuestDomain } from '../src/machine/guest-domain.ts';
+import { Machine } from '../src/machine/machine.ts';
+import type { BlockStore, StoreResult } from '../src/storage/block-store.ts';
+
+const MIB = 2 ** 20;
+
+/** A disk that answers at once and moves nothing. */
+class NoStore implements BlockStore {
+  readonly size = 64 * MIB;
+  readonly readOnly = false;
+  read = (): StoreResult => 'ok';
+  write = (): StoreResult => 'ok';
+  flush = (): StoreResult => 'ok';
+  discard = (): StoreResult => 'ok';
+  writeZeroes = (): StoreResult => 'ok';
+  close(): void {
+    // Nothing is held.
+  }
+}
+
+/** `devices` disks in one machine, each with a buffer for every request in flight. */
+export class RequestBench {
+  readonly #backend: BackendDomain;
+  readonly #guest: GuestDomain;
+  readonly #disks: BlkDriver[] = [];
+  readonly #buffers: number[] = [];
+  readonly #depth: number;
+  #finished = 0;
+
+  constructor(mode: ExposureMode, devices: number, depth: number) {
+    const machine = new Machine({ seed: 1, memory: 128 * MIB, heap: 32 * MIB });
+    this.#backend = machine.createBackend(1);
+    this.#guest = machine.createGuest(2, { memory: 64 * MIB });
+    this.#depth = depth;
+    for (let device = 0; device < devices; device++) {
+      const base = 0x0200_0000 + device * 0x200;
+      const options = { queues: 1, queueSize: 128 };
+      this.#backend.serve(
+        new BlkDevice(new NoStore(), { ...options, id: 'bench' }),
+        this.#guest.ports.id,
+        base,
+      );
+      this.#disks.push(
+        this.#guest.attachBlk({ base, backend: this.#backend.ports.id, device }, mode, options),
+      );
+    }
+    for (let i = 0; i < depth; i++) this.#buffers.push(this.#guest.ports.memory.allocatePages(1)!);
+  }
+
+  /** Does about `requests` reads, spread over the disks. Returns ns for each. */
+  run(requests: number): number {
+    const rounds = Math.ceil(requests / this.#depth);
+    const done = (status: number) => {
+      if (status !== VIRTIO_BLK_S_OK) throw new Error(`a read ended with status ${status}`);
+      this.#finished++;
+    };
+    this.#finished = 0;
+    const start = process.hrtime.bigint();
+    for (let round = 0; round < rounds; round++) {
+      const disk = this.#disks[round % this.#disks.length];
+      for (let i = 0; i < this.#depth; i++) disk.submit(VIRTIO_BLK_T_IN, i * 8, this.#buffers[i], 4096, done);
+      this.#backend.poll();
+      disk.poll();
+    }
+    const nanoseconds = Number(process.hrtime.bigint() - start);
+    if (this.#finished !== rounds * this.#depth)
+      throw new Error(`${this.#finished} of ${rounds * this.#depth} reads finished`);
+    return nanoseconds / this.#finished;
+  }
+}

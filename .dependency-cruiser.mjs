@@ -9,7 +9,7 @@ const layers = [
   ['virtqueue'],
   ['virtio'],
   ['drivers', 'devices', 'storage'],
-  ['transports', 'hosts'],
+  ['transports', 'hosts', 'xenstore'],
   ['toolstack'],
   ['machine'],
   ['audit', 'lint', 'nbd'],

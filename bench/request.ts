@@ -4,7 +4,7 @@ import { VIRTIO_BLK_S_OK, VIRTIO_BLK_T_IN } from '../src/abi/virtio-blk.ts';
 import { BlkDevice } from '../src/devices/blk.ts';
 import type { BlkDriver } from '../src/drivers/blk.ts';
 import type { BackendDomain } from '../src/machine/backend-domain.ts';
-import { type ExposureMode, GuestDomain } from '../src/machine/guest-domain.ts';
+import type { ExposureMode, GuestDomain } from '../src/machine/guest-domain.ts';
 import { Machine } from '../src/machine/machine.ts';
 import type { BlockStore, StoreResult } from '../src/storage/block-store.ts';
 

@@ -177,6 +177,11 @@ export class BlkDriver implements GuestDisk {
     if (this.#driver.takeInterrupt()) this.poll();
   }
 
+  /** Stops using a device that does not answer: it is reset, and what was asked of it fails. */
+  fail(reason: string): void {
+    this.#driver.fail(reason);
+  }
+
   /** Asks for an interrupt at the next completion. Returns true when there is one to poll for already. */
   arm(): boolean {
     return this.#driver.guard(() => {
@@ -261,6 +266,7 @@ export class BlkDriver implements GuestDisk {
       );
       if (outcome === ADDED) {
         this.#driver.kick(index);
+        this.#driver.guest.waiting();
         return true;
       }
       // With nothing in flight, no completion will ever make room.

@@ -62,6 +62,11 @@ export class RngDriver {
     if (this.#driver.takeInterrupt()) this.poll();
   }
 
+  /** Stops using a device that does not answer: it is reset, and what was asked of it fails. */
+  fail(reason: string): void {
+    this.#driver.fail(reason);
+  }
+
   /** Asks for an interrupt at the next completion. Returns true when there is one to poll for already. */
   arm(): boolean {
     return this.#driver.guard(() => this.#driver.queues[0].enableInterrupts(), false);
@@ -100,6 +105,7 @@ export class RngDriver {
       }
       this.#pending = resolve;
       this.#driver.kick(0);
+      this.#guest.waiting();
     });
   }
 

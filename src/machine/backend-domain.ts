@@ -77,19 +77,18 @@ export class ServedDevice {
 /** The devices of one backend domain. Its thread calls `poll` again and again, and sleeps in between. */
 export class BackendDomain {
   readonly ports: DomainPorts;
+  readonly #mapper: GrantMapper;
   readonly #devices = new Set<ServedDevice>();
 
-  constructor(ports: DomainPorts) {
+  /** @param mapper by which grants are mapped: the domain's own, or one that looks over its shoulder */
+  constructor(ports: DomainPorts, mapper: GrantMapper = ports.grantMapper) {
     this.ports = ports;
+    this.#mapper = mapper;
   }
 
-  /**
-   * Serves `device` to `guest` at `base` of its address space.
-   *
-   * @param mapper by which its grants are mapped; another than the domain's own to look over its shoulder
-   */
-  serve(device: VirtioDevice, guest: DomainId, base: number, mapper?: GrantMapper): ServedDevice {
-    const served = new ServedDevice(this.ports, mapper ?? this.ports.grantMapper, device, guest, base);
+  /** Serves `device` to `guest` at `base` of its address space. */
+  serve(device: VirtioDevice, guest: DomainId, base: number): ServedDevice {
+    const served = new ServedDevice(this.ports, this.#mapper, device, guest, base);
     this.#devices.add(served);
     return served;
   }

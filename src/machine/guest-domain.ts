@@ -29,7 +29,10 @@ export interface DevicePlace {
 
 /** What a driver offers to whoever runs its guest. */
 interface RunningDriver {
+  /** Whether something was asked for and is not answered. */
   readonly busy: boolean;
+  /** Gives up a device that does not answer. */
+  fail(reason: string): void;
   interrupt(): void;
   poll(): number;
   arm(): boolean;
@@ -56,6 +59,8 @@ export class GuestDomain {
   readonly heap: GuestHeap;
   readonly granting: GrantingDomain;
   readonly #attached = new Map<RunningDriver, Attached>();
+  /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
+  onWaiting: () => void = () => undefined;
 
   constructor(ports: DomainPorts) {
     this.ports = ports;
@@ -95,6 +100,11 @@ export class GuestDomain {
     return false;
   }
 
+  /** Gives up every device that still has not answered (case B9). */
+  giveUp(reason: string): void {
+    for (const driver of this.#attached.keys()) if (driver.busy) driver.fail(reason);
+  }
+
   /** Takes events and completions. Returns whether there were any. */
   poll(): boolean {
     let worked = this.ports.events.poll();
@@ -124,6 +134,7 @@ export class GuestDomain {
       memory: ports.memory,
       heap: this.heap,
       tracer: ports.tracer,
+      waiting: () => this.onWaiting(),
       domain: ports.id,
       device: place.device,
     });

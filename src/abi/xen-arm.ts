@@ -19,8 +19,6 @@ export const GUEST_GICV3_GICR0_SIZE = 0x100_0000;
 
 export const GUEST_GNTTAB_BASE = 0x3800_0000;
 export const GUEST_GNTTAB_SIZE = 0x0100_0000;
-export const GUEST_MAGIC_BASE = 0x3900_0000;
-export const GUEST_MAGIC_SIZE = 0x0100_0000;
 
 /** The two banks of RAM: 3 GiB, then 1016 GiB. */
 export const GUEST_RAM_BANKS: readonly { readonly base: number; readonly size: number }[] = [
@@ -33,8 +31,6 @@ export const GUEST_TIMER_VIRT_PPI = 27;
 export const GUEST_TIMER_PHYS_S_PPI = 29;
 export const GUEST_TIMER_PHYS_NS_PPI = 30;
 export const GUEST_EVTCHN_PPI = 31;
-/** Interrupt of the emulated serial port, next below those of virtio. */
-export const GUEST_VPL011_SPI = 32;
 
 /** Phandles that libxl takes for the interrupt controller and for the grant IOMMU. */
 export const GUEST_PHANDLE_GIC = 65000;

@@ -7,10 +7,13 @@ import { type DomainId, domainId } from '../../xen/ids.ts';
 import { cellsOf, isCompatible, nodesByPhandle, numberOf, type TreeNode, type TreeProperty } from './tree.ts';
 
 /** The answer: a backend; no property that says anything, so no grants; or a property that is wrong. */
-export type BackendAnswer =
+type BackendAnswer =
   | { readonly kind: 'backend'; readonly domain: DomainId }
   | { readonly kind: 'none' }
-  | { readonly kind: 'refused'; readonly reason: string };
+  | { readonly kind: 'refused'; readonly fault: BackendFault; readonly reason: string };
+
+/** What is wrong: the property's own form, the node that it leads to, or the domain id that it gives. */
+export type BackendFault = 'property' | 'node' | 'domain';
 
 /** The compatible string of the node that stands for "these DMA addresses are grants". */
 export const GRANT_DMA = 'xen,grant-dma';
@@ -24,31 +27,45 @@ const MAP_ENTRY_CELLS = 4;
  * @param root the tree that `device` is in
  * @param device the device's node, or for a PCI device the node of its host bridge
  * @param requester of a PCI device: bus << 8 | device << 3 | function
+ * @param phandles of the tree, for whoever asks for many devices
  */
-export function backendFor(root: TreeNode, device: TreeNode, requester?: number): BackendAnswer {
-  if (requester !== undefined) return backendOfRequester(root, device, requester);
+export function backendFor(
+  root: TreeNode,
+  device: TreeNode,
+  requester?: number,
+  phandles: ReadonlyMap<number, TreeNode> = nodesByPhandle(root),
+): BackendAnswer {
+  if (requester !== undefined) return backendOfRequester(phandles, device, requester);
   const property = device.properties.get('iommus');
   if (property === undefined) return { kind: 'none' };
   const cells = cellsOf(property);
   if (cells?.length !== 2)
     return refused(
+      'property',
       `iommus has ${sizeOf(property)}; expected one phandle and one cell, the backend's domain id`,
     );
-  return checked(root, 'iommus', cells[0]!, cells[1]!);
+  return grantBackend(phandles, 'iommus', cells[0]!, cells[1]!);
 }
 
-function backendOfRequester(root: TreeNode, bridge: TreeNode, requester: number): BackendAnswer {
+function backendOfRequester(
+  phandles: ReadonlyMap<number, TreeNode>,
+  bridge: TreeNode,
+  requester: number,
+): BackendAnswer {
   const property = bridge.properties.get('iommu-map');
   if (property === undefined) return { kind: 'none' };
   if (!Number.isInteger(requester) || requester < 0 || requester > 0xffff)
-    return refused(`the requester id ${requester} is not a number of 16 bits`);
+    return refused('property', `the requester id ${requester} is not a number of 16 bits`);
   const cells = cellsOf(property);
   if (cells === undefined || cells.length === 0 || cells.length % MAP_ENTRY_CELLS !== 0)
-    return refused(`iommu-map has ${sizeOf(property)}; expected entries of ${MAP_ENTRY_CELLS} cells`);
+    return refused(
+      'property',
+      `iommu-map has ${sizeOf(property)}; expected entries of ${MAP_ENTRY_CELLS} cells`,
+    );
   const masked = (requester & (numberOf(bridge, 'iommu-map-mask') ?? 0xffff)) >>> 0;
   for (const [first, phandle, domain, length] of entriesOf(cells))
     if (masked >= first && masked < first + length)
-      return checked(root, 'iommu-map', phandle, masked - first + domain);
+      return grantBackend(phandles, 'iommu-map', phandle, masked - first + domain);
   return { kind: 'none' };
 }
 
@@ -62,24 +79,33 @@ export function entriesOf(
   });
 }
 
-/** Checks the node that a property leads to and the domain id that it gives. */
-function checked(root: TreeNode, property: string, phandle: number, domain: number): BackendAnswer {
-  const iommu = nodesByPhandle(root).get(phandle);
-  if (iommu === undefined) return refused(`${property} refers to phandle ${phandle}, which no node has`);
-  if (!isCompatible(iommu, GRANT_DMA))
-    return refused(`${property} refers to node ${iommu.name}, which is not compatible with "${GRANT_DMA}"`);
-  const count = numberOf(iommu, '#iommu-cells');
+/** The backend that a property names by the phandle of a grant node and a domain id, both checked. */
+export function grantBackend(
+  phandles: ReadonlyMap<number, TreeNode>,
+  property: string,
+  phandle: number,
+  domain: number,
+): BackendAnswer {
+  const node = phandles.get(phandle);
+  if (node === undefined)
+    return refused('node', `${property} refers to phandle ${phandle}, which no node has`);
+  if (!isCompatible(node, GRANT_DMA))
+    return refused(
+      'node',
+      `${property} refers to node ${node.name}, which is not compatible with "${GRANT_DMA}"`,
+    );
+  const count = numberOf(node, '#iommu-cells');
   if (count !== 1)
-    return refused(`#iommu-cells of node ${iommu.name} is ${count ?? 'not given'}; it has to be 1`);
-  if (domain > 0xffff)
-    return refused(`${property} gives 0x${domain.toString(16)}, more than the 16 bits of a domain id`);
+    return refused('node', `#iommu-cells of node ${node.name} is ${count ?? 'not given'}; it has to be 1`);
+  const given = `${property} gives 0x${domain.toString(16)}`;
+  if (domain > 0xffff) return refused('domain', `${given}, more than the 16 bits of a domain id`);
   if (domain >= DOMID_FIRST_RESERVED)
-    return refused(`${property} gives 0x${domain.toString(16)}, one of the ids that name no ordinary domain`);
+    return refused('domain', `${given}, one of the ids that name no ordinary domain`);
   return { kind: 'backend', domain: domainId(domain) };
 }
 
-function refused(reason: string): BackendAnswer {
-  return { kind: 'refused', reason };
+function refused(fault: BackendFault, reason: string): BackendAnswer {
+  return { kind: 'refused', fault, reason };
 }
 
 function sizeOf({ value }: TreeProperty): string {

@@ -18,7 +18,7 @@ import {
 const MAX_VALUES = 16 << 20;
 
 /** The values of properties that still are in pieces. */
-export type PendingValues = ReadonlyMap<TreeProperty, readonly Piece[]>;
+type PendingValues = ReadonlyMap<TreeProperty, readonly Piece[]>;
 
 /** Replaces the values in `pending` by their bytes. Labels that name no node are reported. */
 export function resolveReferences(root: TreeNode, pending: PendingValues, findings: Findings): void {

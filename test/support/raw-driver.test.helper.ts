@@ -2,7 +2,12 @@
 // machine, with nothing between the test and the bytes. What it does wrong is the test's business.
 
 import { grantAddressHigh, grantAddressLow } from '../../src/abi/grant-address.ts';
-import { splitRingSizes, VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE } from '../../src/abi/split-ring.ts';
+import {
+  splitRingSizes,
+  VIRTQ_DESC_F_NEXT,
+  VIRTQ_DESC_F_WRITE,
+  virtqDesc,
+} from '../../src/abi/split-ring.ts';
 import * as mmio from '../../src/abi/virtio-mmio.ts';
 import {
   VIRTIO_STATUS_ACKNOWLEDGE,
@@ -49,6 +54,21 @@ export function offsetBy(at: SharedPages, offset: number): DeviceAddress {
     low: grantAddressLow(at.ref + Math.floor(offset / XEN_PAGE_SIZE), offset % XEN_PAGE_SIZE),
     high: at.high,
   };
+}
+
+/** Writes a chain as an indirect table, `offset` bytes into `table`. */
+export function fillTable(table: SharedPages, offset: number, buffers: readonly Buffer[]): void {
+  for (const [i, { at, length, writable }] of buffers.entries()) {
+    const last = i === buffers.length - 1;
+    const record = virtqDesc.make({
+      addrLow: at.low,
+      addrHigh: at.high,
+      len: length,
+      flags: (writable ? VIRTQ_DESC_F_WRITE : 0) | (last ? 0 : VIRTQ_DESC_F_NEXT),
+      next: last ? 0 : i + 1,
+    });
+    table.bytes.set(record.bytes, offset + i * virtqDesc.size);
+  }
 }
 
 /** A queue in memory, as its driver may write it. */

@@ -18,7 +18,13 @@ import type { BlockStore } from '../../src/storage/block-store.ts';
 import { MemoryStore } from '../../src/storage/memory-store.ts';
 import type { Tracer } from '../../src/trace.ts';
 import type { VirtioDevice } from '../../src/virtio/device.ts';
-import { offsetBy, RawDriver, type RawQueue, type SharedPages } from './raw-driver.test.helper.ts';
+import {
+  type Buffer,
+  offsetBy,
+  RawDriver,
+  type RawQueue,
+  type SharedPages,
+} from './raw-driver.test.helper.ts';
 
 export const BASE = 0x0200_0000;
 const NEIGHBOUR_BASE = 0x0201_0000;
@@ -178,7 +184,7 @@ export class RawRequest {
   }
 
   /** Header, `length` bytes to read into, and the status right behind. */
-  read(length: number) {
+  read(length: number): Buffer[] {
     return [
       { at: this.head, length: 16 },
       { at: this.data, length, writable: true },
@@ -187,7 +193,7 @@ export class RawRequest {
   }
 
   /** Header, `length` bytes to write, and the status right behind. */
-  write(length: number) {
+  write(length: number): Buffer[] {
     return [
       { at: this.head, length: 16 },
       { at: this.data, length },

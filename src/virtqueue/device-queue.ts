@@ -97,14 +97,15 @@ export class DeviceQueue {
   }
 
   /**
-   * For the chain that `pop` has just returned with a fault: maps only its last device-writable buffer, so
-   * that a device can still say that the request failed.
+   * For the chain that `pop` has just returned with a fault: maps only its last device-writable buffer that
+   * is not empty, so that a device can still say that the request failed.
    *
    * @returns false when that is refused too, or the chain has no such buffer
    */
   mapAnswer(chain: Chain): boolean {
     const reader = this.#reader;
-    const last = reader.count - 1;
+    let last = reader.count - 1;
+    while (last >= reader.readableCount && reader.len[last] === 0) last--;
     if (last < reader.readableCount) return false;
     return chain.access.map(reader.low[last], reader.high[last], reader.len[last], true) === 0;
   }

@@ -153,6 +153,20 @@ test('F23 no status bit is ever cleared but by a reset', async () => {
   await scene.finish();
 });
 
+for (const early of [8, 9, 10, 12, 13]) {
+  test(`F23 a status of ${early}, FEATURES_OK before its time, is not taken for FEATURES_OK`, async () => {
+    const scene = new Scene();
+    const { driver } = scene;
+    driver.writeFeatures(driver.readFeatures());
+    driver.write(mmio.MMIO_STATUS, early);
+    assert.equal(driver.status, early & 3, 'neither FEATURES_OK nor DRIVER_OK');
+    driver.write(mmio.MMIO_STATUS, 11);
+    assert.equal(driver.status, 11, 'in its order it is');
+    await scene.worksAfterReset();
+    await scene.finish();
+  });
+}
+
 const { VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1 } = virtio;
 const unacceptable: [string, (offered: bigint) => bigint][] = [
   ['one that was not offered', (offered) => offered | (1n << 50n)],

@@ -164,7 +164,7 @@ export class DomainRecord {
 
   /** Puts a machine frame at an empty place. Returns false when the place is taken or does not exist. */
   p2mAdd(gfn: number, frame: number, type: number): boolean {
-    if (gfn >= this.#heap[this.#at + P2M_FRAMES]) return false;
+    if (!this.#hasPlace(gfn)) return false;
     const word = this.#heap[this.#at + P2M] + gfn;
     return (
       Atomics.compareExchange(this.#heap, word, P2M_NONE, (frame << P2M_FRAME_SHIFT) | type) === P2M_NONE
@@ -175,8 +175,12 @@ export class DomainRecord {
     Atomics.store(this.#heap, this.#heap[this.#at + P2M] + gfn, P2M_NONE);
   }
 
+  #hasPlace(gfn: number): boolean {
+    return gfn >= 0 && gfn < this.#heap[this.#at + P2M_FRAMES];
+  }
+
   #p2mEntry(gfn: number): number {
-    if (gfn >= this.#heap[this.#at + P2M_FRAMES]) return P2M_NONE;
+    if (!this.#hasPlace(gfn)) return P2M_NONE;
     return Atomics.load(this.#heap, this.#heap[this.#at + P2M] + gfn) >>> 0;
   }
 }

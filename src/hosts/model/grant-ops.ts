@@ -130,7 +130,7 @@ export class GrantOps {
     ref: number,
     owner: DomainRecord,
   ): number {
-    if (ref >= owner.grantFrames * GRANT_ENTRIES_PER_FRAME_V1) return GNTST_BAD_GNTREF;
+    if (ref < 0 || ref >= owner.grantFrames * GRANT_ENTRIES_PER_FRAME_V1) return GNTST_BAD_GNTREF;
     const heap = this.#heap;
     const readonly = (flags & GNTMAP_READONLY) !== 0;
     const active = owner.activeEntry(ref);

@@ -153,7 +153,7 @@ export class DomainRecord {
 
   /** Puts a machine frame at an empty place. Returns false when the place is taken or does not exist. */
   p2mAdd(gfn: number, frame: number, type: number): boolean {
-    if (gfn >= this.#p2mFrames) return false;
+    if (!this.#hasPlace(gfn)) return false;
     const entry = (frame << P2M_FRAME_SHIFT) | type;
     return Atomics.compareExchange(this.#heap, this.#p2m + gfn, P2M_NONE, entry) === P2M_NONE;
   }
@@ -162,8 +162,12 @@ export class DomainRecord {
     Atomics.store(this.#heap, this.#p2m + gfn, P2M_NONE);
   }
 
+  #hasPlace(gfn: number): boolean {
+    return gfn >= 0 && gfn < this.#p2mFrames;
+  }
+
   #p2mEntry(gfn: number): number {
-    return gfn < this.#p2mFrames ? this.#heap[this.#p2m + gfn] >>> 0 : P2M_NONE;
+    return this.#hasPlace(gfn) ? this.#heap[this.#p2m + gfn] >>> 0 : P2M_NONE;
   }
 }
 

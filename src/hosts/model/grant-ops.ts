@@ -79,7 +79,7 @@ export class GrantOps {
     if (flags & ~(GNTMAP_HOST_MAP | GNTMAP_READONLY)) return GNTST_GENERAL_ERROR;
     const owner = this.#domains.find(ownerId);
     if (owner === undefined) return GNTST_BAD_DOMAIN;
-    const maptrack = this.#maptrackOf(mapper);
+    const maptrack = this.maptrack(mapper);
     const handle = maptrack.take();
     if (handle < 0) return GNTST_NO_SPACE;
     const status = this.#mapAt(maptrack, handle, mapper, gfn, flags, ref, owner);
@@ -90,7 +90,7 @@ export class GrantOps {
 
   /** Ends the mapping `handle`, which must stand at the mapper's frame `gfn`. */
   unmap(mapper: DomainRecord, gfn: number, handle: number): number {
-    const maptrack = this.#maptrackOf(mapper);
+    const maptrack = this.maptrack(mapper);
     const ownerId = maptrack.owner(handle);
     if (ownerId < 0) return GNTST_BAD_HANDLE;
     if (maptrack.frame(handle) !== gfn) return GNTST_BAD_VIRT_ADDR;
@@ -119,7 +119,8 @@ export class GrantOps {
     return Atomics.load(this.#heap, owner.activeEntry(ref) + PINS);
   }
 
-  #maptrackOf(mapper: DomainRecord): Maptrack {
+  /** What a domain has mapped, with the free handles that this thread has. */
+  maptrack(mapper: DomainRecord): Maptrack {
     this.#maptracks[mapper.id] ??= new Maptrack(this.#heap, mapper);
     return this.#maptracks[mapper.id];
   }
@@ -133,7 +134,7 @@ export class GrantOps {
     ref: number,
     owner: DomainRecord,
   ): number {
-    if (ref >= owner.grantFrames * GRANT_ENTRIES_PER_FRAME_V1) return GNTST_BAD_GNTREF;
+    if (ref < 0 || ref >= owner.grantFrames * GRANT_ENTRIES_PER_FRAME_V1) return GNTST_BAD_GNTREF;
     const heap = this.#heap;
     const readonly = (flags & GNTMAP_READONLY) !== 0;
     const active = owner.activeEntry(ref);

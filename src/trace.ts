@@ -11,7 +11,7 @@ export const DMA_BIDIRECTIONAL = 0;
 export const DMA_TO_DEVICE = 1;
 export const DMA_FROM_DEVICE = 2;
 
-/** Kinds of request in `requestBegin`: the device type's own request numbers, e.g. VIRTIO_BLK_T_IN. */
+/** Takes the events of one thread. Domains, devices, references and handles are plain numbers here. */
 export interface Tracer {
   /** False when every call does nothing: callers may skip the work of collecting arguments. */
   readonly enabled: boolean;
@@ -31,6 +31,8 @@ export interface Tracer {
   needEnd(domain: number, device: number, ref: number, offset: number, size: number): void;
   /** The `count` frames from `frame` hold nothing but the bytes of `device` and zeroes (a bounce pool). */
   privatePages(domain: number, device: number, frame: number, count: number): void;
+  /** The `count` frames from `frame` are no longer private to a device. */
+  privatePagesEnd(domain: number, frame: number, count: number): void;
   /** Domain `mapper` mapped `owner`'s reference; `handle` names the mapping. */
   map(mapper: number, owner: number, ref: number, handle: number, readonly: boolean): void;
   /** The hypervisor refused `mapper` a mapping, with a negative GNTST status. */
@@ -39,7 +41,10 @@ export interface Tracer {
   unmap(mapper: number, owner: number, ref: number, handle: number): void;
   /** The backend read or wrote `size` bytes from `offset` in the page behind `ref`, and on from there. */
   touch(mapper: number, owner: number, ref: number, offset: number, size: number, write: boolean): void;
-  /** The driver took request `id` (unique for the domain) of `type` for `bytes` of data. */
+  /**
+   * The driver took request `id` (unique for the domain) of `type` (the device type's own numbers, e.g.
+   * VIRTIO_BLK_T_IN) for `bytes` of data.
+   */
   requestBegin(domain: number, device: number, id: number, type: number, bytes: number): void;
   /** The request's result was handed to whoever asked; `status` 0 is success. */
   requestEnd(domain: number, device: number, id: number, status: number): void;
@@ -54,6 +59,7 @@ export const noTrace: Tracer = {
   need: () => undefined,
   needEnd: () => undefined,
   privatePages: () => undefined,
+  privatePagesEnd: () => undefined,
   map: () => undefined,
   mapRefused: () => undefined,
   unmap: () => undefined,

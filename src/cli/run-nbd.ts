@@ -24,7 +24,7 @@ export async function runNbd(
   const folder = options.nbd === undefined ? mkdtempSync(join(tmpdir(), 'grantio-')) : undefined;
   const address = options.nbd ?? join(folder!, 'nbd.sock');
   const throughput = new Throughput();
-  const fileTrace = trace?.consumer(mode);
+  const fileTrace = trace?.consumer();
   const consumer = {
     consume(event: Parameters<Throughput['consume']>[0]) {
       throughput.consume(event);
@@ -32,7 +32,7 @@ export async function runNbd(
     },
   };
   try {
-    const host = await VirtualHost.start({ ...job, mode, trace: consumer });
+    const host = await VirtualHost.start({ ...job, mode, firstDevice: 0, trace: consumer });
     let status = 0;
     try {
       const uris = await host.openNbd(address);

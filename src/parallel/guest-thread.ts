@@ -16,7 +16,12 @@ export type GuestCalls = {
   /** Fills the kernel's heap as a running guest's is filled. */
   plantSecrets(argument: undefined): void;
   /** Starts the driver of a disk; returns its capacity in bytes. */
-  attach(argument: { devid: number; mode: ExposureMode; options: BlkDriverOptions }): Promise<number>;
+  attach(argument: {
+    devid: number;
+    device: number;
+    mode: ExposureMode;
+    options: BlkDriverOptions;
+  }): Promise<number>;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
   copy(argument: { devid: number; image: string }): Promise<CopyResult>;
   /** Ends copies early. */
@@ -53,9 +58,9 @@ startDomain(({ ports, xenstore, notify }) => {
 
   return {
     plantSecrets: () => plantSecrets(guest.heap, ports.memory),
-    async attach({ devid, mode, options }) {
+    async attach({ devid, device, mode, options }) {
       const place = await findDevice(xenstore, 'virtio_disk', ports.id, devid);
-      const disk = guest.attachBlk(place, mode, options);
+      const disk = guest.attachBlk({ ...place, device }, mode, options);
       disks.set(devid, disk);
       return disk.capacity;
     },

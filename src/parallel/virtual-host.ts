@@ -51,6 +51,8 @@ export interface HostDisk {
 export interface HostOptions {
   readonly disks: readonly HostDisk[];
   readonly mode: ExposureMode;
+  /** Number of the first disk in the trace; the others follow. */
+  readonly firstDevice: number;
   /** Bytes of the guest's memory. */
   readonly memory: number;
   readonly maxGrantFrames: number;
@@ -157,6 +159,7 @@ export class VirtualHost {
       });
       await this.#guest.call('attach', {
         devid,
+        device: this.#options.firstDevice + devid,
         mode,
         options: { queues, queueSize } satisfies BlkDriverOptions,
       });

@@ -2,6 +2,7 @@
 // as the guest sees them. Started by virtual-host.ts.
 
 import type { BlkDriver, BlkDriverOptions } from '../drivers/blk.ts';
+import type { RngDriver } from '../drivers/rng.ts';
 import { findDevice } from '../machine/device-finder.ts';
 import { type ExposureMode, GuestDomain, type Leftovers } from '../machine/guest-domain.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
@@ -22,6 +23,8 @@ export type GuestCalls = {
     mode: ExposureMode;
     options: BlkDriverOptions;
   }): Promise<number>;
+  /** Starts the driver of an entropy device and has it deliver `bytes` random bytes. */
+  attachRng(argument: { devid: number; device: number; mode: ExposureMode; bytes: number }): Promise<void>;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
   copy(argument: { devid: number; image: string }): Promise<CopyResult>;
   /** Ends copies early. */
@@ -33,7 +36,7 @@ export type GuestCalls = {
   }): Promise<string[]>;
   /** Finishes what NBD clients have asked for, and flushes the disks. */
   closeNbd(argument: undefined): Promise<void>;
-  /** Stops the driver of a disk and says what could not be taken back. */
+  /** Stops the driver of a device and says what could not be taken back. */
   detach(argument: { devid: number }): Leftovers;
 };
 
@@ -47,6 +50,7 @@ startDomain(({ ports, xenstore, notify }) => {
   const guest = new GuestDomain(ports);
   const runner = new GuestRunner(guest);
   const disks = new Map<number, BlkDriver>();
+  const sources = new Map<number, RngDriver>();
   let job: CopyJob | undefined;
   let server: NbdServer | undefined;
 
@@ -63,6 +67,12 @@ startDomain(({ ports, xenstore, notify }) => {
       const disk = guest.attachBlk({ ...place, device }, mode, options);
       disks.set(devid, disk);
       return disk.capacity;
+    },
+    async attachRng({ devid, device, mode, bytes }) {
+      const place = await findDevice(xenstore, 'virtio', ports.id, devid);
+      const rng = guest.attachRng({ ...place, device }, mode);
+      sources.set(devid, rng);
+      await rng.read(bytes);
     },
     async copy({ devid, image }) {
       job = new CopyJob(guest, diskOf(devid));
@@ -81,9 +91,10 @@ startDomain(({ ports, xenstore, notify }) => {
       for (const disk of disks.values()) if (disk.failure === undefined && !disk.readOnly) await disk.flush();
     },
     detach({ devid }) {
-      const disk = diskOf(devid);
+      const driver = sources.get(devid) ?? diskOf(devid);
+      sources.delete(devid);
       disks.delete(devid);
-      return guest.detach(disk);
+      return guest.detach(driver);
     },
   } satisfies GuestCalls;
 });

@@ -37,7 +37,12 @@ function pieces(total: number, cuts: readonly number[]): number[] {
 type Piece = RawBuffer & { readonly from: number };
 
 /** Where pieces of these lengths lie in `area`, with gaps between them. */
-function place(area: SharedPages, lengths: readonly number[], gaps: readonly number[], start: number): Piece[] {
+function place(
+  area: SharedPages,
+  lengths: readonly number[],
+  gaps: readonly number[],
+  start: number,
+): Piece[] {
   let at = start;
   return lengths.map((length, i) => {
     const from = at;

@@ -160,6 +160,19 @@ test('§5.2.6.2 with VIRTIO_BLK_F_FLUSH negotiated, a write is volatile until a 
   await scene.finish();
 });
 
+test('§5.2.6.2 without VIRTIO_BLK_F_FLUSH negotiated, a write is stable when it completes', async () => {
+  const { store, scene, disk } = watched(blk.VIRTIO_BLK_F_FLUSH);
+  assert.equal(disk.ask(blk.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512)).status, OK);
+  assert.equal(disk.ask(blk.VIRTIO_BLK_T_WRITE_ZEROES, 0, range(2, 1)).status, OK);
+  assert.deepEqual(store.calls, ['write 0+512', 'flush', 'zeroes 1024+512', 'flush']);
+  store.calls.length = 0;
+  store.failing = 'flush';
+  assert.equal(disk.ask(blk.VIRTIO_BLK_T_OUT, 0, new Uint8Array(512)).status, IOERR, 'it is not stable');
+  assert.equal(disk.ask(blk.VIRTIO_BLK_T_IN, 0, undefined, 512).status, OK);
+  assert.deepEqual(store.calls, ['write 0+512', 'flush', 'read 0+512']);
+  await scene.finish();
+});
+
 for (const failing of ['read', 'write', 'zeroes']) {
   test(`§5.2.6.2 a store that fails to ${failing} fails that request alone`, async () => {
     const { store, scene, disk } = watched();

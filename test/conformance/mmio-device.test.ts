@@ -32,6 +32,23 @@ test('§4.2.2 DeviceFeatures shows the 32 bits that DeviceFeaturesSel selects', 
   await scene.finish();
 });
 
+for (const word of [2, 3, 32, 0x8000_0000, 0xffff_ffff]) {
+  test(`§4.2.2 word ${word} of the features has none: it reads 0 and writing it changes nothing`, async () => {
+    const scene = new Scene();
+    const { driver } = scene;
+    driver.negotiate();
+    driver.reset();
+    driver.write(mmio.MMIO_STATUS, 3);
+    driver.writeFeatures(driver.readFeatures());
+    driver.write(mmio.MMIO_DEVICE_FEATURES_SEL, word);
+    assert.equal(driver.read(mmio.MMIO_DEVICE_FEATURES), 0);
+    driver.write(mmio.MMIO_DRIVER_FEATURES_SEL, word);
+    driver.write(mmio.MMIO_DRIVER_FEATURES, 0);
+    assert.equal(scene.served.state.driverFeatures, scene.served.state.offered);
+    await scene.finish();
+  });
+}
+
 test('§4.2.2 QueueNumMax is the size of each queue there is, and 0 for the others', async () => {
   const scene = new Scene({ queues: 2, queueSize: 32 });
   const sizes = [0, 1, 2, 3, 64, 0xffff_ffff].map((index) => {

@@ -45,8 +45,8 @@ const addressRegisters = new Map<number, keyof QueueRegisters & `${string}${'Low
 /** One device's registers. Accesses that mean nothing read as 0 and write to nowhere. */
 export class MmioDevice implements MmioHandler {
   readonly #state: DeviceState;
-  #deviceFeaturesHigh = false;
-  #driverFeaturesHigh = false;
+  #deviceFeaturesWord = 0;
+  #driverFeaturesWord = 0;
   #queueIndex = 0;
 
   constructor(state: DeviceState) {
@@ -67,7 +67,7 @@ export class MmioDevice implements MmioHandler {
       case MMIO_VENDOR_ID:
         return VENDOR_ID;
       case MMIO_DEVICE_FEATURES:
-        return Number((this.#state.offered >> (this.#deviceFeaturesHigh ? 32n : 0n)) & 0xffff_ffffn);
+        return Number((this.#state.offered >> BigInt(32 * this.#deviceFeaturesWord)) & 0xffff_ffffn);
       case MMIO_QUEUE_SIZE_MAX:
         return this.#state.device.queueSizes[this.#queueIndex] ?? 0;
       case MMIO_QUEUE_READY:
@@ -85,10 +85,10 @@ export class MmioDevice implements MmioHandler {
     if (size !== 4) return;
     switch (offset) {
       case MMIO_DEVICE_FEATURES_SEL:
-        this.#deviceFeaturesHigh = value === 1;
+        this.#deviceFeaturesWord = value;
         return;
       case MMIO_DRIVER_FEATURES_SEL:
-        this.#driverFeaturesHigh = value === 1;
+        this.#driverFeaturesWord = value;
         return;
       case MMIO_DRIVER_FEATURES:
         this.#writeFeatures(value);
@@ -109,13 +109,11 @@ export class MmioDevice implements MmioHandler {
   }
 
   #writeFeatures(value: number): void {
-    const features = this.#state.driverFeatures;
-    const half = BigInt(value);
-    this.#state.writeDriverFeatures(
-      this.#driverFeaturesHigh
-        ? (features & 0xffff_ffffn) | (half << 32n)
-        : (features & ~0xffff_ffffn) | half,
-    );
+    // Words above 1 hold no feature that is offered: nothing can be accepted there.
+    if (this.#driverFeaturesWord > 1) return;
+    const shift = BigInt(32 * this.#driverFeaturesWord);
+    const others = this.#state.driverFeatures & ~(0xffff_ffffn << shift);
+    this.#state.writeDriverFeatures(others | (BigInt(value) << shift));
   }
 
   #writeQueue(offset: number, value: number): void {

@@ -96,10 +96,14 @@ test('§2.1.2 a device that needs a reset sends a configuration change notificat
   await scene.finish();
 });
 
-test('§4.2.2.1 a reset clears all ready bits', async () => {
+test('§4.2.2.1 a reset clears all ready bits and InterruptStatus', async () => {
   const scene = new Scene();
-  readyToRead(scene);
+  const { queue } = readyToRead(scene);
+  scene.driver.submit(queue, 0);
+  scene.driver.submit(queue, 99);
+  assert.equal(scene.driver.read(mmio.MMIO_INTERRUPT_STATUS), MMIO_INTERRUPT_VRING | MMIO_INTERRUPT_CONFIG);
   scene.driver.reset();
+  assert.equal(scene.driver.read(mmio.MMIO_INTERRUPT_STATUS), 0);
   assert.equal(scene.driver.read(mmio.MMIO_QUEUE_READY), 0);
   assert.equal(scene.driver.status, 0);
   await scene.finish();

@@ -45,12 +45,15 @@ const addressRegisters = new Map<number, keyof QueueRegisters & `${string}${'Low
 /** One device's registers. Accesses that mean nothing read as 0 and write to nowhere. */
 export class MmioDevice implements MmioHandler {
   readonly #state: DeviceState;
+  readonly #clearInterrupts: () => void;
   #deviceFeaturesWord = 0;
   #driverFeaturesWord = 0;
   #queueIndex = 0;
 
-  constructor(state: DeviceState) {
+  /** @param clearInterrupts clears all bits of InterruptStatus, which lies with whoever traps the accesses */
+  constructor(state: DeviceState, clearInterrupts: () => void) {
     this.#state = state;
+    this.#clearInterrupts = clearInterrupts;
   }
 
   read(offset: number, size: number): number {
@@ -98,6 +101,8 @@ export class MmioDevice implements MmioHandler {
         return;
       case MMIO_STATUS:
         this.#state.writeStatus(value & 0xff);
+        // §4.2.2.1: what a device reported before its reset is over.
+        if (this.#state.status === 0) this.#clearInterrupts();
         return;
       default:
         this.#writeQueue(offset, value);

@@ -72,6 +72,24 @@ test('§4.2.2 QueueReady reads as what was written last, queue by queue', async 
   await scene.finish();
 });
 
+test('§4.2.2 a driver that writes 0 to QueueReady has stopped the queue: its memory is not touched', async () => {
+  const scene = new Scene();
+  const { queue } = readyToRead(scene);
+  const { driver } = scene;
+  driver.submit(queue, 0);
+  driver.write(mmio.MMIO_QUEUE_SEL, 0);
+  driver.write(mmio.MMIO_QUEUE_READY, 0);
+  assert.equal(driver.read(mmio.MMIO_QUEUE_READY), 0, 'read back, as §4.2.2.2 has it');
+  assert.equal(scene.mappedOfSuspect, 0, 'the rings are unmapped');
+  driver.submit(queue, 0);
+  assert.equal(queue.used.index, 1);
+  assert.equal(driver.status & VIRTIO_STATUS_DEVICE_NEEDS_RESET, 0);
+  driver.write(mmio.MMIO_QUEUE_SEL, 9);
+  driver.write(mmio.MMIO_QUEUE_READY, 0);
+  await scene.worksAfterReset();
+  await scene.finish();
+});
+
 test('§4.2.2.1 a used buffer sets bit 0 of InterruptStatus until it is acknowledged', async () => {
   const scene = new Scene();
   const { queue } = readyToRead(scene);

@@ -122,6 +122,7 @@ export class MmioDevice implements MmioHandler {
   }
 
   #writeQueue(offset: number, value: number): void {
+    if (offset === MMIO_QUEUE_READY && value === 0) this.#state.disableQueue(this.#queueIndex);
     const queue = this.#queue;
     // Case F21: an enabled queue's registers are frozen.
     if (queue === undefined || !this.#state.configurable(queue)) return;

@@ -162,6 +162,16 @@ test('§4.2.2 write-only and undefined registers read 0, and writes to read-only
   await scene.finish();
 });
 
+test('§4.2.2 there is no shared memory: every region has length and base -1', async () => {
+  const scene = new Scene();
+  const { driver } = scene;
+  for (const id of [0, 1, 255]) {
+    driver.write(0x0ac, id);
+    for (const register of [0x0b0, 0x0b4, 0x0b8, 0x0bc]) assert.equal(driver.read(register), 0xffff_ffff);
+  }
+  await scene.finish();
+});
+
 test('§2.5.2 configuration space is readable before FEATURES_OK, byte by byte and word by word', async () => {
   const scene = new Scene();
   const bus = scene.driver.guest.ports.mmio;

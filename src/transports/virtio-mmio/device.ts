@@ -21,6 +21,10 @@ import {
   MMIO_QUEUE_SEL,
   MMIO_QUEUE_SIZE,
   MMIO_QUEUE_SIZE_MAX,
+  MMIO_SHM_BASE_HIGH,
+  MMIO_SHM_BASE_LOW,
+  MMIO_SHM_LEN_HIGH,
+  MMIO_SHM_LEN_LOW,
   MMIO_STATUS,
   MMIO_VENDOR_ID,
   MMIO_VERSION,
@@ -79,6 +83,12 @@ export class MmioDevice implements MmioHandler {
         return this.#state.status;
       case MMIO_CONFIG_GENERATION:
         return 0;
+      // §4.2.2: what a region of shared memory that does not exist reads as; there is none.
+      case MMIO_SHM_LEN_LOW:
+      case MMIO_SHM_LEN_HIGH:
+      case MMIO_SHM_BASE_LOW:
+      case MMIO_SHM_BASE_HIGH:
+        return 0xffff_ffff;
       default:
         return 0;
     }

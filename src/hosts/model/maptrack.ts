@@ -2,11 +2,10 @@
 // a counter, so that a thread that was overtaken between its look and its swap notices (the ABA problem);
 // handles never used before are taken in order, so that memory is touched only as far as it is needed.
 
-import type { DomainRecord } from './domains.ts';
+import { type DomainRecord, MAPTRACK_INDEX_BITS } from './domains.ts';
 
-const INDEX_BITS = 19;
-const INDEX_MASK = (1 << INDEX_BITS) - 1;
-const COUNT_STEP = 1 << INDEX_BITS;
+const INDEX_MASK = (1 << MAPTRACK_INDEX_BITS) - 1;
+const COUNT_STEP = 1 << MAPTRACK_INDEX_BITS;
 
 // Words of an entry.
 /** The owner's id + 1; 0 while the handle is free. */

@@ -1,8 +1,8 @@
 // Declares a binary layout once, in the specification's field order, and makes everything from it:
 // an accessor class with a movable cursor, field offsets for layout tests, hex dumps, random instances.
 //
-// Little endian throughout, as virtio 1.x (§1.4) and Xen's ABI on x86 and Arm are. An accessor costs
-// 4-9 ns for a 16-byte record: getters are made once, on a prototype, over one DataView.
+// Little endian, as virtio 1.x (§1.4) and Xen's ABI on x86 and Arm are, unless declared 'big' (NBD). An
+// accessor costs 4-9 ns for a 16-byte record: getters are made once, on a prototype, over one DataView.
 // DataView may tear on shared memory: ring indices, event fields and grant flags that a peer changes
 // while we look go through Atomics on typed arrays instead (virtqueue/ring-memory.ts, hosts/model/).
 
@@ -23,6 +23,9 @@ export type FieldKind =
   | { readonly bytes: number };
 
 type Fields = Readonly<Record<string, FieldKind>>;
+
+/** Which end of an integer comes first. */
+export type ByteOrder = 'little' | 'big';
 
 /** Where one field lies in its record. */
 export interface FieldLayout {
@@ -113,21 +116,26 @@ class CursorBase {
 }
 
 /** Above 2^53 the number is rounded: larger than any size or count it can be compared with, and refused so. */
-function readU64(view: DataView, at: number): number {
-  return view.getUint32(at + 4, true) * 0x1_0000_0000 + view.getUint32(at, true);
+function readU64(view: DataView, at: number, little: boolean): number {
+  const high = view.getUint32(little ? at + 4 : at, little);
+  return high * 0x1_0000_0000 + view.getUint32(little ? at : at + 4, little);
 }
 
-function writeU64(view: DataView, at: number, name: string, value: number): void {
+function writeU64(view: DataView, at: number, name: string, value: number, little: boolean): void {
   if (!Number.isSafeInteger(value) || value < 0)
     throw new RangeError(`${name}: ${value} is not a u64 below 2^53`);
-  view.setUint32(at, value >>> 0, true);
-  view.setUint32(at + 4, Math.floor(value / 0x1_0000_0000), true);
+  view.setUint32(little ? at : at + 4, value >>> 0, little);
+  view.setUint32(little ? at + 4 : at, Math.floor(value / 0x1_0000_0000), little);
 }
 
 type Accessor = PropertyDescriptor & ThisType<CursorBase>;
 
 /** Getter and setter for a plain integer, chosen once when the struct is declared. */
-function integerAccessor(kind: 'u8' | 'u16' | 'u32' | 'i16' | 'i32', offset: number): Accessor {
+function integerAccessor(
+  kind: 'u8' | 'u16' | 'u32' | 'i16' | 'i32',
+  offset: number,
+  little: boolean,
+): Accessor {
   switch (kind) {
     case 'u8':
       return {
@@ -141,59 +149,59 @@ function integerAccessor(kind: 'u8' | 'u16' | 'u32' | 'i16' | 'i32', offset: num
     case 'u16':
       return {
         get() {
-          return this.view.getUint16(this.base + offset, true);
+          return this.view.getUint16(this.base + offset, little);
         },
         set(value: number) {
-          this.view.setUint16(this.base + offset, value, true);
+          this.view.setUint16(this.base + offset, value, little);
         },
       };
     case 'i16':
       return {
         get() {
-          return this.view.getInt16(this.base + offset, true);
+          return this.view.getInt16(this.base + offset, little);
         },
         set(value: number) {
-          this.view.setInt16(this.base + offset, value, true);
+          this.view.setInt16(this.base + offset, value, little);
         },
       };
     case 'u32':
       return {
         get() {
-          return this.view.getUint32(this.base + offset, true);
+          return this.view.getUint32(this.base + offset, little);
         },
         set(value: number) {
-          this.view.setUint32(this.base + offset, value, true);
+          this.view.setUint32(this.base + offset, value, little);
         },
       };
     case 'i32':
       return {
         get() {
-          return this.view.getInt32(this.base + offset, true);
+          return this.view.getInt32(this.base + offset, little);
         },
         set(value: number) {
-          this.view.setInt32(this.base + offset, value, true);
+          this.view.setInt32(this.base + offset, value, little);
         },
       };
   }
 }
 
-function wideAccessor(kind: 'u64' | 'bits64', name: string, offset: number): Accessor {
+function wideAccessor(kind: 'u64' | 'bits64', name: string, offset: number, little: boolean): Accessor {
   if (kind === 'u64') {
     return {
       get() {
-        return readU64(this.view, this.base + offset);
+        return readU64(this.view, this.base + offset, little);
       },
       set(value: number) {
-        writeU64(this.view, this.base + offset, name, value);
+        writeU64(this.view, this.base + offset, name, value, little);
       },
     };
   }
   return {
     get() {
-      return this.view.getBigUint64(this.base + offset, true);
+      return this.view.getBigUint64(this.base + offset, little);
     },
     set(value: bigint) {
-      this.view.setBigUint64(this.base + offset, value, true);
+      this.view.setBigUint64(this.base + offset, value, little);
     },
   };
 }
@@ -206,23 +214,30 @@ function bytesAccessor(offset: number, length: number): Accessor {
   };
 }
 
-function defineField(prototype: object, { name, kind, offset, size }: FieldLayout): void {
+function defineField(prototype: object, { name, kind, offset, size }: FieldLayout, little: boolean): void {
   if (typeof kind === 'object') Object.defineProperty(prototype, name, bytesAccessor(offset, size));
   else if (kind === 'addr64') {
-    Object.defineProperty(prototype, `${name}Low`, integerAccessor('u32', offset));
-    Object.defineProperty(prototype, `${name}High`, integerAccessor('u32', offset + 4));
+    const [low, high] = little ? [offset, offset + 4] : [offset + 4, offset];
+    Object.defineProperty(prototype, `${name}Low`, integerAccessor('u32', low, little));
+    Object.defineProperty(prototype, `${name}High`, integerAccessor('u32', high, little));
   } else if (kind === 'u64' || kind === 'bits64') {
-    Object.defineProperty(prototype, name, wideAccessor(kind, name, offset));
-  } else Object.defineProperty(prototype, name, integerAccessor(kind, offset));
+    Object.defineProperty(prototype, name, wideAccessor(kind, name, offset, little));
+  } else Object.defineProperty(prototype, name, integerAccessor(kind, offset, little));
 }
 
 /**
- * Declares a packed little-endian record. Padding that the specification has is declared as a field.
+ * Declares a packed record. Padding that the specification has is declared as a field.
  *
  * @param name the specification's name of the struct, used in dumps and messages
  * @param declared the fields in the specification's order
+ * @param order of the bytes of every integer in it
  */
-export function struct<const F extends Fields>(name: string, declared: F): Struct<F> {
+export function struct<const F extends Fields>(
+  name: string,
+  declared: F,
+  order: ByteOrder = 'little',
+): Struct<F> {
+  const little = order === 'little';
   const fields: FieldLayout[] = [];
   let size = 0;
   for (const [field, kind] of Object.entries(declared)) {
@@ -231,7 +246,7 @@ export function struct<const F extends Fields>(name: string, declared: F): Struc
   }
   // A class of its own for each struct, so that the engine sees one shape at each call site.
   const RecordCursor = class extends CursorBase {};
-  for (const field of fields) defineField(RecordCursor.prototype, field);
+  for (const field of fields) defineField(RecordCursor.prototype, field, little);
   type TheCursor = RecordOf<F> & Cursor;
 
   const over = (view: ByteView): TheCursor => new RecordCursor(view) as unknown as TheCursor;
@@ -255,7 +270,10 @@ export function struct<const F extends Fields>(name: string, declared: F): Struc
     },
     dump(view, offset = 0) {
       const bytes = new Uint8Array(view.buffer, view.byteOffset + offset, size);
-      return [`struct ${name} (${size} bytes)`, ...fields.map((field) => dumpLine(bytes, field))].join('\n');
+      return [
+        `struct ${name} (${size} bytes)`,
+        ...fields.map((field) => dumpLine(bytes, field, little)),
+      ].join('\n');
     },
     randomise(view, offset, nextByte) {
       const bytes = new Uint8Array(view.buffer, view.byteOffset + offset, size);
@@ -264,13 +282,15 @@ export function struct<const F extends Fields>(name: string, declared: F): Struc
   };
 }
 
-function dumpLine(bytes: Uint8Array, { name, kind, offset, size }: FieldLayout): string {
+function dumpLine(bytes: Uint8Array, { name, kind, offset, size }: FieldLayout, little: boolean): string {
   const raw = bytes.subarray(offset, offset + size);
   const hex = Array.from(raw, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
-  const value = typeof kind === 'object' ? '' : ` = 0x${littleEndian(raw).toString(16)}`;
+  const value =
+    typeof kind === 'object' ? '' : ` = 0x${integerOf(little ? raw : raw.toReversed()).toString(16)}`;
   return `  +0x${offset.toString(16).padStart(3, '0')}  ${hex.padEnd(24)} ${name}${value}`;
 }
 
-function littleEndian(raw: Uint8Array): bigint {
+/** The value of little-endian bytes. */
+function integerOf(raw: Uint8Array): bigint {
   return raw.reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n);
 }

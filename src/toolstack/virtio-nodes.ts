@@ -58,6 +58,25 @@ export function frontendPath(device: { guest: number; devid: number; kind: Virti
   return `/local/domain/${device.guest}/device/${device.kind}/${device.devid}`;
 }
 
+/**
+ * Makes a new domain's home: its own to read, and its directories of devices and backends its own altogether.
+ * What the toolstack writes below them later inherits that.
+ */
+export async function createHome(store: Xenstore, id: DomainId): Promise<void> {
+  const home = `/local/domain/${id}`;
+  await store.transaction(async (nodes) => {
+    await nodes.write(`${home}/domid`, `${id}`);
+    await nodes.setPermissions(home, [
+      { domain: 0, access: 'n' },
+      { domain: id, access: 'r' },
+    ]);
+    for (const name of ['device', 'backend']) {
+      await nodes.write(`${home}/${name}`, '');
+      await nodes.setPermissions(`${home}/${name}`, [{ domain: id, access: 'n' }]);
+    }
+  });
+}
+
 /** Announces a device to both ends, at once. */
 export async function announceDevice(store: Xenstore, device: VirtioNodes): Promise<void> {
   const back = backendPath(device);

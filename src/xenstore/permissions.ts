@@ -1,7 +1,12 @@
 // Who may do what to a node: an owner, what everyone may do, and entries for single domains
 // (docs/misc/xenstore.txt, "Each node has one or multiple permission entries").
 
-import { XS_PERMISSION_ANY_DOMAIN, XS_PERMISSION_LETTERS, type XsPermissionLetter } from '../abi/xenstore.ts';
+import {
+  XENSTORE_SERVER_FEATURE_DOMID_ANY,
+  XS_PERMISSION_ANY_DOMAIN,
+  XS_PERMISSION_LETTERS,
+  type XsPermissionLetter,
+} from '../abi/xenstore.ts';
 import type { NodePermission } from '../xen/xenstore.ts';
 import { type Domain, type Domains, isOrdinaryDomain } from './domains.ts';
 
@@ -80,6 +85,8 @@ export function understand(
 }
 
 function known(id: number, domains: Domains, caller: Domain): Domain | undefined {
+  const anyone = id === XS_PERMISSION_ANY_DOMAIN;
+  if (anyone && (caller.features & XENSTORE_SERVER_FEATURE_DOMID_ANY) === 0) return undefined;
   return caller.privileged && isOrdinaryDomain(id) ? domains.obtain(id) : domains.find(id);
 }
 

@@ -37,6 +37,8 @@ export class Subscriber {
   readonly #now: () => number;
   readonly #wake: () => void;
   #lastTaken = 0;
+  /** Whether the client has been found to read nothing, and has still not. */
+  #reduced = false;
 
   /** `wake` is called when an event waits and none did; `now` counts milliseconds. */
   constructor(domain: Domain, now: () => number, wake: () => void) {
@@ -53,9 +55,8 @@ export class Subscriber {
   /** Notes that `path` (absolute) changed, for `watch`. */
   event(watch: Watch, path: string): void {
     if (this.#waiting.size === 0) this.#lastTaken = this.#now();
-    else if (this.#now() - this.#lastTaken > STALLED_MS) this.#reduce();
-    if (this.#waiting.size >= this.#limit()) this.#add(watch, watch.path);
-    else this.#add(watch, path);
+    else if (!this.#reduced && this.#now() - this.#lastTaken > STALLED_MS) this.#reduce();
+    this.#add(watch, this.#reduced || this.#waiting.size >= this.#limit() ? watch.path : path);
   }
 
   /** The event that has waited longest. */
@@ -63,6 +64,7 @@ export class Subscriber {
     for (const [key, event] of this.#waiting) {
       this.#waiting.delete(key);
       this.#lastTaken = this.#now();
+      this.#reduced = false;
       return event;
     }
     return undefined;
@@ -71,6 +73,7 @@ export class Subscriber {
   /** Forgets every event that waits. */
   clear(): void {
     this.#waiting.clear();
+    this.#reduced = false;
   }
 
   #limit(): number {
@@ -93,5 +96,6 @@ export class Subscriber {
     const watches = new Set(Array.from(this.#waiting.values(), ({ watch }) => watch));
     this.#waiting.clear();
     for (const watch of watches) this.#add(watch, watch.path);
+    this.#reduced = true;
   }
 }

@@ -72,13 +72,17 @@ export class DomainEvents implements EventChannels {
     return true;
   }
 
-  /** Sleeps until an event comes, `milliseconds` at most. For a thread that may block. */
-  sleep(milliseconds: number): void {
+  /**
+   * Sleeps until an event comes or the domain is woken, `milliseconds` at most. For a thread that may block.
+   *
+   * @param stay looked at when waking can no longer be missed: the thread does not sleep when it is true
+   */
+  sleep(milliseconds: number, stay: () => boolean = () => false): void {
     const { wakeWord, sleepingWord } = this.#domain;
     Atomics.store(this.#heap, sleepingWord, 1);
     const seen = Atomics.load(this.#heap, wakeWord);
     // Whoever wakes this domain changes the word first and looks at `sleeping` after that.
-    if (!this.pending) Atomics.wait(this.#heap, wakeWord, seen, milliseconds);
+    if (!this.pending && !stay()) Atomics.wait(this.#heap, wakeWord, seen, milliseconds);
     Atomics.store(this.#heap, sleepingWord, 0);
   }
 

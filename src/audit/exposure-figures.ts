@@ -1,0 +1,148 @@
+// What the accounting says of one device or of a whole run, and the running sums behind it.
+// Filled by exposure.ts, shown by report.ts.
+
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { FrameBytes } from './byte-ranges.ts';
+
+/** How much memory was asked for, given, reachable without cause, and for how long. */
+export interface ExposureFigures {
+  /** Pages granted, each time one is. */
+  readonly pagesGranted: number;
+  /** Sum of the sizes of all needs: what the drivers asked to share. */
+  readonly bytesNeeded: number;
+  /** 4096 for every page granted. */
+  readonly bytesExposed: number;
+  /**
+   * Bytes of granted pages that belonged neither to a live need of the same device nor to a page private to
+   * it, taken when the first need opened the grant, summed over the grants.
+   */
+  readonly foreignReadableBytes: number;
+  /** The same for grants that let the backend write. */
+  readonly foreignWritableBytes: number;
+  /** The same as bytes of guest memory, each counted once however often it was exposed. */
+  readonly distinctForeignReadableBytes: number;
+  readonly distinctForeignWritableBytes: number;
+  /** Needs that the device may only read, in a page granted for writing. */
+  readonly overPermission: number;
+  /**
+   * Longest time that a page stayed granted or mapped while no need used it any more: the last one had
+   * ended, or the request that it served had been reported complete. 0 when every revoke came first.
+   */
+  readonly maxStaleNanoseconds: number;
+  /** Exposed bytes times the seconds they were, up to the last event. */
+  readonly exposedByteSeconds: number;
+  /** Needed bytes times the seconds they were, up to the last event. */
+  readonly neededByteSeconds: number;
+  /** Pages mapped by a backend, each time one is. */
+  readonly pagesMapped: number;
+  readonly mapsRefused: number;
+  /** Bytes that backends reported to have read. */
+  readonly bytesRead: number;
+  /** Bytes that backends reported to have written. */
+  readonly bytesWritten: number;
+  /** Reads and writes of a backend that reached a byte outside every live need of the grant's device. */
+  readonly touchesOutsideNeed: number;
+  /** Grants that are not over: granted, quarantined or mapped now. Leaked, if the device is closed. */
+  readonly leakedGrants: number;
+  /** Those of them whose revoke failed because the backend held on to the page. */
+  readonly quarantinedGrants: number;
+  /** Requests completed. */
+  readonly requests: number;
+  /** Requests completed with a status other than 0. */
+  readonly requestsFailed: number;
+  /** Requests not completed yet. */
+  readonly requestsOpen: number;
+  readonly maxLatencyNanoseconds: number;
+  readonly meanLatencyNanoseconds: number;
+}
+
+/** The running sums of one device. Times are nanoseconds. */
+export class Tally {
+  pagesGranted = 0;
+  bytesNeeded = 0;
+  foreignReadableBytes = 0;
+  foreignWritableBytes = 0;
+  overPermission = 0;
+  exposedByteTime = 0;
+  neededByteTime = 0;
+  pagesMapped = 0;
+  mapsRefused = 0;
+  bytesRead = 0;
+  bytesWritten = 0;
+  touchesOutsideNeed = 0;
+  liveGrants = 0;
+  quarantinedGrants = 0;
+  requests = 0;
+  requestsFailed = 0;
+  requestsOpen = 0;
+  totalLatency = 0;
+  maxLatency = 0;
+  maxStale = 0;
+
+  /** Adds another's sums to these. */
+  add(other: Tally): void {
+    this.pagesGranted += other.pagesGranted;
+    this.bytesNeeded += other.bytesNeeded;
+    this.foreignReadableBytes += other.foreignReadableBytes;
+    this.foreignWritableBytes += other.foreignWritableBytes;
+    this.overPermission += other.overPermission;
+    this.exposedByteTime += other.exposedByteTime;
+    this.neededByteTime += other.neededByteTime;
+    this.pagesMapped += other.pagesMapped;
+    this.mapsRefused += other.mapsRefused;
+    this.bytesRead += other.bytesRead;
+    this.bytesWritten += other.bytesWritten;
+    this.touchesOutsideNeed += other.touchesOutsideNeed;
+    this.liveGrants += other.liveGrants;
+    this.quarantinedGrants += other.quarantinedGrants;
+    this.requests += other.requests;
+    this.requestsFailed += other.requestsFailed;
+    this.requestsOpen += other.requestsOpen;
+    this.totalLatency += other.totalLatency;
+    this.maxLatency = Math.max(this.maxLatency, other.maxLatency);
+    this.maxStale = Math.max(this.maxStale, other.maxStale);
+  }
+}
+
+/** Foreign bytes of guest memory, each counted once. */
+export class ForeignBytes {
+  readonly readable = new FrameBytes();
+  readonly writable = new FrameBytes();
+
+  /** Adds bytes `start` to `end` (exclusive) of a frame that a backend could read, and write unless `readonly`. */
+  add(frame: number, start: number, end: number, readonly: boolean): void {
+    this.readable.add(frame, start, end);
+    if (!readonly) this.writable.add(frame, start, end);
+  }
+}
+
+const NANOSECONDS = 1e9;
+
+/** The figures of running sums; `foreign` lists the sets whose distinct bytes belong to them. */
+export function figuresOf(tally: Tally, foreign: readonly ForeignBytes[]): ExposureFigures {
+  return {
+    pagesGranted: tally.pagesGranted,
+    bytesNeeded: tally.bytesNeeded,
+    bytesExposed: tally.pagesGranted * XEN_PAGE_SIZE,
+    foreignReadableBytes: tally.foreignReadableBytes,
+    foreignWritableBytes: tally.foreignWritableBytes,
+    distinctForeignReadableBytes: foreign.reduce((sum, { readable }) => sum + readable.size, 0),
+    distinctForeignWritableBytes: foreign.reduce((sum, { writable }) => sum + writable.size, 0),
+    overPermission: tally.overPermission,
+    maxStaleNanoseconds: tally.maxStale,
+    exposedByteSeconds: tally.exposedByteTime / NANOSECONDS,
+    neededByteSeconds: tally.neededByteTime / NANOSECONDS,
+    pagesMapped: tally.pagesMapped,
+    mapsRefused: tally.mapsRefused,
+    bytesRead: tally.bytesRead,
+    bytesWritten: tally.bytesWritten,
+    touchesOutsideNeed: tally.touchesOutsideNeed,
+    leakedGrants: tally.liveGrants,
+    quarantinedGrants: tally.quarantinedGrants,
+    requests: tally.requests,
+    requestsFailed: tally.requestsFailed,
+    requestsOpen: tally.requestsOpen,
+    maxLatencyNanoseconds: tally.maxLatency,
+    meanLatencyNanoseconds: tally.requests > 0 ? tally.totalLatency / tally.requests : 0,
+  };
+}

@@ -1,0 +1,190 @@
+// What is going on now, as the trace tells it: grants, needs, frames, mappings and requests of each domain.
+// Grows with what is live, not with the run. Kept by exposure.ts.
+
+import { ForeignBytes, Tally } from './exposure-figures.ts';
+
+/** Since when, while it is not so: later than every time. */
+export const NOT_IDLE = Number.POSITIVE_INFINITY;
+
+/** A device as its driver's domain numbers it. */
+export class DeviceState {
+  readonly domain: number;
+  readonly device: number;
+  readonly tally = new Tally();
+  readonly foreign = new ForeignBytes();
+
+  constructor(domain: number, device: number) {
+    this.domain = domain;
+    this.device = device;
+  }
+}
+
+/** A page of a domain that is granted, needed or private to a device. */
+export class Frame {
+  readonly number: number;
+  /** Grants of it that are not over. */
+  grants = 0;
+  /** The parts of live needs in it, by where they start. */
+  readonly pieces: Piece[] = [];
+  privateTo: DeviceState | undefined = undefined;
+
+  constructor(number: number) {
+    this.number = number;
+  }
+
+  insert(piece: Piece): void {
+    const pieces = this.pieces;
+    let at = pieces.length;
+    pieces.push(piece);
+    for (; at > 0 && pieces[at - 1].start > piece.start; at--) pieces[at] = pieces[at - 1];
+    pieces[at] = piece;
+  }
+
+  remove(piece: Piece): void {
+    const pieces = this.pieces;
+    for (let at = pieces.indexOf(piece); at < pieces.length - 1; at++) pieces[at] = pieces[at + 1];
+    pieces.pop();
+  }
+
+  /** Whether live needs of `device` hold every byte from `start` up to and without `end`. */
+  isNeeded(device: DeviceState, start: number, end: number): boolean {
+    let reached = start;
+    for (const piece of this.pieces) {
+      if (reached >= end || piece.start > reached) break;
+      if (piece.need.device === device) reached = Math.max(reached, piece.end);
+    }
+    return reached >= end;
+  }
+}
+
+/** One page shared through one reference. */
+export class Grant {
+  readonly ref: number;
+  readonly peer: number;
+  readonly domain: DomainState;
+  readonly frame: Frame;
+  readonly readonly: boolean;
+  readonly grantedAt: number;
+  /** The device whose need was the first to name the reference; nobody's before. */
+  device: DeviceState;
+  isGranted = true;
+  isQuarantined = false;
+  /** Mappings that have not ended; they may outlive the grant in the order of events. */
+  mappings = 0;
+  /** Needs in it whose request is not reported complete. */
+  needs = 0;
+  /** Since when no need has used it, or NOT_IDLE: before the first one too. */
+  idleSince = NOT_IDLE;
+
+  constructor(
+    domain: DomainState,
+    ref: number,
+    peer: number,
+    frame: Frame,
+    readonly: boolean,
+    now: number,
+    nobody: DeviceState,
+  ) {
+    this.domain = domain;
+    this.ref = ref;
+    this.peer = peer;
+    this.frame = frame;
+    this.readonly = readonly;
+    this.grantedAt = now;
+    this.device = nobody;
+  }
+}
+
+/** A request that its driver took and has not completed. */
+export class OpenRequest {
+  readonly device: DeviceState;
+  readonly begunAt: number;
+  /** Needs that serve it and have not ended. */
+  needs = 0;
+
+  constructor(device: DeviceState, now: number) {
+    this.device = device;
+    this.begunAt = now;
+  }
+}
+
+/** Memory that a driver shares. */
+export class Need {
+  readonly device: DeviceState;
+  readonly size: number;
+  readonly begunAt: number;
+  /** The request it serves, where the order of events tells. */
+  readonly request: OpenRequest | undefined;
+  /** Its request has been reported complete. */
+  isOverdue = false;
+  readonly pieces: Piece[] = [];
+
+  constructor(device: DeviceState, size: number, now: number, request: OpenRequest | undefined) {
+    this.device = device;
+    this.size = size;
+    this.begunAt = now;
+    this.request = request;
+  }
+}
+
+/** The part of a need in one page: bytes `start` to `end` (exclusive). */
+export class Piece {
+  readonly need: Need;
+  readonly grant: Grant;
+  readonly start: number;
+  readonly end: number;
+
+  constructor(need: Need, grant: Grant, start: number, end: number) {
+    this.need = need;
+    this.grant = grant;
+    this.start = start;
+    this.end = end;
+  }
+}
+
+/** What is live in one domain. */
+export class DomainState {
+  readonly id: number;
+  readonly devices = new Map<number, DeviceState>();
+  /** By reference. */
+  readonly grants = new Map<number, Grant>();
+  readonly frames = new Map<number, Frame>();
+  /** By reference * 4096 + offset. */
+  readonly needs = new Map<number, Need>();
+  /** What the domain maps, by handle. */
+  readonly mappings = new Map<number, Grant>();
+  /** By id. */
+  readonly requests = new Map<number, OpenRequest>();
+  /** The request whose buffers the driver is sharing. */
+  submitting: OpenRequest | undefined = undefined;
+  /** Foreign bytes of all devices together. */
+  readonly foreign = new ForeignBytes();
+
+  constructor(id: number) {
+    this.id = id;
+  }
+
+  device(device: number): DeviceState {
+    let state = this.devices.get(device);
+    if (state === undefined) {
+      state = new DeviceState(this.id, device);
+      this.devices.set(device, state);
+    }
+    return state;
+  }
+
+  frame(number: number): Frame {
+    let frame = this.frames.get(number);
+    if (frame === undefined) {
+      frame = new Frame(number);
+      this.frames.set(number, frame);
+    }
+    return frame;
+  }
+
+  /** Forgets a frame that nothing concerns any more. */
+  tidy(frame: Frame): void {
+    if (frame.grants === 0 && frame.pieces.length === 0 && frame.privateTo === undefined)
+      this.frames.delete(frame.number);
+  }
+}

@@ -1,0 +1,157 @@
+// The accounting: follows the events of trace.ts and says what backends could reach, what of it nobody had
+// asked for, and how long it lasted. The rules are in exposure-ledger.ts, the figures in exposure-figures.ts.
+
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
+import type { TraceConsumer, TraceEvent } from './events.ts';
+import { type ExposureFigures, figuresOf, Tally } from './exposure-figures.ts';
+import { ExposureLedger } from './exposure-ledger.ts';
+import type { DeviceState, Grant } from './exposure-state.ts';
+
+/** The figures of one device. */
+export interface DeviceExposure extends ExposureFigures {
+  readonly domain: number;
+  readonly device: number;
+}
+
+/** The figures of a whole run. */
+export interface TotalExposure extends ExposureFigures {
+  /** Pages granted that no need has named: they are no device's, and not in the foreign bytes. */
+  readonly pagesWithoutNeed: number;
+  /** Events that contradict those before them: the trace has holes, or its source a bug. */
+  readonly contradictions: number;
+}
+
+/** A grant that is not over. */
+export interface LiveGrant {
+  readonly domain: number;
+  readonly ref: number;
+  readonly peer: number;
+  readonly frame: number;
+  readonly readonly: boolean;
+  /** undefined when no need has named it. */
+  readonly device: number | undefined;
+  /** Nanoseconds. */
+  readonly grantedAt: number;
+  readonly isQuarantined: boolean;
+  readonly mappings: number;
+}
+
+/** Follows the events of one run. */
+export class Exposure implements TraceConsumer {
+  readonly #ledger = new ExposureLedger();
+
+  consume(event: TraceEvent): void {
+    const ledger = this.#ledger;
+    // The latest time of all, so that clocks of different threads never make a duration negative.
+    if (event.time > ledger.now) ledger.now = event.time;
+    switch (event.kind) {
+      case 'grant':
+        ledger.grant(event);
+        break;
+      case 'revoke':
+        ledger.revoke(event);
+        break;
+      case 'busy':
+        ledger.busy(event);
+        break;
+      case 'need':
+        ledger.need(event);
+        break;
+      case 'needEnd':
+        ledger.needEnd(event);
+        break;
+      case 'privatePages':
+        ledger.privatePages(event);
+        break;
+      case 'privatePagesEnd':
+        ledger.privatePagesEnd(event);
+        break;
+      case 'map':
+        ledger.map(event);
+        break;
+      case 'mapRefused':
+        ledger.mapRefused(event);
+        break;
+      case 'unmap':
+        ledger.unmap(event);
+        break;
+      case 'touch':
+        ledger.touch(event);
+        break;
+      case 'requestBegin':
+        ledger.requestBegin(event);
+        break;
+      case 'requestEnd':
+        ledger.requestEnd(event);
+        break;
+    }
+  }
+
+  /** The figures of all devices together, and of what belongs to none, up to the last event. */
+  total(): TotalExposure {
+    const sum = new Tally();
+    for (const tally of this.#talliesNow().values()) sum.add(tally);
+    return {
+      ...figuresOf(
+        sum,
+        Array.from(this.#ledger.domains.values(), (domain) => domain.foreign),
+      ),
+      pagesWithoutNeed: this.#ledger.nobody.tally.pagesGranted,
+      contradictions: this.#ledger.contradictions,
+    };
+  }
+
+  /** The figures of each device up to the last event, in the order in which they first appeared. */
+  devices(): DeviceExposure[] {
+    const found: DeviceExposure[] = [];
+    for (const [state, tally] of this.#talliesNow()) {
+      const { domain, device, foreign } = state;
+      if (state !== this.#ledger.nobody) found.push({ domain, device, ...figuresOf(tally, [foreign]) });
+    }
+    return found;
+  }
+
+  /** Every grant that is not over: what has leaked, once the devices are closed. */
+  liveGrants(): LiveGrant[] {
+    return Array.from(this.#grantsNow(), (grant) => ({
+      domain: grant.domain.id,
+      ref: grant.ref,
+      peer: grant.peer,
+      frame: grant.frame.number,
+      readonly: grant.readonly,
+      device: grant.device === this.#ledger.nobody ? undefined : grant.device.device,
+      grantedAt: grant.grantedAt,
+      isQuarantined: grant.isQuarantined,
+      mappings: grant.mappings,
+    }));
+  }
+
+  /** Every grant that is granted or mapped, once. */
+  #grantsNow(): Set<Grant> {
+    const found = new Set<Grant>();
+    for (const domain of this.#ledger.domains.values()) {
+      for (const grant of domain.grants.values()) found.add(grant);
+      for (const grant of domain.mappings.values()) found.add(grant);
+    }
+    return found;
+  }
+
+  /** The running sums of each device, with what is still going on added up to now. */
+  #talliesNow(): Map<DeviceState, Tally> {
+    const tallies = new Map<DeviceState, Tally>([[this.#ledger.nobody, new Tally()]]);
+    for (const domain of this.#ledger.domains.values()) {
+      for (const device of domain.devices.values()) tallies.set(device, new Tally());
+    }
+    for (const [device, tally] of tallies) tally.add(device.tally);
+    for (const grant of this.#grantsNow()) {
+      const tally = tallies.get(grant.device)!;
+      tally.exposedByteTime += XEN_PAGE_SIZE * (this.#ledger.now - grant.grantedAt);
+      tally.maxStale = Math.max(tally.maxStale, this.#ledger.now - grant.idleSince);
+    }
+    for (const domain of this.#ledger.domains.values()) {
+      for (const need of domain.needs.values())
+        tallies.get(need.device)!.neededByteTime += need.size * (this.#ledger.now - need.begunAt);
+    }
+    return tallies;
+  }
+}

@@ -1,0 +1,49 @@
+// The command line: which sub-commands there are. Each is a file of its own beside this one.
+
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { addRunCommand } from './run.ts';
+import { UsageError } from './usage.ts';
+
+/** Exit statuses of every command. */
+const EXIT_FAILED = 1;
+const EXIT_BAD_CALL = 2;
+
+function version(): string {
+  const manifest: unknown = JSON.parse(
+    readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
+  );
+  return manifest !== null && typeof manifest === 'object' && 'version' in manifest
+    ? `${manifest.version}`
+    : '?';
+}
+
+function program(): Command {
+  const grantio = new Command('grantio')
+    .description(
+      'Virtio with restricted memory access: run, serve and inspect devices that reach only what a guest granted',
+    )
+    .version(version())
+    .exitOverride()
+    .configureHelp({ helpWidth: 100 })
+    .addHelpText('after', '\nExit status: 0 done, 1 it failed, 2 the call was wrong.');
+  addRunCommand(grantio);
+  return grantio;
+}
+
+/** Runs the command that `words` name. Returns the exit status. */
+async function main(words: readonly string[]): Promise<number> {
+  try {
+    await program().parseAsync(words, { from: 'user' });
+    return typeof process.exitCode === 'number' ? process.exitCode : 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_BAD_CALL;
+    if (!(error instanceof Error)) throw error;
+    process.stderr.write(`grantio: ${error.message}\n`);
+    if (error instanceof UsageError) return EXIT_BAD_CALL;
+    if (process.env['GRANTIO_DEBUG']) process.stderr.write(`${error.stack}\n`);
+    return EXIT_FAILED;
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2));

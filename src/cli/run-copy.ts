@@ -1,0 +1,66 @@
+// The main job of `grantio run`: in each exposure mode, copy every disk through the guest's driver, check it
+// against its image, and report what the backend could reach. After run.ts.
+
+import { statSync } from 'node:fs';
+import type { ExposureMode } from '../machine/guest-domain.ts';
+import { VirtualHost } from '../parallel/virtual-host.ts';
+import { startProgress } from './progress.ts';
+import { type ModeResult, modeResult, printResults, type Work } from './run-report.ts';
+import type { RunOptions, RunPlan } from './run-plan.ts';
+import type { Interruption } from './signals.ts';
+import type { TraceOutput } from './trace-output.ts';
+
+/** Copies in every mode of the job. Returns the exit status. */
+export async function runCopy(
+  job: RunPlan,
+  options: RunOptions,
+  trace: TraceOutput | undefined,
+  interruption: Interruption,
+): Promise<number> {
+  const results: ModeResult[] = [];
+  const faults: string[] = [];
+  for (const mode of job.modes) {
+    if (interruption.signal) break;
+    results.push(await copyInMode(job, mode, trace, interruption, faults));
+  }
+  printResults(results, options.json === true);
+  if (interruption.signal) faults.push(`interrupted by ${interruption.signal}: not everything was copied`);
+  for (const fault of faults) process.stderr.write(`grantio: ${fault}\n`);
+  return faults.length > 0 ? 1 : 0;
+}
+
+async function copyInMode(
+  job: RunPlan,
+  mode: ExposureMode,
+  trace: TraceOutput | undefined,
+  interruption: Interruption,
+  faults: string[],
+): Promise<ModeResult> {
+  const host = await VirtualHost.start({ ...job, mode, ...(trace && { trace: trace.consumer(mode) }) });
+  const total = job.disks.reduce((sum, { path }) => sum + statSync(path).size, 0);
+  const progress = startProgress(mode, total);
+  interruption.onSignal(() => void host.cancel().catch(() => undefined));
+  const sum = { bytes: 0, requests: 0, nanoseconds: 0, identical: true };
+  host.onProgress = ({ bytes }) => progress.update(sum.bytes + bytes);
+  try {
+    for (const [devid, disk] of job.disks.entries()) {
+      const copy = await host.copy(devid);
+      sum.bytes += copy.bytes;
+      sum.requests += copy.requests;
+      sum.nanoseconds += copy.nanoseconds;
+      sum.identical &&= copy.identical;
+      if (copy.firstDifference !== undefined)
+        faults.push(
+          `${mode}: ${disk.path}: the byte at ${copy.firstDifference} read through the guest is not the image's`,
+        );
+    }
+  } catch (error) {
+    sum.identical = false;
+    faults.push(`${mode}: ${(error as Error).message}`);
+  } finally {
+    progress.stop();
+  }
+  const report = await host.stop();
+  if (report.exposure.leakedGrants > 0) faults.push(`${mode}: ${report.exposure.leakedGrants} grants leaked`);
+  return modeResult(mode, sum satisfies Work, report);
+}

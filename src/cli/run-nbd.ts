@@ -1,0 +1,78 @@
+// `grantio run --nbd` and `--run`: the guest's disks for NBD clients, so that real programs drive load through
+// driver, grants, hypervisor and backend. After run.ts.
+
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { constants, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseNbdAddress } from '../nbd/address.ts';
+import { VirtualHost } from '../parallel/virtual-host.ts';
+import type { RunOptions, RunPlan } from './run-plan.ts';
+import { modeResult, printResults } from './run-report.ts';
+import type { Interruption } from './signals.ts';
+import { Throughput } from './throughput.ts';
+import type { TraceOutput } from './trace-output.ts';
+
+/** Serves until a signal comes or the command has ended. Returns the exit status. */
+export async function runNbd(
+  job: RunPlan,
+  options: RunOptions,
+  trace: TraceOutput | undefined,
+  interruption: Interruption,
+): Promise<number> {
+  const mode = options.mode ?? 'bounce';
+  const folder = options.nbd === undefined ? mkdtempSync(join(tmpdir(), 'grantio-')) : undefined;
+  const address = options.nbd ?? join(folder!, 'nbd.sock');
+  const throughput = new Throughput();
+  const fileTrace = trace?.consumer(mode);
+  const consumer = {
+    consume(event: Parameters<Throughput['consume']>[0]) {
+      throughput.consume(event);
+      fileTrace?.consume(event);
+    },
+  };
+  try {
+    const host = await VirtualHost.start({ ...job, mode, trace: consumer });
+    let status = 0;
+    try {
+      const uris = await host.openNbd(address);
+      if (options.run === undefined) await serve(uris, job, interruption);
+      else status = await runCommand(options.run, address, uris[0], interruption);
+    } finally {
+      const report = await host.stop();
+      const result = modeResult(mode, { ...throughput.total, identical: null }, report);
+      // Standard output is the command's.
+      printResults([result], options.json === true, process.stderr);
+    }
+    return status;
+  } finally {
+    if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Says where the disks are, and waits for a signal. */
+function serve(uris: readonly string[], job: RunPlan, interruption: Interruption): Promise<void> {
+  for (const [index, uri] of uris.entries()) process.stderr.write(`${job.disks[index].dev}  ${uri}\n`);
+  process.stderr.write('serving; press Ctrl-C to stop\n');
+  return new Promise((resolve) => interruption.onSignal(resolve));
+}
+
+/** Runs the command as nbdkit does. Returns its status, or 128 and the signal's number that ended it. */
+function runCommand(
+  command: string,
+  address: string,
+  uri: string,
+  interruption: Interruption,
+): Promise<number> {
+  const parsed = parseNbdAddress(address);
+  const place = 'path' in parsed ? { unixsocket: parsed.path } : { port: `${parsed.port}` };
+  const child = spawn('/bin/sh', ['-c', command], {
+    stdio: 'inherit',
+    env: { ...process.env, ...place, uri, nbd: uri },
+  });
+  interruption.onSignal(() => child.kill('SIGTERM'));
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('exit', (status, signal) => resolve(status ?? 128 + constants.signals[signal ?? 'SIGTERM']));
+  });
+}

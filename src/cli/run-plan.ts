@@ -1,0 +1,163 @@
+// What a call of `grantio run` asks for, from its options and its xl.cfg file, checked before anything is
+// started. After run.ts (the options), before run-copy.ts and run-nbd.ts.
+
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { GRANT_DEFAULT_MAX_FRAMES } from '../abi/grant.ts';
+import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { EXPOSURE_MODES, type ExposureMode } from '../machine/guest-domain.ts';
+import type { HostDisk } from '../parallel/virtual-host.ts';
+import { RawFile } from '../storage/raw-file.ts';
+import type { DiskSpec } from '../toolstack/disk-spec.ts';
+import { formatFinding, type Place } from '../toolstack/finding.ts';
+import type { GuestConfig } from '../toolstack/guest-config.ts';
+import { readXlConfig } from '../toolstack/xl-cfg.ts';
+import { UsageError } from './usage.ts';
+
+const MIB = 2 ** 20;
+const DEFAULT_MEMORY = 64 * MIB;
+
+/** The options as commander hands them over. */
+export interface RunOptions {
+  readonly disk: readonly string[];
+  readonly mode?: ExposureMode;
+  readonly queues: number;
+  readonly queueSize: number;
+  readonly memory?: number;
+  readonly nbd?: string;
+  readonly run?: string;
+  readonly json?: boolean;
+  readonly trace?: string;
+}
+
+/** A call that can be carried out. */
+export interface RunPlan {
+  readonly name: string;
+  readonly disks: readonly HostDisk[];
+  /** Number of entropy devices. */
+  readonly entropyDevices: number;
+  readonly modes: readonly ExposureMode[];
+  readonly memory: number;
+  readonly maxGrantFrames: number;
+  readonly queues: number;
+  readonly queueSize: number;
+}
+
+/**
+ * Works out what to do.
+ *
+ * @param configFile path of an xl.cfg file, if one was given
+ * @param warn told of everything in that file that is not an error
+ * @throws UsageError when the call is wrong, ImageError when an image cannot be used; nothing was changed
+ */
+export function planRun(
+  configFile: string | undefined,
+  options: RunOptions,
+  warn: (text: string) => void,
+): RunPlan {
+  const config = configFile === undefined ? undefined : readConfig(configFile, warn);
+  const specs = config?.disks ?? [];
+  const disks = [...specs.map((spec) => diskOfSpec(spec, configFile!)), ...options.disk.map(diskOfOption)];
+  const named = disks.map((disk, index) => ({ ...disk, dev: disk.dev || nextName(disks, index) }));
+  // Opened and closed again: whatever is wrong with an image is said before anything is started.
+  for (const { path, readOnly } of named) new RawFile(path, readOnly).close();
+  return {
+    name: config?.name ?? 'guest',
+    disks: named,
+    entropyDevices: config ? entropyDevices(config, configFile!) : 0,
+    modes: modesFor(specs, options.mode, configFile),
+    memory: options.memory ?? (config?.memory === undefined ? DEFAULT_MEMORY : config.memory * MIB),
+    maxGrantFrames: config?.maxGrantFrames ?? GRANT_DEFAULT_MAX_FRAMES,
+    queues: options.queues,
+    queueSize: options.queueSize,
+  };
+}
+
+function readConfig(path: string, warn: (text: string) => void): GuestConfig {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new UsageError(`guest configuration ${path}: cannot be read: ${(error as Error).message}`);
+  }
+  const { config, findings } = readXlConfig(text, path);
+  for (const finding of findings) warn(formatFinding(finding));
+  if (config === undefined)
+    throw new UsageError(`guest configuration ${path}: has errors, see above; nothing was started`);
+  return config;
+}
+
+function fault(file: string, place: Place, message: string): UsageError {
+  return new UsageError(`${file}:${place.line}:${place.column}: ${message}`);
+}
+
+/** A disk of the configuration; relative paths start at the configuration's folder. */
+function diskOfSpec(spec: DiskSpec, file: string): HostDisk {
+  if (spec.specification !== 'virtio')
+    throw fault(file, spec.at.spec, `disk ${spec.vdev} is not a virtio disk; add specification=virtio`);
+  if (spec.target === undefined) throw fault(file, spec.at.spec, `disk ${spec.vdev} has no target to serve`);
+  if (spec.format !== 'raw')
+    throw fault(
+      file,
+      spec.at.format ?? spec.at.spec,
+      `disk ${spec.vdev} is ${spec.format}; only raw images are served`,
+    );
+  if (spec.grantUsage === false)
+    throw fault(
+      file,
+      spec.at.grant_usage ?? spec.at.spec,
+      `disk ${spec.vdev} has grant_usage=0: its backend would reach all of the guest's memory; remove it or write grant_usage=1`,
+    );
+  return { path: resolve(dirname(file), spec.target), readOnly: spec.access === 'ro', dev: spec.vdev };
+}
+
+/** `PATH` or `PATH,ro`. */
+function diskOfOption(text: string): HostDisk {
+  const readOnly = text.endsWith(',ro');
+  const path = readOnly ? text.slice(0, -3) : text;
+  if (path === '') throw new UsageError(`--disk ${text}: expected PATH or PATH,ro`);
+  return { path, readOnly, dev: '' };
+}
+
+/** The first of xvda, xvdb, … that no disk has. */
+function nextName(disks: readonly HostDisk[], index: number): string {
+  const taken = new Set(disks.map(({ dev }) => dev));
+  const free = [...'abcdefghijklmnopqrstuvwxyz']
+    .map((letter) => `xvd${letter}`)
+    .filter((name) => !taken.has(name));
+  const unnamedBefore = disks.slice(0, index).filter(({ dev }) => dev === '').length;
+  const name = free[unnamedBefore];
+  if (name === undefined) throw new UsageError('more than 26 disks; give fewer');
+  return name;
+}
+
+function entropyDevices(config: GuestConfig, file: string): number {
+  for (const { deviceId, type, grantUsage, at } of config.virtio) {
+    if (deviceId !== VIRTIO_ID_RNG)
+      throw fault(
+        file,
+        at.type ?? at.spec,
+        `type=${type} is not served here; virtio,device4 (entropy) is, and disks`,
+      );
+    if (grantUsage === false)
+      throw fault(file, at.grant_usage ?? at.spec, 'grant_usage=0: remove it or write grant_usage=1');
+  }
+  return config.virtio.length;
+}
+
+/** A backend that the configuration does not trust is not given whole pages. */
+function modesFor(
+  specs: readonly DiskSpec[],
+  asked: ExposureMode | undefined,
+  file: string | undefined,
+): readonly ExposureMode[] {
+  const untrusted = specs.find((spec) => !spec.trusted);
+  if (untrusted === undefined) return asked ? [asked] : EXPOSURE_MODES;
+  if (asked === 'direct')
+    throw fault(
+      file!,
+      untrusted.at.trusted ?? untrusted.at.spec,
+      `disk ${untrusted.vdev} has an untrusted backend, and --mode direct would show it whole pages; use --mode bounce`,
+    );
+  return ['bounce'];
+}

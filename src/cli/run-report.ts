@@ -1,0 +1,90 @@
+// The result of `grantio run`, as a table with what it means or as one JSON document.
+
+import type { WriteStream } from 'node:tty';
+import { type ModeReport, reportTable } from '../audit/report.ts';
+import type { HostReport } from '../parallel/virtual-host.ts';
+
+/** What was done in one mode. */
+export interface Work {
+  readonly bytes: number;
+  readonly requests: number;
+  readonly nanoseconds: number;
+  /** Whether all that was read is what the image holds; null where nobody compared. */
+  readonly identical: boolean | null;
+}
+
+/** One mode's result, with what a curious backend saw. */
+export interface ModeResult {
+  readonly report: ModeReport;
+  readonly host: HostReport;
+}
+
+/** Puts work and accounting together. */
+export function modeResult(mode: string, work: Work, host: HostReport): ModeResult {
+  const perSecond = (amount: number) =>
+    work.nanoseconds > 0 ? Math.round((amount * 1e9) / work.nanoseconds) : 0;
+  const { exposure } = host;
+  const report: ModeReport = {
+    mode,
+    identical: work.identical,
+    requestsPerSecond: perSecond(work.requests),
+    bytesPerSecond: perSecond(work.bytes),
+    requests: work.requests,
+    bytes: work.bytes,
+    pagesGranted: exposure.pagesGranted,
+    bytesNeeded: exposure.bytesNeeded,
+    bytesExposed: exposure.bytesExposed,
+    foreignReadableBytes: exposure.foreignReadableBytes,
+    foreignWritableBytes: exposure.foreignWritableBytes,
+    distinctForeignReadableBytes: exposure.distinctForeignReadableBytes,
+    distinctForeignWritableBytes: exposure.distinctForeignWritableBytes,
+    maxStaleNanoseconds: exposure.maxStaleNanoseconds,
+    leakedGrants: exposure.leakedGrants,
+  };
+  return { report, host };
+}
+
+/** Prints the results: JSON to standard output, text to `stream`. */
+export function printResults(
+  results: readonly ModeResult[],
+  json: boolean,
+  stream: WriteStream = process.stdout,
+): void {
+  if (json) {
+    process.stdout.write(`${JSON.stringify({ modes: results.map(({ report }) => report) }, null, 2)}\n`);
+    return;
+  }
+  const colour = stream.isTTY === true && process.env['NO_COLOR'] === undefined;
+  const width = stream.columns ?? 100;
+  stream.write(
+    `\n${reportTable(
+      results.map(({ report }) => report),
+      { colour, width },
+    )}\n`,
+  );
+  for (const result of results) stream.write(describeGlimpse(result));
+}
+
+/** What the backend found when it looked around in the pages that it was given. */
+function describeGlimpse({ report, host }: ModeResult): string {
+  const { glimpse } = host;
+  if (glimpse === undefined || glimpse.pagesSeen === 0) return '';
+  const looked = `\n${report.mode}: a curious backend looked into ${glimpse.pagesSeen} of the pages it was given`;
+  if (glimpse.sample === undefined)
+    return `${looked}\n  and found nothing of the guest's but what it had asked to transfer.\n`;
+  const { ref, offset, bytes } = glimpse.sample;
+  const found = `and found other kernel data in ${glimpse.pagesWithSecrets} of them, such as, through grant ${ref}:`;
+  return `${looked}\n  ${found}\n${hexDump(bytes, offset)}`;
+}
+
+/** Lines of 16 bytes: offset in the page, hexadecimal, text. */
+function hexDump(bytes: Uint8Array, offset: number): string {
+  const lines: string[] = [];
+  for (let at = 0; at < bytes.length; at += 16) {
+    const row = [...bytes.subarray(at, at + 16)];
+    const hex = row.map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
+    const text = row.map((byte) => (byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : '.')).join('');
+    lines.push(`    +0x${(offset + at).toString(16).padStart(3, '0')}  ${hex.padEnd(47)}  ${text}\n`);
+  }
+  return lines.join('');
+}

@@ -1,0 +1,88 @@
+// A listening Unix socket at a path of the file system: takes the place of a dead server's socket, of
+// nothing else, and is removed in the end only if it is still the one we made. Before it: server.ts.
+
+import { randomBytes } from 'node:crypto';
+import type { BigIntStats } from 'node:fs';
+import { lstat, rename, unlink } from 'node:fs/promises';
+import { connect, type Server } from 'node:net';
+import { dirname, join } from 'node:path';
+import { checkSocketPath } from './address.ts';
+
+/** Removes the socket, if it is still ours. */
+export type RemoveSocket = () => Promise<void>;
+
+/**
+ * Makes `server` listen at `path`. Rejects with what is in the way and what to do about it.
+ *
+ * The socket is bound under a name of its own and then moved into place: libuv removes by name what it
+ * bound, and would otherwise take away the socket of whoever has replaced ours.
+ */
+export async function listenAtPath(server: Server, path: string): Promise<RemoveSocket> {
+  const bound = join(dirname(path), `.${randomBytes(3).toString('hex')}`);
+  checkSocketPath(path);
+  checkSocketPath(bound);
+  await makeWay(path);
+  await listening(server, bound, path);
+  const own = await lstat(bound, { bigint: true });
+  await rename(bound, path);
+  return async () => {
+    const found = await statOf(path);
+    if (found?.ino === own.ino && found.dev === own.dev) await unlink(path);
+  };
+}
+
+/** Removes a socket that nobody answers; rejects when anything else is at `path`. */
+async function makeWay(path: string): Promise<void> {
+  const found = await statOf(path);
+  if (!found) return;
+  if (!found.isSocket()) throw failure(path, 'is there and not a socket; remove it or choose another path');
+  const refused = await whyRefused(path);
+  if (refused === undefined) throw failure(path, 'has a running server; stop that or choose another path');
+  if (codeOf(refused) !== 'ECONNREFUSED')
+    throw failure(path, 'cannot be asked for its server; remove it or choose another path', refused);
+  await unlink(path);
+}
+
+/** The error with which a connection to the socket fails; undefined when a server answers. */
+function whyRefused(path: string): Promise<Error | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect({ path });
+    socket.once('error', resolve);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(undefined);
+    });
+  });
+}
+
+function listening(server: Server, bound: string, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const refuse = (cause: Error): void =>
+      reject(failure(path, 'cannot be made; is its directory there and writable?', cause));
+    server.once('error', refuse);
+    server.listen({ path: bound }, () => {
+      server.off('error', refuse);
+      resolve();
+    });
+  });
+}
+
+async function statOf(path: string): Promise<BigIntStats | undefined> {
+  try {
+    return await lstat(path, { bigint: true });
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw failure(path, 'cannot be looked at', error);
+  }
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : undefined;
+}
+
+/** The system's own message goes along, since it has the errno. */
+function failure(path: string, problem: string, cause?: unknown): Error {
+  return new Error(`socket ${path} ${problem}${cause instanceof Error ? ` (${cause.message})` : ''}`, {
+    cause,
+  });
+}

@@ -1,0 +1,83 @@
+// The thread of a backend domain: serves the devices that xenstore announces, and sleeps in between.
+// Started by virtual-host.ts.
+
+import { setImmediate as turn } from 'node:timers/promises';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { BlkDevice } from '../devices/blk.ts';
+import { RngDevice } from '../devices/rng.ts';
+import { BackendDomain } from '../machine/backend-domain.ts';
+import { BackendService, type MadeDevice } from '../machine/backend-service.ts';
+import { RawFile } from '../storage/raw-file.ts';
+import type { VirtioNodes } from '../toolstack/virtio-nodes.ts';
+import { type DomainLoop, startDomain } from './domain-loop.ts';
+import { type Glimpse, PeepingMapper } from './peeping-mapper.ts';
+
+/** How long an idle backend looks for work before it sleeps, in turns of its loop. */
+const SPINS = 2000;
+/** Longest sleep, in milliseconds; events and mail end it. */
+const NAP = 1000;
+
+/** What the main thread may ask. */
+export type BackendCalls = {
+  /** Queues and descriptors of the disks that are announced from now on. */
+  configure(options: { queues: number; queueSize: number }): void;
+  /** What a curious backend has seen in the pages that it mapped. */
+  glimpse(argument: undefined): Glimpse | undefined;
+  /** Ends all devices; the images have been flushed when it returns. */
+  stop(argument: undefined): Promise<{ mapped: number }>;
+};
+
+let options = { queues: 1, queueSize: 128 };
+let stopped = false;
+
+function makeDevice(nodes: VirtioNodes): MadeDevice {
+  if (nodes.virtioId === VIRTIO_ID_RNG) {
+    return { device: new RngDevice((bytes) => crypto.getRandomValues(bytes)), close: () => undefined };
+  }
+  if (nodes.virtioId !== VIRTIO_ID_BLOCK || nodes.disk === undefined)
+    throw new Error(`virtio device type ${nodes.virtioId}: this backend serves blk (2) and rng (4)`);
+  const store = new RawFile(nodes.disk.params, nodes.disk.readOnly);
+  const id = `grantio-${nodes.guest}-${nodes.devid}`;
+  return {
+    device: new BlkDevice(store, { ...options, id }),
+    close: () => {
+      store.flush();
+      store.close();
+    },
+  };
+}
+
+/** Serves until it is told to stop. A turn of the event loop is taken when there is mail, not before. */
+async function run(loop: DomainLoop, backend: BackendDomain): Promise<void> {
+  let idle = 0;
+  while (!stopped) {
+    if (loop.hasMail()) await turn();
+    if (backend.poll()) idle = 0;
+    else if (++idle > SPINS) {
+      backend.ports.events.sleep(NAP, loop.hasMail);
+      idle = 0;
+    }
+  }
+}
+
+function start(): void {
+  let service: BackendService | undefined;
+  let mapper: PeepingMapper | undefined;
+  const loop = startDomain(() => ({
+    configure(wanted: typeof options) {
+      options = wanted;
+    },
+    glimpse: () => mapper?.glimpse,
+    async stop() {
+      await service?.stop();
+      stopped = true;
+      return { mapped: loop.ports.grantMapper.live };
+    },
+  }));
+  mapper = new PeepingMapper(loop.ports.grantMapper, loop.ports.addressSpace);
+  const backend = new BackendDomain(loop.ports, mapper);
+  service = new BackendService(backend, loop.xenstore, makeDevice);
+  void service.start().then(() => run(loop, backend));
+}
+
+start();

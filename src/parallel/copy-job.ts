@@ -1,0 +1,146 @@
+// The main job: reads a whole disk through the guest's driver and checks every byte against the image.
+//
+// It goes a window at a time. The reads of a window are timed; comparing it with what the file itself says
+// is not, so that the figures are those of the path through the grants.
+
+import { closeSync, openSync, readSync } from 'node:fs';
+import { setImmediate as turn } from 'node:timers/promises';
+import { SECTOR_SIZE, VIRTIO_BLK_S_OK, VIRTIO_BLK_T_IN } from '../abi/virtio-blk.ts';
+import type { BlkDriver } from '../drivers/blk.ts';
+import type { GuestDomain } from '../machine/guest-domain.ts';
+import { nanoseconds } from './clock.ts';
+import { PATIENCE } from './guest-runner.ts';
+
+/** Bytes of a window, of a request, and requests in flight. */
+const WINDOW = 32 * 2 ** 20;
+const CHUNK = 128 * 1024;
+const DEPTH = 16;
+/** Looks at the rings without a completion before the thread sleeps. */
+const SPINS = 2000;
+const NAP = 1000;
+
+/** What the job found. */
+export interface CopyResult {
+  readonly bytes: number;
+  readonly requests: number;
+  readonly nanoseconds: number;
+  /** Whether every byte was the image's. */
+  readonly identical: boolean;
+  /** Offset of the first byte that was not, when there was one. */
+  readonly firstDifference: number | undefined;
+}
+
+/** One disk's copy. */
+export class CopyJob {
+  readonly #guest: GuestDomain;
+  readonly #disk: BlkDriver;
+  readonly #window: Uint8Array;
+  readonly #expected: Uint8Array;
+  /** Idle buffers' guest-physical addresses. */
+  readonly #buffers: number[] = [];
+  readonly #chunk: number;
+  #requests = 0;
+  #failure: string | undefined;
+  /** Set to end the job early. */
+  cancelled = false;
+
+  constructor(guest: GuestDomain, disk: BlkDriver) {
+    this.#guest = guest;
+    this.#disk = disk;
+    this.#chunk = Math.min(CHUNK, disk.maxTransfer);
+    this.#window = new Uint8Array(Math.min(WINDOW, disk.capacity));
+    this.#expected = new Uint8Array(this.#window.length);
+  }
+
+  /**
+   * Copies and compares.
+   *
+   * @param image the file that the disk is made of
+   * @param progress called with the bytes done so far
+   * @throws Error when a read fails or the guest has no memory; returns early when cancelled
+   */
+  async run(image: string, progress: (bytes: number) => void): Promise<CopyResult> {
+    const file = openSync(image, 'r');
+    let elapsed = 0;
+    let done = 0;
+    let firstDifference: number | undefined;
+    try {
+      this.#allocateBuffers();
+      while (done < this.#disk.capacity && !this.cancelled && firstDifference === undefined) {
+        const length = Math.min(this.#window.length, this.#disk.capacity - done);
+        const start = nanoseconds();
+        this.#readWindow(done, length);
+        elapsed += nanoseconds() - start;
+        firstDifference = this.#compare(file, done, length);
+        done += length;
+        progress(done);
+        await turn();
+      }
+    } finally {
+      closeSync(file);
+      for (const buffer of this.#buffers) this.#guest.ports.memory.freePages(buffer, this.#chunk / 4096);
+    }
+    const identical = firstDifference === undefined && done === this.#disk.capacity;
+    return { bytes: done, requests: this.#requests, nanoseconds: elapsed, identical, firstDifference };
+  }
+
+  #allocateBuffers(): void {
+    for (let i = 0; i < DEPTH; i++) {
+      const buffer = this.#guest.ports.memory.allocatePages(this.#chunk / 4096);
+      if (buffer === undefined) break;
+      this.#buffers.push(buffer);
+    }
+    if (this.#buffers.length === 0)
+      throw new Error('the guest has no memory for one buffer; give it more (--memory)');
+  }
+
+  /** Reads `length` bytes from `offset` into the window, with many requests in flight. */
+  #readWindow(offset: number, length: number): void {
+    const all = this.#buffers.length;
+    for (let at = 0; at < length || this.#buffers.length < all; ) {
+      while (at < length && this.#buffers.length > 0 && this.#failure === undefined) {
+        const piece = Math.min(this.#chunk, length - at);
+        this.#readPiece(offset, at, piece);
+        at += piece;
+      }
+      this.#awaitCompletion();
+      if (this.#failure !== undefined && this.#buffers.length === all) throw new Error(this.#failure);
+    }
+  }
+
+  #readPiece(offset: number, at: number, piece: number): void {
+    const buffer = this.#buffers.pop()!;
+    const { u8 } = this.#guest.ports.memory.region;
+    this.#requests++;
+    this.#disk.submit(VIRTIO_BLK_T_IN, (offset + at) / SECTOR_SIZE, buffer, piece, (status) => {
+      this.#buffers.push(buffer);
+      if (status === VIRTIO_BLK_S_OK) this.#window.set(u8.subarray(buffer, buffer + piece), at);
+      else this.#failure ??= this.#disk.failure ?? `reading ${piece} bytes at ${offset + at}: I/O error`;
+    });
+  }
+
+  /** Polls for a while, then sleeps until the device interrupts. */
+  #awaitCompletion(): void {
+    const before = this.#buffers.length;
+    for (let idle = 0, naps = 0; this.#buffers.length === before && this.#disk.busy; ) {
+      if (this.#guest.poll() || ++idle < SPINS || this.#guest.arm()) continue;
+      this.#guest.ports.events.sleep(NAP);
+      idle = 0;
+      if (++naps * NAP > PATIENCE)
+        this.#disk.fail(`the device has completed nothing for ${PATIENCE / 1000} s`);
+    }
+  }
+
+  /** Compares the window with the file. Returns where they first differ. */
+  #compare(file: number, offset: number, length: number): number | undefined {
+    for (let got = 0; got < length; ) {
+      const step = readSync(file, this.#expected, got, length - got, offset + got);
+      if (step === 0) return offset + got;
+      got += step;
+    }
+    const expected = Buffer.from(this.#expected.buffer, 0, length);
+    const copied = Buffer.from(this.#window.buffer, 0, length);
+    if (expected.equals(copied)) return undefined;
+    return offset + copied.findIndex((byte, at) => byte !== expected[at]);
+  }
+}

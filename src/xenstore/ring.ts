@@ -1,0 +1,303 @@
+// The page that a guest shares with the store, from both ends: two byte queues with free-running indices
+// (docs/misc/xenstore-ring.txt). Each end keeps its own indices to itself, reads the other's once for each
+// move, and moves nothing when what it read cannot be.
+
+import * as xs from '../abi/xenstore.ts';
+import type { Region } from '../abi/region.ts';
+import { ProtocolViolation } from '../errors.ts';
+import { XenstoreError } from '../xen/xenstore.ts';
+import type { ByteChannel, ByteReceiver } from './client.ts';
+import { Connection } from './connection.ts';
+import type { Domain } from './domains.ts';
+import type { Store } from './store.ts';
+
+const SIZE = xs.XENSTORE_RING_SIZE;
+/** Clause of the ProtocolViolation for indices further apart than the queue is long. */
+const RING_INDEX = 'xenstore-ring.txt: producer and consumer offsets';
+/** Moves in each direction for one poll, so that one guest cannot keep the store to itself. */
+const MOVES = 16;
+
+const word = (field: Parameters<typeof xs.xenstoreDomainInterface.offsetOf>[0]): number =>
+  xs.xenstoreDomainInterface.offsetOf(field) / 4;
+const FEATURES = word('server_features');
+const CONNECTION = word('connection');
+const ERROR = word('error');
+
+/** Where one queue lies in the page. */
+interface Queue {
+  /** Bytes from the start of the page. */
+  readonly data: number;
+  /** Indices into the page's 32-bit words. */
+  readonly consumer: number;
+  readonly producer: number;
+}
+const REQUESTS: Queue = { data: 0, consumer: word('req_cons'), producer: word('req_prod') };
+const RESPONSES: Queue = { data: SIZE, consumer: word('rsp_cons'), producer: word('rsp_prod') };
+
+/** Bytes between two indices, which wrap at 2^32. */
+function distance(page: Region, queue: Queue, producer: number, consumer: number): number {
+  const bytes = (producer - consumer) >>> 0;
+  if (bytes > SIZE)
+    throw new ProtocolViolation(
+      RING_INDEX,
+      `xenstore ring of ${page.byteLength} bytes: ${bytes} bytes between the indices of the queue at ${queue.data}, expected at most ${SIZE}`,
+    );
+  return bytes;
+}
+
+/** The end of a queue that bytes are put into. */
+class Producer {
+  readonly #page: Region;
+  readonly #queue: Queue;
+  #index: number;
+
+  constructor(page: Region, queue: Queue, index: number) {
+    this.#page = page;
+    this.#queue = queue;
+    this.#index = index;
+  }
+
+  /** Puts in as many of `bytes` as there is room for; returns how many. */
+  put(bytes: Uint8Array): number {
+    const { u8, i32 } = this.#page;
+    const { data, consumer, producer } = this.#queue;
+    const used = distance(this.#page, this.#queue, this.#index, Atomics.load(i32, consumer));
+    const count = Math.min(bytes.length, SIZE - used);
+    if (count === 0) return 0;
+    const at = this.#index % SIZE;
+    const first = Math.min(count, SIZE - at);
+    u8.set(bytes.subarray(0, first), data + at);
+    u8.set(bytes.subarray(first, count), data);
+    this.#index = (this.#index + count) >>> 0;
+    Atomics.store(i32, producer, this.#index);
+    return count;
+  }
+}
+
+/** The end of a queue that bytes are taken out of. */
+class Consumer {
+  readonly #page: Region;
+  readonly #queue: Queue;
+  /** What was looked at, copied out of the shared page once. */
+  readonly #copy = new Uint8Array(SIZE);
+  #index: number;
+
+  constructor(page: Region, queue: Queue, index: number) {
+    this.#page = page;
+    this.#queue = queue;
+    this.#index = index;
+  }
+
+  /** A copy of everything that is in the queue; valid until the next call. */
+  look(): Uint8Array {
+    const { u8, i32 } = this.#page;
+    const { data, producer } = this.#queue;
+    const count = distance(this.#page, this.#queue, Atomics.load(i32, producer), this.#index);
+    const at = this.#index % SIZE;
+    const first = Math.min(count, SIZE - at);
+    this.#copy.set(u8.subarray(data + at, data + at + first));
+    this.#copy.set(u8.subarray(data, data + count - first), first);
+    return this.#copy.subarray(0, count);
+  }
+
+  /** Gives the room of the first `count` bytes back. */
+  took(count: number): void {
+    if (count === 0) return;
+    this.#index = (this.#index + count) >>> 0;
+    Atomics.store(this.#page.i32, this.#queue.consumer, this.#index);
+  }
+}
+
+/** What the store's end of a ring tells its surroundings. */
+export interface RingSignals {
+  /** Something moved or the state changed: signal the guest's event channel. */
+  notify(): void;
+  /** Something has to be sent that no poll() will notice by itself: call poll() soon. */
+  wake(): void;
+}
+
+/**
+ * The store's end. It owns the page's feature, connection and error fields and starts with empty queues.
+ * Nothing the guest writes does more than end its own connection: the error field then says why, and
+ * it may ask for a fresh start through the connection field.
+ */
+export class RingServer {
+  readonly #page: Region;
+  readonly #store: Store;
+  readonly #domain: Domain;
+  readonly #signals: RingSignals;
+  #connection: Connection | undefined;
+  #requests: Consumer;
+  #responses: Producer;
+  #released = false;
+
+  constructor(page: Region, store: Store, domain: Domain, signals: RingSignals) {
+    this.#page = page;
+    this.#store = store;
+    this.#domain = domain;
+    this.#signals = signals;
+    Atomics.store(page.i32, FEATURES, domain.features);
+    [this.#requests, this.#responses] = this.#start();
+  }
+
+  /**
+   * Moves what can be moved. Call it whenever the guest has signalled, or `wake` was called. Returns after how
+   * many milliseconds to call it again in any case, or undefined if not before a signal.
+   */
+  poll(): number | undefined {
+    if (this.#released) return undefined;
+    if (Atomics.load(this.#page.i32, CONNECTION) === xs.XENSTORE_RECONNECT) this.#restart();
+    if (this.#connection === undefined) return undefined;
+    try {
+      return this.#move(this.#connection);
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) throw error;
+      this.#break(error.clause === RING_INDEX ? xs.XENSTORE_ERROR_RINGIDX : xs.XENSTORE_ERROR_PROTO);
+      return undefined;
+    }
+  }
+
+  #move(connection: Connection): number | undefined {
+    let moved = false;
+    for (let move = 0; move < MOVES; move++) {
+      const taken = connection.receive(this.#requests.look());
+      this.#requests.took(taken);
+      const put = this.#responses.put(connection.peek());
+      connection.sent(put);
+      if (taken + put === 0) {
+        if (moved) this.#signals.notify();
+        return this.#store.writeRate.delay(this.#domain) || undefined;
+      }
+      moved = true;
+    }
+    this.#signals.notify();
+    return 0;
+  }
+
+  /** An empty ring and a connection that knows nothing yet. */
+  #start(): [Consumer, Producer] {
+    const { i32 } = this.#page;
+    for (const { consumer, producer } of [REQUESTS, RESPONSES]) {
+      Atomics.store(i32, consumer, 0);
+      Atomics.store(i32, producer, 0);
+    }
+    Atomics.store(i32, ERROR, xs.XENSTORE_ERROR_NONE);
+    const connection = new Connection(this.#store, this.#domain, this.#signals.wake, () => {
+      if (this.#connection === connection) this.#released = true;
+    });
+    this.#connection = connection;
+    Atomics.store(i32, CONNECTION, xs.XENSTORE_CONNECTED);
+    return [new Consumer(this.#page, REQUESTS, 0), new Producer(this.#page, RESPONSES, 0)];
+  }
+
+  #restart(): void {
+    this.#drop();
+    [this.#requests, this.#responses] = this.#start();
+    this.#signals.notify();
+  }
+
+  #break(error: number): void {
+    this.#drop();
+    if ((this.#domain.features & xs.XENSTORE_SERVER_FEATURE_ERROR) !== 0)
+      Atomics.store(this.#page.i32, ERROR, error);
+    this.#signals.notify();
+  }
+
+  /** Ends the connection, but not for good. */
+  #drop(): void {
+    const connection = this.#connection;
+    this.#connection = undefined;
+    connection?.close();
+  }
+}
+
+/** The guest's end, as a channel for a client (client.ts). The store may be as hostile as a guest. */
+export class RingChannel implements ByteChannel {
+  readonly #page: Region;
+  readonly #notify: () => void;
+  readonly #outgoing: Uint8Array[] = [];
+  #receiver: ByteReceiver | undefined;
+  #ends: RingEnds | undefined;
+  #open = true;
+
+  /** `notify` signals the store's end of the event channel. */
+  constructor(page: Region, notify: () => void) {
+    this.#page = page;
+    this.#notify = notify;
+  }
+
+  attach(receiver: ByteReceiver): void {
+    this.#receiver = receiver;
+  }
+
+  send(bytes: Uint8Array): void {
+    if (!this.#open) return;
+    this.#outgoing.push(bytes);
+    this.#guarded(({ requests }) => this.#putOutgoing(requests));
+  }
+
+  close(): void {
+    this.#open = false;
+    this.#outgoing.length = 0;
+  }
+
+  /** Moves what can be moved; to be called whenever the store has signalled. */
+  poll(): void {
+    this.#guarded(({ requests, responses }) => {
+      const incoming = responses.look();
+      responses.took(incoming.length);
+      if (incoming.length > 0) this.#receiver?.received(incoming);
+      return this.#putOutgoing(requests) || incoming.length > 0;
+    });
+  }
+
+  /** Moves bytes while the ring is in service, and signals if any moved; ends the channel if it is broken. */
+  #guarded(move: (ends: RingEnds) => boolean): void {
+    // While the store has not confirmed a reconnection every other field means nothing.
+    if (!this.#open || Atomics.load(this.#page.i32, CONNECTION) !== xs.XENSTORE_CONNECTED) return;
+    this.#ends ??= guestEnds(this.#page);
+    try {
+      this.#demandService();
+      if (move(this.#ends)) this.#notify();
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation || error instanceof XenstoreError)) throw error;
+      this.close();
+      this.#receiver?.closed(error);
+    }
+  }
+
+  #demandService(): void {
+    if ((Atomics.load(this.#page.i32, FEATURES) & xs.XENSTORE_SERVER_FEATURE_ERROR) === 0) return;
+    const error = Atomics.load(this.#page.i32, ERROR);
+    if (error !== xs.XENSTORE_ERROR_NONE)
+      throw new XenstoreError('EIO', 'use', `the ring that the store gave up with error ${error}`);
+  }
+
+  /** Whether any of the bytes to send found room. */
+  #putOutgoing(requests: Producer): boolean {
+    let moved = false;
+    for (let bytes = this.#outgoing[0]; bytes !== undefined; bytes = this.#outgoing[0]) {
+      const put = requests.put(bytes);
+      moved ||= put > 0;
+      if (put < bytes.length) {
+        this.#outgoing[0] = bytes.subarray(put);
+        return moved;
+      }
+      this.#outgoing.shift();
+    }
+    return moved;
+  }
+}
+
+interface RingEnds {
+  readonly requests: Producer;
+  readonly responses: Consumer;
+}
+
+/** The guest's ends, from where the page says the queues are: not necessarily at 0. */
+function guestEnds(page: Region): RingEnds {
+  return {
+    requests: new Producer(page, REQUESTS, Atomics.load(page.i32, REQUESTS.producer) >>> 0),
+    responses: new Consumer(page, RESPONSES, Atomics.load(page.i32, RESPONSES.consumer) >>> 0),
+  };
+}

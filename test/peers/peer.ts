@@ -14,8 +14,8 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, delimiter, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { type Ended, grantio, Running, temporaryFolder } from '../grantio.ts';
-import { checkExposure, type ModeFigures, parseReport } from '../report.ts';
+import { type Ended, grantio, Running, temporaryFolder } from '../support/grantio.ts';
+import { checkExposure, type ModeFigures, parseReport } from '../support/report.ts';
 
 const SETUPS = [
   { mode: 'direct', queues: 1 },

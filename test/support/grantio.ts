@@ -9,7 +9,7 @@ import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 /** The program; the compiled tests are in dist/test. */
-export const GRANTIO = fileURLToPath(new URL('../../bin/grantio', import.meta.url));
+export const GRANTIO = fileURLToPath(new URL('../../../bin/grantio', import.meta.url));
 
 /** How long one run may take before it counts as hung: far more than any run needs on a busy machine. */
 export const LIMIT_MILLISECONDS = 120_000;

@@ -25,7 +25,7 @@ const upward = layers.slice(0, -1).map((names, row) => ({
   name: `upward-from-${names[0]}`,
   comment: `${names.join(', ')} may not import a layer above`,
   severity: 'error',
-  from: { path: source(names), pathNot: '\\.test\\.ts$' },
+  from: { path: source(names), pathNot: '\\.test(\\.helper)?\\.ts$' },
   to: { path: source(layers.slice(row + 1).flat()) },
 }));
 
@@ -40,7 +40,7 @@ const sideways = [
   name: `sideways-from-${name}`,
   comment: `${name}/ must not know ${others.join(', ')}`,
   severity: 'error',
-  from: { path: source([name]), pathNot: '\\.test\\.ts$' },
+  from: { path: source([name]), pathNot: '\\.test(\\.helper)?\\.ts$' },
   to: { path: source(others) },
 }));
 
@@ -55,21 +55,22 @@ export default {
       severity: 'error',
       from: {
         path: '^src/',
-        pathNot: '^src/(hosts/linux|transports/vhost-user|storage|nbd|parallel|cli)/|\\.test\\.ts$',
+        pathNot:
+          '^src/(hosts/linux|transports/vhost-user|storage|nbd|parallel|cli)/|\\.test(\\.helper)?\\.ts$',
       },
       to: { dependencyTypes: ['core'] },
     },
     {
       name: 'core-has-no-dependency',
       severity: 'error',
-      from: { path: '^src/', pathNot: '^src/cli/|\\.test\\.ts$' },
+      from: { path: '^src/', pathNot: '^src/cli/|\\.test(\\.helper)?\\.ts$' },
       to: { dependencyTypes: ['npm', 'npm-dev', 'npm-optional', 'npm-peer'] },
     },
     {
       name: 'not-to-test',
       severity: 'error',
-      from: { path: '^src/', pathNot: '\\.test\\.ts$' },
-      to: { path: '\\.test\\.ts$|^test/' },
+      from: { path: '^src/', pathNot: '\\.test(\\.helper)?\\.ts$' },
+      to: { path: '\\.test(\\.helper)?\\.ts$|^test/' },
     },
     { name: 'unresolvable', severity: 'error', from: {}, to: { couldNotResolve: true } },
   ],

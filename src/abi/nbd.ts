@@ -1,8 +1,6 @@
 // The NBD protocol: records and constants of the fixed newstyle handshake and of the transmission phase
 // (NetworkBlockDevice/nbd, doc/proto.md). Everything is big endian.
-//
-// Cookies and request offsets are the client's: a cookie is opaque and an offset may be any 64 bits, so
-// both are read as two halves, which never throw.
+// A cookie is opaque, and copied as two halves.
 
 import { struct } from './struct.ts';
 
@@ -79,75 +77,75 @@ export const NBD_MAX_STRING = 4096;
 export const NBD_MAX_PAYLOAD = 1 << 25;
 
 /** First message of the server. */
-export const NBD_GREETING = struct(
+export const nbdGreeting = struct(
   'nbd_greeting',
   { initMagic: 'bits64', optionMagic: 'bits64', handshakeFlags: 'u16' },
   'big',
 );
 
 /** The client's answer to the greeting. */
-export const NBD_CLIENT_FLAGS = struct('nbd_client_flags', { flags: 'u32' }, 'big');
+export const nbdClientFlags = struct('nbd_client_flags', { flags: 'u32' }, 'big');
 
 /** An option; `length` bytes of data follow. */
-export const NBD_OPTION = struct('nbd_option', { magic: 'bits64', option: 'u32', length: 'u32' }, 'big');
+export const nbdOption = struct('nbd_option', { magic: 'bits64', option: 'u32', length: 'u32' }, 'big');
 
 /** A reply to an option; `length` bytes of data follow. */
-export const NBD_OPTION_REPLY = struct(
+export const nbdOptionReply = struct(
   'nbd_option_reply',
   { magic: 'bits64', option: 'u32', type: 'u32', length: 'u32' },
   'big',
 );
 
 /** The answer to NBD_OPT_EXPORT_NAME; the zeroes are left out when both sides set NO_ZEROES. */
-export const NBD_EXPORT_NAME_REPLY = struct(
+export const nbdExportNameReply = struct(
   'nbd_export_name_reply',
   { size: 'u64', transmissionFlags: 'u16', zeroes: { bytes: 124 } },
   'big',
 );
 
 /** A length before a name: in NBD_OPT_INFO, NBD_OPT_GO and NBD_REP_SERVER. */
-export const NBD_NAME_LENGTH = struct('nbd_name_length', { length: 'u32' }, 'big');
+export const nbdNameLength = struct('nbd_name_length', { length: 'u32' }, 'big');
 
 /** The count, and each item, of the information requests in NBD_OPT_INFO and NBD_OPT_GO; NBD_REP_INFO's type. */
-export const NBD_INFO_TYPE = struct('nbd_info_type', { value: 'u16' }, 'big');
+export const nbdInfoType = struct('nbd_info_type', { value: 'u16' }, 'big');
 
 /** Data of an NBD_REP_INFO about NBD_INFO_EXPORT. */
-export const NBD_EXPORT_INFO = struct(
+export const nbdExportInfo = struct(
   'nbd_info_export',
   { type: 'u16', size: 'u64', transmissionFlags: 'u16' },
   'big',
 );
 
 /** Data of an NBD_REP_INFO about NBD_INFO_BLOCK_SIZE, in bytes. */
-export const NBD_BLOCK_SIZE_INFO = struct(
+export const nbdBlockSizeInfo = struct(
   'nbd_info_block_size',
   { type: 'u16', minimum: 'u32', preferred: 'u32', maximumPayload: 'u32' },
   'big',
 );
 
 /** A request; a write's `length` bytes follow. */
-export const NBD_REQUEST = struct(
+export const nbdRequest = struct(
   'nbd_request',
-  { magic: 'u32', flags: 'u16', type: 'u16', cookie: 'addr64', offset: 'addr64', length: 'u32' },
+  { magic: 'u32', flags: 'u16', type: 'u16', cookie: 'addr64', offset: 'u64', length: 'u32' },
   'big',
 );
 
 /** A simple reply; the bytes of a successful read follow. */
-export const NBD_SIMPLE_REPLY = struct(
+export const nbdSimpleReply = struct(
   'nbd_simple_reply',
   { magic: 'u32', error: 'u32', cookie: 'addr64' },
   'big',
 );
 
 /** A chunk of a structured reply; `length` bytes of payload follow. */
-export const NBD_REPLY_CHUNK = struct(
+export const nbdReplyChunk = struct(
   'nbd_structured_reply_chunk',
   { magic: 'u32', flags: 'u16', type: 'u16', cookie: 'addr64', length: 'u32' },
   'big',
 );
 
 /** Start of the payload of NBD_REPLY_TYPE_OFFSET_DATA; the data follow. */
-export const NBD_OFFSET_DATA = struct('nbd_offset_data', { offset: 'u64' }, 'big');
+export const nbdOffsetData = struct('nbd_offset_data', { offset: 'u64' }, 'big');
 
 /** Start of the payload of NBD_REPLY_TYPE_ERROR; the message follows. */
-export const NBD_REPLY_ERROR = struct('nbd_reply_error', { error: 'u32', messageLength: 'u16' }, 'big');
+export const nbdReplyError = struct('nbd_reply_error', { error: 'u32', messageLength: 'u16' }, 'big');

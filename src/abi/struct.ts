@@ -25,7 +25,7 @@ export type FieldKind =
 type Fields = Readonly<Record<string, FieldKind>>;
 
 /** Which end of an integer comes first. */
-export type ByteOrder = 'little' | 'big';
+type ByteOrder = 'little' | 'big';
 
 /** Where one field lies in its record. */
 export interface FieldLayout {
@@ -290,7 +290,7 @@ function dumpLine(bytes: Uint8Array, { name, kind, offset, size }: FieldLayout, 
   return `  +0x${offset.toString(16).padStart(3, '0')}  ${hex.padEnd(24)} ${name}${value}`;
 }
 
-/** The value of little-endian bytes. */
+/** The value of bytes in little-endian order. */
 function integerOf(raw: Uint8Array): bigint {
   return raw.reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n);
 }

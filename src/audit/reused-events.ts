@@ -1,5 +1,5 @@
 // One event object of each kind, filled again and again: what a recorder hands to its consumers, so that
-// an event costs no allocation. Used by event-tracer.ts, trace-merger.ts and trace-file.ts.
+// an event costs no allocation. Used by event-tracer.ts, trace-ring.ts and trace-reader.ts.
 
 import { assert } from '../errors.ts';
 import type { EventKind, TraceEvent } from './events.ts';

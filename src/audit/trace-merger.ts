@@ -1,6 +1,7 @@
 // Brings the events of several threads (trace-ring.ts) into their one order and hands them to consumers:
 // event n + 1 never before event n.
 
+import { assert } from '../errors.ts';
 import type { TraceConsumer } from './events.ts';
 import { ReusedEvents } from './reused-events.ts';
 import { RingReader, type TraceRing } from './trace-ring.ts';
@@ -15,24 +16,30 @@ export class TraceMerger {
   readonly #counter: Uint32Array;
   readonly #events = new ReusedEvents();
   /** Number of the next event. */
-  #next = 0;
+  #next: number;
+  readonly #first: number;
   #delivered = 0;
 
-  /** @param rings all the rings of one traceRings() call */
+  /** @param rings all the rings of one traceRings() call, before any thread records into them */
   constructor(rings: readonly TraceRing[], consumers: readonly TraceConsumer[]) {
     this.#readers = rings.map((ring) => new RingReader(ring));
     this.#consumers = consumers;
-    this.#counter = new Uint32Array(rings.length > 0 ? rings[0].counter : new SharedArrayBuffer(4));
+    this.#counter = new Uint32Array(rings[0].counter);
+    this.#next = this.#first = this.#counter[0];
+    assert(
+      this.#readers.every((reader) => reader.peek() < 0),
+      'a thread recorded events before the merger was made',
+    );
   }
 
   /**
    * Delivers what is there, in order and without a hole: it stops at an event that a thread has numbered
    * but not written yet.
    *
-   * @param limit most events to deliver, so that the caller's turn is bounded
+   * @param limit most events to deliver; unless given, as many as have been recorded by now
    * @returns how many were delivered
    */
-  drain(limit = Number.POSITIVE_INFINITY): number {
+  drain(limit = this.#pending): number {
     const start = this.#delivered;
     for (;;) {
       const left = limit - (this.#delivered - start);
@@ -43,12 +50,14 @@ export class TraceMerger {
   }
 
   /**
-   * Ends the recording: no producer waits any more, and what the rings still hold is delivered, past holes
+   * Ends the recording: no producer waits any more, and what the rings hold now is delivered, past holes
    * that threads left which were killed between numbering and writing an event.
    */
   close(): void {
     for (const reader of this.#readers) reader.close();
-    for (this.drain(); this.#skipHole(); this.drain());
+    let left = this.#pending;
+    do left -= this.drain(left);
+    while (left > 0 && this.#skipHole());
   }
 
   /**
@@ -56,13 +65,17 @@ export class TraceMerger {
    * Exact while no thread is reporting.
    */
   get undelivered(): number {
-    const numbered = (this.#counter[0] - this.#delivered) >>> 0;
-    return this.#readers.reduce((sum, reader) => sum + reader.dropped, numbered);
+    return this.#readers.reduce((sum, reader) => sum + reader.dropped, this.#pending);
   }
 
   /** Threads that wait for room in their ring now. */
   get waiting(): number {
     return this.#readers.filter((reader) => reader.isProducerWaiting).length;
+  }
+
+  /** Events numbered and not delivered. */
+  get #pending(): number {
+    return (Atomics.load(this.#counter, 0) - this.#first - this.#delivered) >>> 0;
   }
 
   #readerOfNext(): RingReader | undefined {

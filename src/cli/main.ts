@@ -1,22 +1,13 @@
 // The command line: which sub-commands there are. Each is a file of its own beside this one.
 
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { addRunCommand } from './run.ts';
 import { UsageError } from './usage.ts';
+import { version } from './version.ts';
 
 /** Exit statuses of every command. */
 const EXIT_FAILED = 1;
 const EXIT_BAD_CALL = 2;
-
-function version(): string {
-  const manifest: unknown = JSON.parse(
-    readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
-  );
-  return manifest !== null && typeof manifest === 'object' && 'version' in manifest
-    ? `${manifest.version}`
-    : '?';
-}
 
 function program(): Command {
   const grantio = new Command('grantio')

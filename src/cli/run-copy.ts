@@ -19,9 +19,17 @@ export async function runCopy(
 ): Promise<number> {
   const results: ModeResult[] = [];
   const faults: string[] = [];
-  for (const mode of job.modes) {
+  for (const [index, mode] of job.modes.entries()) {
     if (interruption.signal) break;
-    results.push(await copyInMode(job, mode, trace, interruption, faults));
+    const firstDevice = index * job.disks.length;
+    const host = await VirtualHost.start({
+      ...job,
+      mode,
+      firstDevice,
+      ...(trace && { trace: trace.consumer() }),
+    });
+    interruption.onSignal(() => void host.cancel().catch(() => undefined));
+    results.push(await copyAll(host, job, mode, faults));
   }
   printResults(results, options.json === true);
   if (interruption.signal) faults.push(`interrupted by ${interruption.signal}: not everything was copied`);
@@ -29,17 +37,15 @@ export async function runCopy(
   return faults.length > 0 ? 1 : 0;
 }
 
-async function copyInMode(
+/** Copies all disks of a host, stops it, and adds what went wrong to `faults`. */
+async function copyAll(
+  host: VirtualHost,
   job: RunPlan,
   mode: ExposureMode,
-  trace: TraceOutput | undefined,
-  interruption: Interruption,
   faults: string[],
 ): Promise<ModeResult> {
-  const host = await VirtualHost.start({ ...job, mode, ...(trace && { trace: trace.consumer(mode) }) });
   const total = job.disks.reduce((sum, { path }) => sum + statSync(path).size, 0);
   const progress = startProgress(mode, total);
-  interruption.onSignal(() => void host.cancel().catch(() => undefined));
   const sum = { bytes: 0, requests: 0, nanoseconds: 0, identical: true };
   host.onProgress = ({ bytes }) => progress.update(sum.bytes + bytes);
   try {

@@ -24,7 +24,7 @@ export async function runNbd(
   const folder = options.nbd === undefined ? mkdtempSync(join(tmpdir(), 'grantio-')) : undefined;
   const address = options.nbd ?? join(folder!, 'nbd.sock');
   const throughput = new Throughput();
-  const fileTrace = trace?.consumer(mode);
+  const fileTrace = trace?.consumer();
   const consumer = {
     consume(event: Parameters<Throughput['consume']>[0]) {
       throughput.consume(event);
@@ -32,29 +32,37 @@ export async function runNbd(
     },
   };
   try {
-    const host = await VirtualHost.start({ ...job, mode, trace: consumer });
-    let status = 0;
-    try {
-      const uris = await host.openNbd(address);
-      if (options.run === undefined) await serve(uris, job, interruption);
-      else status = await runCommand(options.run, address, uris[0], interruption);
-    } finally {
-      const report = await host.stop();
-      const result = modeResult(mode, { ...throughput.total, identical: null }, report);
+    const host = await VirtualHost.start({ ...job, mode, firstDevice: 0, trace: consumer });
+    const uris = await openNbd(host, address);
+    const { run } = options;
+    const work =
+      run === undefined ? serve(uris, job, interruption) : runCommand(run, address, uris[0], interruption);
+    const status = await work.finally(async () => {
+      const result = modeResult(mode, { ...throughput.total, identical: null }, await host.stop());
       // Standard output is the command's.
       printResults([result], options.json === true, process.stderr);
-    }
+    });
     return status;
   } finally {
     if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   }
 }
 
-/** Says where the disks are, and waits for a signal. */
-function serve(uris: readonly string[], job: RunPlan, interruption: Interruption): Promise<void> {
+/** Starts to listen; where that fails, the host is stopped again. */
+async function openNbd(host: VirtualHost, address: string): Promise<string[]> {
+  try {
+    return await host.openNbd(address);
+  } catch (error) {
+    await host.stop();
+    throw error;
+  }
+}
+
+/** Says where the disks are, and waits for a signal. Returns the exit status. */
+function serve(uris: readonly string[], job: RunPlan, interruption: Interruption): Promise<number> {
   for (const [index, uri] of uris.entries()) process.stderr.write(`${job.disks[index].dev}  ${uri}\n`);
   process.stderr.write('serving; press Ctrl-C to stop\n');
-  return new Promise((resolve) => interruption.onSignal(resolve));
+  return new Promise((resolve) => interruption.onSignal(() => resolve(0)));
 }
 
 /** Runs the command as nbdkit does. Returns its status, or 128 and the signal's number that ended it. */

@@ -6,6 +6,7 @@ import { dirname, resolve } from 'node:path';
 import { GRANT_DEFAULT_MAX_FRAMES } from '../abi/grant.ts';
 import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { EXPOSURE_MODES, type ExposureMode } from '../machine/guest-domain.ts';
+import { parseNbdAddress } from '../nbd/address.ts';
 import type { HostDisk } from '../parallel/virtual-host.ts';
 import { RawFile } from '../storage/raw-file.ts';
 import type { DiskSpec } from '../toolstack/disk-spec.ts';
@@ -59,6 +60,7 @@ export function planRun(
   const specs = config?.disks ?? [];
   const disks = [...specs.map((spec) => diskOfSpec(spec, configFile!)), ...options.disk.map(diskOfOption)];
   const named = disks.map((disk, index) => ({ ...disk, dev: disk.dev || nextName(disks, index) }));
+  if (options.nbd !== undefined) checkAddress(options.nbd);
   // Opened and closed again: whatever is wrong with an image is said before anything is started.
   for (const { path, readOnly } of named) new RawFile(path, readOnly).close();
   return {
@@ -71,6 +73,14 @@ export function planRun(
     queues: options.queues,
     queueSize: options.queueSize,
   };
+}
+
+function checkAddress(text: string): void {
+  try {
+    parseNbdAddress(text);
+  } catch (error) {
+    throw new UsageError(`--nbd ${text}: ${(error as Error).message}`);
+  }
 }
 
 function readConfig(path: string, warn: (text: string) => void): GuestConfig {

@@ -3,12 +3,13 @@
 
 import { type Command, Option } from 'commander';
 import { EXPOSURE_MODES } from '../machine/guest-domain.ts';
+import { GUEST } from '../parallel/virtual-host.ts';
 import { createDemoDisk } from './demo-disk.ts';
 import { runCopy } from './run-copy.ts';
 import { runNbd } from './run-nbd.ts';
 import { planRun, type RunOptions, type RunPlan } from './run-plan.ts';
 import { onInterrupt } from './signals.ts';
-import { openTrace } from './trace-output.ts';
+import { TraceOutput } from './trace-output.ts';
 import { sizeInBytes, UsageError, wholeNumber } from './usage.ts';
 
 const MIB = 2 ** 20;
@@ -81,10 +82,11 @@ async function run(configFile: string | undefined, options: RunOptions): Promise
     throw new UsageError(`${configFile}: the guest has no disk to serve`);
   const demo = needsDemo ? createDemoDisk() : undefined;
   const disks = demo ? [{ path: demo.path, readOnly: false, dev: 'xvda' }] : plan.disks;
-  const trace = openTrace(options.trace);
   const interruption = onInterrupt();
+  let trace: TraceOutput | undefined;
   try {
     const job: RunPlan = { ...plan, disks };
+    if (options.trace !== undefined) trace = new TraceOutput(options.trace, job, GUEST);
     if (serving) return await runNbd(job, options, trace, interruption);
     return await runCopy(job, options, trace, interruption);
   } finally {

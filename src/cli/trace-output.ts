@@ -1,28 +1,69 @@
-// The file of --trace: opened before anything is started, written in the background of the run. When it
-// cannot be written any more, tracing ends and the run goes on (case O4).
+// The file of --trace: opened before anything is started, one file for all modes of a call. When it cannot be
+// written any more, tracing ends and the run goes on (case O4).
 
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { TraceConsumer } from '../audit/events.ts';
+import { TraceWriter } from '../audit/trace-file.ts';
+import type { RunPlan } from './run-plan.ts';
 import { UsageError } from './usage.ts';
+import { version } from './version.ts';
 
-/** Where events of a run go. */
-export interface TraceOutput {
-  /** Takes the events of a run in `mode`. */
-  consumer(mode: string): TraceConsumer;
-  close(): void;
-}
+/** Where the events of a call go. */
+export class TraceOutput {
+  readonly #path: string;
+  readonly #fd: number;
+  readonly #writer: TraceWriter;
+  /** Number of the next event: every host that is booted counts from 0. */
+  #next = 0;
 
-/** Opens the file, if one was asked for. Throws UsageError when it cannot be written. */
-export function openTrace(path: string | undefined): TraceOutput | undefined {
-  if (path === undefined) return undefined;
-  let fd: number;
-  try {
-    fd = openSync(path, 'w');
-  } catch (error) {
-    throw new UsageError(`trace file ${path}: cannot be written: ${(error as Error).message}`);
+  /** @throws UsageError when the file cannot be written */
+  constructor(path: string, plan: RunPlan, guest: number) {
+    this.#path = path;
+    try {
+      this.#fd = openSync(path, 'w');
+    } catch (error) {
+      throw new UsageError(`trace file ${path}: cannot be written: ${(error as Error).message}`);
+    }
+    const header = {
+      version: version(),
+      mode: plan.modes.join(','),
+      devices: plan.modes.flatMap((mode, index) =>
+        plan.disks.map(({ dev }, devid) => ({
+          domain: guest,
+          device: index * plan.disks.length + devid,
+          name: `${dev} ${mode}`,
+        })),
+      ),
+      startTime: new Date().toISOString(),
+    };
+    this.#writer = new TraceWriter(header, (chunk) => this.#write(chunk));
   }
-  return {
-    consumer: () => ({ consume: (event) => void writeSync(fd, `${JSON.stringify(event)}\n`) }),
-    close: () => closeSync(fd),
-  };
+
+  /** Takes the events of the next host that is booted. */
+  consumer(): TraceConsumer {
+    const first = this.#next;
+    return {
+      consume: (event) => {
+        const sequence = first + event.sequence;
+        this.#next = sequence + 1;
+        this.#writer.consume({ ...event, sequence });
+      },
+    };
+  }
+
+  /** Completes the file, and says if it is not complete. */
+  close(): void {
+    this.#writer.close();
+    closeSync(this.#fd);
+    const { failure, lost } = this.#writer;
+    if (failure !== undefined)
+      process.stderr.write(
+        `grantio: trace file ${this.#path}: ${(failure as Error).message}; ${lost} events are not in it\n`,
+      );
+  }
+
+  #write(chunk: string): void {
+    const bytes = Buffer.from(chunk);
+    for (let done = 0; done < bytes.length; ) done += writeSync(this.#fd, bytes, done);
+  }
 }

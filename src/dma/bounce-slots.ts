@@ -8,8 +8,6 @@ import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
 import type { Grants } from './grants.ts';
 import { wipe } from './guest-memory.ts';
 
-const SLOT_SHIFTS = [7, 9, 11];
-
 /** Longest buffer that takes a slot rather than pages of its own. */
 export const MAX_SLOT_SIZE = 2048;
 
@@ -18,6 +16,8 @@ interface SlotPage {
   readonly frame: number;
   readonly slotShift: number;
   readonly readonly: boolean;
+  /** The list of pages of its kind that have a free slot. */
+  readonly open: SlotPage[];
   /** A set bit is a free slot. */
   free: number;
   readonly allFree: number;
@@ -27,25 +27,25 @@ interface SlotPage {
   readonly origins: Float64Array;
 }
 
-function shiftFor(size: number): number {
-  return size <= 128 ? 7 : size <= 512 ? 9 : 11;
+/** Sizes of slots as powers of two, smallest first. */
+const SLOT_SHIFTS = [7, 9, 11];
+
+function sizeClass(size: number): number {
+  return size <= 128 ? 0 : size <= 512 ? 1 : 2;
 }
 
 export class BounceSlots {
   readonly #grants: Grants;
   readonly #device: number;
-  /** Pages with a free slot, by slot size and direction. */
-  readonly #open = new Map<number, SlotPage[]>();
+  /** Pages with a free slot, by size class: those that the device may write, those that it only reads. */
+  readonly #writable: SlotPage[][] = [[], [], []];
+  readonly #readonly: SlotPage[][] = [[], [], []];
   /** The page behind each granted reference. */
-  readonly #byRef = new Map<number, SlotPage>();
+  readonly #byRef: (SlotPage | undefined)[] = [];
 
   constructor(grants: Grants, device: number) {
     this.#grants = grants;
     this.#device = device;
-    for (const shift of SLOT_SHIFTS) {
-      this.#open.set(shift * 2, []);
-      this.#open.set(shift * 2 + 1, []);
-    }
   }
 
   /**
@@ -54,7 +54,7 @@ export class BounceSlots {
    * @returns reference * 4096 + offset of the slot, or -1 when pages or references are exhausted
    */
   share(address: number, size: number, direction: number): number {
-    const page = this.#pageWithSlot(shiftFor(size), direction === DMA_TO_DEVICE);
+    const page = this.#pageWithSlot(sizeClass(size), direction === DMA_TO_DEVICE);
     if (page === undefined) return -1;
     const slot = 31 - Math.clz32(page.free & -page.free);
     const place = (page.frame << XEN_PAGE_SHIFT) + (slot << page.slotShift);
@@ -65,47 +65,43 @@ export class BounceSlots {
       return -1;
     }
     page.free &= ~(1 << slot);
-    if (page.free === 0) this.#openPages(page).pop();
+    if (page.free === 0) page.open.pop();
     page.origins[slot] = address;
     return page.ref * XEN_PAGE_SIZE + (slot << page.slotShift);
   }
 
   /** Copies what the device wrote to the caller's buffer and gives the slot back, wiped. */
   unshare(ref: number, offset: number, size: number, direction: number): void {
-    const page = this.#byRef.get(ref)!;
+    const page = this.#byRef[ref]!;
     const slot = offset >>> page.slotShift;
     const place = (page.frame << XEN_PAGE_SHIFT) + offset;
     const memory = this.#grants.domain.memory;
     if (direction !== DMA_TO_DEVICE) memory.region.u8.copyWithin(page.origins[slot], place, place + size);
     wipe(memory.region, place, size);
-    if (page.free === 0) this.#openPages(page).push(page);
+    if (page.free === 0) page.open.push(page);
     page.free |= 1 << slot;
     if (page.free === page.allFree) this.#revoke(page);
   }
 
   /** Gives the idle pages back to the guest. */
   close(): void {
-    for (const pages of this.#open.values()) {
+    for (const pages of [...this.#writable, ...this.#readonly]) {
       for (const page of pages) this.#abandon(page);
       pages.length = 0;
     }
   }
 
-  #openPages(page: SlotPage): SlotPage[] {
-    return this.#open.get(page.slotShift * 2 + (page.readonly ? 1 : 0))!;
-  }
-
-  #pageWithSlot(slotShift: number, readonly: boolean): SlotPage | undefined {
-    const open = this.#open.get(slotShift * 2 + (readonly ? 1 : 0))!;
+  #pageWithSlot(sizeClass: number, readonly: boolean): SlotPage | undefined {
+    const open = (readonly ? this.#readonly : this.#writable)[sizeClass];
     if (open.length === 0) {
-      const page = this.#newPage(slotShift, readonly);
+      const page = this.#newPage(SLOT_SHIFTS[sizeClass], readonly, open);
       if (page === undefined) return undefined;
       open.push(page);
     }
     return open[open.length - 1];
   }
 
-  #newPage(slotShift: number, readonly: boolean): SlotPage | undefined {
+  #newPage(slotShift: number, readonly: boolean, open: SlotPage[]): SlotPage | undefined {
     const { memory, tracer, id } = this.#grants.domain;
     const address = memory.allocatePages(1);
     if (address === undefined) return undefined;
@@ -113,17 +109,26 @@ export class BounceSlots {
     if (tracer.enabled) tracer.privatePages(id, this.#device, frame, 1);
     const slots = XEN_PAGE_SIZE >>> slotShift;
     const allFree = slots === 32 ? -1 : (1 << slots) - 1;
-    return { frame, slotShift, readonly, free: allFree, allFree, ref: -1, origins: new Float64Array(slots) };
+    return {
+      frame,
+      slotShift,
+      readonly,
+      open,
+      free: allFree,
+      allFree,
+      ref: -1,
+      origins: new Float64Array(slots),
+    };
   }
 
   #grant(page: SlotPage): boolean {
     page.ref = this.#grants.share(page.frame, 1, page.readonly);
-    if (page.ref >= 0) this.#byRef.set(page.ref, page);
+    if (page.ref >= 0) this.#byRef[page.ref] = page;
     return page.ref >= 0;
   }
 
   #revoke(page: SlotPage): void {
-    this.#byRef.delete(page.ref);
+    this.#byRef[page.ref] = undefined;
     const released = this.#grants.unshare(page.ref, 1);
     page.ref = -1;
     if (released) {
@@ -132,8 +137,7 @@ export class BounceSlots {
         wipe(this.#grants.domain.memory.region, page.frame << XEN_PAGE_SHIFT, XEN_PAGE_SIZE);
       return;
     }
-    const open = this.#openPages(page);
-    open.splice(open.indexOf(page), 1);
+    page.open.splice(page.open.indexOf(page), 1);
     this.#abandon(page);
   }
 

@@ -12,12 +12,10 @@ const zeroPage = new Uint8Array(XEN_PAGE_SIZE);
 
 /** Sets `length` bytes from `offset` to zero. */
 export function wipe(region: Region, offset: number, length: number): void {
+  const end = offset + length;
   let at = offset;
-  for (let left = length; left > 0; left -= XEN_PAGE_SIZE) {
-    const piece = Math.min(left, XEN_PAGE_SIZE);
-    region.u8.set(piece === XEN_PAGE_SIZE ? zeroPage : zeroPage.subarray(0, piece), at);
-    at += piece;
-  }
+  for (; at + XEN_PAGE_SIZE <= end; at += XEN_PAGE_SIZE) region.u8.set(zeroPage, at);
+  region.u8.fill(0, at, end);
 }
 
 /** Guest memory. Addresses are guest-physical, which here are byte offsets into `region`. */

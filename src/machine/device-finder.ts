@@ -24,7 +24,7 @@ export async function findDevice(
   kind: VirtioKind,
   guest: DomainId,
   devid: number,
-): Promise<DevicePlace> {
+): Promise<Omit<DevicePlace, 'device'>> {
   const backend = domainId(Number(await store.read(`${frontendPath({ kind, guest, devid })}/backend-id`)));
   if (backend === guest) throw new DeviceRefused('the guest itself is named as the backend of its device');
   const path = backendPath({ kind, backend, guest, devid });
@@ -35,7 +35,7 @@ export async function findDevice(
     throw new DeviceRefused(
       'the toolstack gave the device without grants (grant_usage=0); grants are required here',
     );
-  return { base: nodes.base, backend, device: devid };
+  return { base: nodes.base, backend };
 }
 
 /** Resolves when the backend waits for the guest, rejects with its reason when it has given up. */

@@ -73,7 +73,7 @@ export class Segments {
 
   /** Writes one byte, `at` bytes in. */
   setByte(at: number, value: number): void {
-    assert(at < this.byteLength, 'a byte past the end', at, this.byteLength);
+    assert(at >= 0 && at < this.byteLength, 'a byte outside', at, this.byteLength);
     let skip = at;
     let i = 0;
     for (; skip >= this.lengths[i]; i++) skip -= this.lengths[i];

@@ -4,7 +4,7 @@
 export type NbdAddress = { readonly path: string } | { readonly host: string; readonly port: number };
 
 /** Longest path of a Unix socket, in bytes: Linux's sockaddr_un without its NUL. */
-export const MAX_SOCKET_PATH = 107;
+const MAX_SOCKET_PATH = 107;
 
 /**
  * Reads `SOCKET|HOST:PORT`. What has a slash, or no colon, is a socket's path; an IPv6 host stands in

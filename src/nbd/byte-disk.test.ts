@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { MemoryDisk } from '../../test/support/memory-disk.ts';
+import { settled } from '../../test/support/settled.ts';
 import { ByteDisk, dataOf } from './byte-disk.ts';
-import { settled } from './harness.test.helper.ts';
-import { MemoryDisk } from './memory-disk.test.helper.ts';
 
 async function write(disk: ByteDisk, offset: number, data: Uint8Array): Promise<void> {
   for (const piece of disk.pieces(offset, data.length)) {

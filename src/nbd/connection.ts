@@ -15,7 +15,7 @@ export type After = (milliseconds: number, action: () => void) => () => void;
 /** Time for a handshake. */
 export const HANDSHAKE_MILLISECONDS = 10_000;
 /** How long a client may owe us payload, or leave replies untaken, without a byte moving. */
-export const STALL_MILLISECONDS = 60_000;
+export const STALL_MILLISECONDS = 30_000;
 /** How long a client that was told goodbye may keep its end open. */
 export const LINGER_MILLISECONDS = 5_000;
 
@@ -78,13 +78,13 @@ export class Connection {
   }
 
   async #shakeHands(): Promise<Agreement | undefined> {
-    const inTime = this.#after(HANDSHAKE_MILLISECONDS, () =>
+    const cancel = this.#after(HANDSHAKE_MILLISECONDS, () =>
       this.abort(new ProtocolViolation('NBD server', `no handshake in ${HANDSHAKE_MILLISECONDS} ms`)),
     );
     try {
       return await new Handshake(this.#reader, this.#sender, this.#exports).run();
     } finally {
-      inTime();
+      cancel();
     }
   }
 

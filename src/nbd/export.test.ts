@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { MemoryDisk, type MemoryDiskOptions } from '../../test/support/memory-disk.ts';
 import {
   NBD_FLAG_CAN_MULTI_CONN,
   NBD_FLAG_HAS_FLAGS,
@@ -10,7 +11,6 @@ import {
   NBD_FLAG_SEND_WRITE_ZEROES,
 } from '../abi/nbd.ts';
 import { findExport, serveExports } from './export.ts';
-import { MemoryDisk, type MemoryDiskOptions } from './memory-disk.test.helper.ts';
 
 const always = NBD_FLAG_HAS_FLAGS | NBD_FLAG_CAN_MULTI_CONN;
 const none = { canFlush: false, canDiscard: false, canWriteZeroes: false };

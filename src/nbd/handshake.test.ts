@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { MemoryDisk } from '../../test/support/memory-disk.ts';
+import { connected, infoData, optionBytes } from '../../test/support/nbd.ts';
+import { settled } from '../../test/support/settled.ts';
 import {
-  NBD_BLOCK_SIZE_INFO,
   NBD_CMD_READ,
-  NBD_EXPORT_INFO,
-  NBD_EXPORT_NAME_REPLY,
   NBD_FLAG_FIXED_NEWSTYLE,
   NBD_FLAG_NO_ZEROES,
   NBD_INFO_BLOCK_SIZE,
@@ -18,7 +18,6 @@ import {
   NBD_OPT_LIST,
   NBD_OPT_STARTTLS,
   NBD_OPT_STRUCTURED_REPLY,
-  NBD_OPTION,
   NBD_OPTION_MAGIC,
   NBD_REP_ACK,
   NBD_REP_ERR_INVALID,
@@ -27,11 +26,13 @@ import {
   NBD_REP_ERR_UNSUP,
   NBD_REP_INFO,
   NBD_REP_SERVER,
+  nbdBlockSizeInfo,
+  nbdExportInfo,
+  nbdExportNameReply,
+  nbdOption,
 } from '../abi/nbd.ts';
 import { ProtocolViolation } from '../errors.ts';
 import { HANDSHAKE_MILLISECONDS } from './connection.ts';
-import { connected, infoData, optionBytes, settled } from './harness.test.helper.ts';
-import { MemoryDisk } from './memory-disk.test.helper.ts';
 
 const exports = [
   { name: 'first', description: 'ein Gerät', disk: new MemoryDisk(8192) },
@@ -60,11 +61,11 @@ test('NBD_OPT_INFO tells what was asked for, size and flags in any case, and the
   const { client } = connected(exports);
   await client.greet();
   const wanted = [NBD_INFO_NAME, NBD_INFO_DESCRIPTION, NBD_INFO_BLOCK_SIZE, 77];
-  const size = NBD_EXPORT_INFO.over((await client.ask(NBD_OPT_INFO, infoData('', wanted))).data);
+  const size = nbdExportInfo.over((await client.ask(NBD_OPT_INFO, infoData('', wanted))).data);
   assert.deepEqual([size.type, size.size], [NBD_INFO_EXPORT, 8192]);
   assert.equal((await client.optionReply()).text, '\0\x01first');
   assert.equal((await client.optionReply()).text, '\0\x02ein Gerät');
-  const sizes = NBD_BLOCK_SIZE_INFO.over((await client.optionReply()).data);
+  const sizes = nbdBlockSizeInfo.over((await client.optionReply()).data);
   assert.deepEqual([sizes.minimum, sizes.preferred, sizes.maximumPayload], [1, 4096, 1 << 25]);
   assert.equal((await client.optionReply()).type, NBD_REP_ACK);
 
@@ -90,8 +91,8 @@ for (const [flags, zeroes] of [
     const { client } = connected(exports);
     await client.greet(flags);
     client.send(optionBytes(NBD_OPT_EXPORT_NAME, Buffer.from('second')));
-    const reply = await client.take(NBD_EXPORT_NAME_REPLY.size - 124 + zeroes);
-    assert.equal(NBD_EXPORT_NAME_REPLY.over(reply).size, 4096);
+    const reply = await client.take(nbdExportNameReply.size - 124 + zeroes);
+    assert.equal(nbdExportNameReply.over(reply).size, 4096);
     assert.equal((await client.call(NBD_CMD_READ, { length: 512 })).error, 0);
   });
 
@@ -143,7 +144,7 @@ for (const [what, bytes, message] of [
     'an option of 4 GiB',
     Buffer.concat([
       hex('00000003'),
-      NBD_OPTION.make({ magic: NBD_OPTION_MAGIC, option: 3, length: 0xffff_ffff }).bytes,
+      nbdOption.make({ magic: NBD_OPTION_MAGIC, option: 3, length: 0xffff_ffff }).bytes,
     ]),
     /more than 1048576 bytes of options/,
   ],

@@ -2,31 +2,22 @@
 // "Fixed newstyle negotiation", "Option types"). Before it: connection.ts. After it: transmission.ts.
 
 import {
-  NBD_BLOCK_SIZE_INFO,
-  NBD_CLIENT_FLAGS,
-  NBD_EXPORT_INFO,
-  NBD_EXPORT_NAME_REPLY,
   NBD_FLAG_FIXED_NEWSTYLE,
   NBD_FLAG_NO_ZEROES,
-  NBD_GREETING,
   NBD_INFO_BLOCK_SIZE,
   NBD_INFO_DESCRIPTION,
   NBD_INFO_EXPORT,
   NBD_INFO_NAME,
-  NBD_INFO_TYPE,
   NBD_INIT_MAGIC,
   NBD_MAX_PAYLOAD,
   NBD_MAX_STRING,
-  NBD_NAME_LENGTH,
   NBD_OPT_ABORT,
   NBD_OPT_EXPORT_NAME,
   NBD_OPT_GO,
   NBD_OPT_INFO,
   NBD_OPT_LIST,
   NBD_OPT_STRUCTURED_REPLY,
-  NBD_OPTION,
   NBD_OPTION_MAGIC,
-  NBD_OPTION_REPLY,
   NBD_OPTION_REPLY_MAGIC,
   NBD_REP_ACK,
   NBD_REP_ERR_INVALID,
@@ -35,6 +26,15 @@ import {
   NBD_REP_ERR_UNSUP,
   NBD_REP_INFO,
   NBD_REP_SERVER,
+  nbdBlockSizeInfo,
+  nbdClientFlags,
+  nbdExportInfo,
+  nbdExportNameReply,
+  nbdGreeting,
+  nbdInfoType,
+  nbdNameLength,
+  nbdOption,
+  nbdOptionReply,
 } from '../abi/nbd.ts';
 import { ProtocolViolation } from '../errors.ts';
 import { findExport, type ServedExport } from './export.ts';
@@ -78,14 +78,14 @@ export class Handshake {
    */
   async run(): Promise<Agreement | undefined> {
     await this.#send(
-      NBD_GREETING.make({
+      nbdGreeting.make({
         initMagic: NBD_INIT_MAGIC,
         optionMagic: NBD_OPTION_MAGIC,
         handshakeFlags: NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES,
       }).bytes,
     );
     if (!(await this.#clientFlags())) return undefined;
-    const header = NBD_OPTION.make();
+    const header = nbdOption.make();
     let left = MAX_HANDSHAKE;
     while (await this.#reader.fill(header.bytes)) {
       const { magic, option, length } = header;
@@ -101,7 +101,7 @@ export class Handshake {
 
   /** False when the client left at once, as one that only looks whether there is a server. */
   async #clientFlags(): Promise<boolean> {
-    const message = NBD_CLIENT_FLAGS.make();
+    const message = nbdClientFlags.make();
     if (!(await this.#reader.fill(message.bytes))) return false;
     const unknown = message.flags & ~CLIENT_FLAGS;
     if (unknown) throw violation(`unknown client flags 0x${(unknown >>> 0).toString(16)}`);
@@ -143,15 +143,15 @@ export class Handshake {
   async #exportName(data: Uint8Array): Promise<Next> {
     const target = findExport(this.#exports, textOf(data));
     if (!target) throw violation(`no export ${quote(textOf(data))}`);
-    const reply = NBD_EXPORT_NAME_REPLY.make({ size: target.size, transmissionFlags: target.flags });
-    const length = NBD_EXPORT_NAME_REPLY.size - (this.#noZeroes ? reply.zeroes.length : 0);
+    const reply = nbdExportNameReply.make({ size: target.size, transmissionFlags: target.flags });
+    const length = nbdExportNameReply.size - (this.#noZeroes ? reply.zeroes.length : 0);
     await this.#send(reply.bytes.subarray(0, length));
     return { target, structured: this.#structured };
   }
 
   async #list(): Promise<Next> {
     for (const { name, description } of this.#exports) {
-      const length = NBD_NAME_LENGTH.make({ length: Buffer.byteLength(name) }).bytes;
+      const length = nbdNameLength.make({ length: Buffer.byteLength(name) }).bytes;
       await this.#reply(
         NBD_OPT_LIST,
         NBD_REP_SERVER,
@@ -188,7 +188,7 @@ export class Handshake {
   }
 
   #reply(option: number, type: number, data: Uint8Array = NOTHING): Promise<void> {
-    const header = NBD_OPTION_REPLY.make({
+    const header = nbdOptionReply.make({
       magic: NBD_OPTION_REPLY_MAGIC,
       option,
       type,
@@ -207,28 +207,27 @@ export class Handshake {
 
 /** Name and information requests of NBD_OPT_INFO and NBD_OPT_GO; undefined when lengths do not match. */
 function parseInfo(data: Uint8Array): { name: string; types: Set<number> } | undefined {
-  const typesAt = NBD_NAME_LENGTH.size;
-  if (data.length < typesAt + NBD_INFO_TYPE.size) return undefined;
-  const nameEnd = typesAt + NBD_NAME_LENGTH.over(data).length;
-  if (nameEnd + NBD_INFO_TYPE.size > data.length) return undefined;
-  const item = NBD_INFO_TYPE.over(data).at(nameEnd);
-  const end = nameEnd + NBD_INFO_TYPE.size * (1 + item.value);
+  const typesAt = nbdNameLength.size;
+  if (data.length < typesAt + nbdInfoType.size) return undefined;
+  const nameEnd = typesAt + nbdNameLength.over(data).length;
+  if (nameEnd + nbdInfoType.size > data.length) return undefined;
+  const item = nbdInfoType.over(data).at(nameEnd);
+  const end = nameEnd + nbdInfoType.size * (1 + item.value);
   if (end !== data.length) return undefined;
   const types = new Set<number>();
-  for (let at = nameEnd + NBD_INFO_TYPE.size; at < end; at += NBD_INFO_TYPE.size)
-    types.add(item.at(at).value);
+  for (let at = nameEnd + nbdInfoType.size; at < end; at += nbdInfoType.size) types.add(item.at(at).value);
   return { name: textOf(data.subarray(typesAt, nameEnd)), types };
 }
 
 /** The information about an export that was asked for; its size and flags in any case. */
 function infosOf({ name, description, size, flags }: ServedExport, types: Set<number>): Uint8Array[] {
-  const infos = [NBD_EXPORT_INFO.make({ type: NBD_INFO_EXPORT, size, transmissionFlags: flags }).bytes];
+  const infos = [nbdExportInfo.make({ type: NBD_INFO_EXPORT, size, transmissionFlags: flags }).bytes];
   if (types.has(NBD_INFO_NAME)) infos.push(textInfo(NBD_INFO_NAME, name));
   if (types.has(NBD_INFO_DESCRIPTION) && description !== '')
     infos.push(textInfo(NBD_INFO_DESCRIPTION, description));
   if (types.has(NBD_INFO_BLOCK_SIZE))
     infos.push(
-      NBD_BLOCK_SIZE_INFO.make({
+      nbdBlockSizeInfo.make({
         type: NBD_INFO_BLOCK_SIZE,
         minimum: 1,
         preferred: 4096,
@@ -239,7 +238,7 @@ function infosOf({ name, description, size, flags }: ServedExport, types: Set<nu
 }
 
 function textInfo(type: number, text: string): Uint8Array {
-  return Buffer.concat([NBD_INFO_TYPE.make({ value: type }).bytes, Buffer.from(text)]);
+  return Buffer.concat([nbdInfoType.make({ value: type }).bytes, Buffer.from(text)]);
 }
 
 function textOf(data: Uint8Array): string {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { settled } from './harness.test.helper.ts';
+import { settled } from '../../test/support/settled.ts';
 import { RangeLock } from './range-lock.ts';
 
 /** An action that a test ends by hand. */

@@ -2,16 +2,16 @@
 // Before it: transmission.ts. After it: sender.ts.
 
 import {
-  NBD_OFFSET_DATA,
-  NBD_REPLY_CHUNK,
-  NBD_REPLY_ERROR,
   NBD_REPLY_FLAG_DONE,
   NBD_REPLY_TYPE_ERROR,
   NBD_REPLY_TYPE_NONE,
   NBD_REPLY_TYPE_OFFSET_DATA,
-  NBD_SIMPLE_REPLY,
   NBD_SIMPLE_REPLY_MAGIC,
   NBD_STRUCTURED_REPLY_MAGIC,
+  nbdOffsetData,
+  nbdReplyChunk,
+  nbdReplyError,
+  nbdSimpleReply,
 } from '../abi/nbd.ts';
 import type { Piece } from './byte-disk.ts';
 import type { Refusal, Request } from './request.ts';
@@ -21,8 +21,8 @@ const MAX_MESSAGE = 512;
 
 /** A simple reply. After an `error` of 0 the data of a read follow. */
 export function simpleReply({ cookieHigh, cookieLow }: Request, error: number): Uint8Array {
-  const bytes = new Uint8Array(NBD_SIMPLE_REPLY.size);
-  const reply = NBD_SIMPLE_REPLY.over(bytes);
+  const bytes = new Uint8Array(nbdSimpleReply.size);
+  const reply = nbdSimpleReply.over(bytes);
   reply.magic = NBD_SIMPLE_REPLY_MAGIC;
   reply.error = error;
   reply.cookieHigh = cookieHigh;
@@ -32,9 +32,9 @@ export function simpleReply({ cookieHigh, cookieLow }: Request, error: number): 
 
 /** A chunk that carries the data of `piece`, which follow. */
 export function dataChunk(request: Request, piece: Piece, last: boolean): Uint8Array {
-  const size = NBD_OFFSET_DATA.size;
+  const size = nbdOffsetData.size;
   const bytes = chunk(request, last, NBD_REPLY_TYPE_OFFSET_DATA, size, size + piece.length);
-  NBD_OFFSET_DATA.over(bytes).at(NBD_REPLY_CHUNK.size).offset = piece.offset;
+  nbdOffsetData.over(bytes).at(nbdReplyChunk.size).offset = piece.offset;
   return bytes;
 }
 
@@ -47,10 +47,10 @@ export function endChunk(request: Request): Uint8Array {
 export function errorChunk(request: Request, { error, message }: Refusal): Uint8Array {
   const text = new Uint8Array(MAX_MESSAGE);
   const textLength = new TextEncoder().encodeInto(message, text).written;
-  const length = NBD_REPLY_ERROR.size + textLength;
+  const length = nbdReplyError.size + textLength;
   const bytes = chunk(request, true, NBD_REPLY_TYPE_ERROR, length, length);
-  Object.assign(NBD_REPLY_ERROR.over(bytes).at(NBD_REPLY_CHUNK.size), { error, messageLength: textLength });
-  bytes.set(text.subarray(0, textLength), NBD_REPLY_CHUNK.size + NBD_REPLY_ERROR.size);
+  Object.assign(nbdReplyError.over(bytes).at(nbdReplyChunk.size), { error, messageLength: textLength });
+  bytes.set(text.subarray(0, textLength), nbdReplyChunk.size + nbdReplyError.size);
   return bytes;
 }
 
@@ -62,8 +62,8 @@ function chunk(
   own: number,
   length: number,
 ): Uint8Array {
-  const bytes = new Uint8Array(NBD_REPLY_CHUNK.size + own);
-  const header = NBD_REPLY_CHUNK.over(bytes);
+  const bytes = new Uint8Array(nbdReplyChunk.size + own);
+  const header = nbdReplyChunk.over(bytes);
   header.magic = NBD_STRUCTURED_REPLY_MAGIC;
   header.flags = last ? NBD_REPLY_FLAG_DONE : 0;
   header.type = type;

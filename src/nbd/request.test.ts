@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { MemoryDisk } from '../../test/support/memory-disk.ts';
+import { requestBytes } from '../../test/support/nbd.ts';
 import {
   NBD_CMD_FLAG_FUA,
   NBD_CMD_FLAG_NO_HOLE,
@@ -12,13 +14,11 @@ import {
   NBD_ENOSPC,
   NBD_EOVERFLOW,
   NBD_EPERM,
-  NBD_REQUEST,
   NBD_REQUEST_MAGIC,
+  nbdRequest,
 } from '../abi/nbd.ts';
 import { ProtocolViolation } from '../errors.ts';
 import { serveExports } from './export.ts';
-import { requestBytes } from './harness.test.helper.ts';
-import { MemoryDisk } from './memory-disk.test.helper.ts';
 import { decodeRequest, refusalOf } from './request.ts';
 
 const [full, plain, readOnly] = serveExports([
@@ -91,7 +91,7 @@ test('a request is copied out of its message; an offset of any 64 bits is past t
     offset: 0xffff_ffff_ffff_fe00n,
     length: 512,
   });
-  const request = decodeRequest(NBD_REQUEST.over(bytes));
+  const request = decodeRequest(nbdRequest.over(bytes));
   assert.deepEqual([request.cookieHigh, request.cookieLow], [0xfedc_ba98, 0x7654_3210]);
   assert.equal(refusalOf(request, full, false)?.error, NBD_EINVAL);
 });
@@ -99,6 +99,6 @@ test('a request is copied out of its message; an offset of any 64 bits is past t
 test('a message that does not begin like a request breaks the protocol', () => {
   const bytes = requestBytes(NBD_CMD_READ);
   bytes[0] ^= 1;
-  assert.throws(() => decodeRequest(NBD_REQUEST.over(bytes)), ProtocolViolation);
+  assert.throws(() => decodeRequest(nbdRequest.over(bytes)), ProtocolViolation);
   assert.equal(NBD_REQUEST_MAGIC, 0x25609513);
 });

@@ -19,8 +19,8 @@ import {
   NBD_FLAG_SEND_TRIM,
   NBD_FLAG_SEND_WRITE_ZEROES,
   NBD_MAX_PAYLOAD,
-  type NBD_REQUEST,
   NBD_REQUEST_MAGIC,
+  type nbdRequest,
 } from '../abi/nbd.ts';
 import { ProtocolViolation } from '../errors.ts';
 import type { ServedExport } from './export.ts';
@@ -44,14 +44,14 @@ export interface Refusal {
 }
 
 /** Copies a request out of its message. Throws ProtocolViolation when it does not begin like one. */
-export function decodeRequest(header: ReturnType<typeof NBD_REQUEST.over>): Request {
-  const { magic, flags, type, cookieHigh, cookieLow, offsetHigh, offsetLow, length } = header;
+export function decodeRequest(header: ReturnType<typeof nbdRequest.over>): Request {
+  const { magic, flags, type, cookieHigh, cookieLow, offset, length } = header;
   if (magic !== NBD_REQUEST_MAGIC)
     throw new ProtocolViolation(
       'NBD "Request message"',
       `magic 0x${magic.toString(16)}, expected 0x${NBD_REQUEST_MAGIC.toString(16)}`,
     );
-  return { flags, type, cookieHigh, cookieLow, offset: offsetHigh * 0x1_0000_0000 + offsetLow, length };
+  return { flags, type, cookieHigh, cookieLow, offset, length };
 }
 
 /** The transmission flag without which a command may not be sent; 0 when it always may. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { Duplex } from 'node:stream';
 import { test } from 'node:test';
-import { settled } from './harness.test.helper.ts';
+import { settled } from '../../test/support/settled.ts';
 import { Sender } from './sender.ts';
 
 /** A stream whose other side takes what it is sent when a test says so. */
@@ -64,6 +64,19 @@ test('a client that takes nothing finds the rest in the queue, not in the socket
     await settled();
   }
   assert.equal(sink.taken.length, 64 * (payload.length + 1));
+});
+
+test('an end waits for everything that was sent before it', async () => {
+  const sink = new Sink();
+  const sender = new Sender(sink);
+  for (let i = 0; i < 16; i++) sender.send(text('h'), new Uint8Array(1 << 18));
+  sender.end();
+  while (!sink.writableFinished) {
+    await settled();
+    assert.equal(sink.errored, null);
+    sink.release();
+  }
+  assert.equal(sink.taken.length, 16 * ((1 << 18) + 1));
 });
 
 test('when the connection breaks, every message is reported, once', async () => {

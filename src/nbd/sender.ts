@@ -69,14 +69,11 @@ export class Sender {
   #pump(): void {
     let count = 0;
     this.#socket.cork();
-    while (count < this.#queue.length && this.#hasRoom()) this.#write(this.#queue[count++]);
+    while (count < this.#queue.length && this.#socket.writableLength < SOCKET_BUFFER)
+      this.#write(this.#queue[count++]);
     this.#queue.splice(0, count);
     this.#socket.uncork();
     if (this.#ending && this.#queue.length === 0) this.#socket.end();
-  }
-
-  #hasRoom(): boolean {
-    return this.#socket.destroyed || this.#socket.writableLength < SOCKET_BUFFER;
   }
 
   #write({ header, payload, sent }: Message): void {

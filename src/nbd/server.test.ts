@@ -4,10 +4,11 @@ import { connect, type NetConnectOpts } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
+import { MemoryDisk, type MemoryDiskOptions } from '../../test/support/memory-disk.ts';
+import { RawClient, requestBytes, TestClock } from '../../test/support/nbd.ts';
 import { NBD_CMD_FLUSH, NBD_CMD_READ, NBD_CMD_WRITE, NBD_ESHUTDOWN } from '../abi/nbd.ts';
-import { RawClient, requestBytes, TestClock } from './harness.test.helper.ts';
-import { MemoryDisk, type MemoryDiskOptions } from './memory-disk.test.helper.ts';
 import { CLOSE_MILLISECONDS, MAX_CONNECTIONS, NbdServer } from './server.ts';
+import { MAX_LENT } from './transmission.ts';
 
 let folder = '';
 before(() => {
@@ -49,9 +50,12 @@ async function served(options: MemoryDiskOptions = {}): Promise<{
   return { disk, server, clock, path, reports };
 }
 
-/** Waits until the other side of the machine has done what `condition` looks at. */
+/** Lets the sockets work until `condition` holds. */
 async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+  for (let turn = 0; !condition(); turn++) {
+    assert.ok(turn < 1_000_000, `never came true: ${condition}`);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
 }
 
 test('every connection reaches the same disk; URIs name each export; the socket goes with the server', async () => {
@@ -137,7 +141,7 @@ test('close() drops a client that takes no replies, after its grace', async () =
   await client.go();
   client.stream.pause();
   client.send(...Array.from({ length: 32 }, () => requestBytes(NBD_CMD_READ, { length: 1 << 19 })));
-  await until(() => disk.log.length === 32);
+  await until(() => disk.lent === MAX_LENT);
   const closed = server.close();
   clock.advance(CLOSE_MILLISECONDS);
   await closed;

@@ -4,7 +4,7 @@
 import { assert, ProtocolViolation } from '../errors.ts';
 
 /** What brings the chunks and can be told to wait: a Node stream. */
-export interface ChunkSource {
+interface ChunkSource {
   pause(): unknown;
   resume(): unknown;
 }

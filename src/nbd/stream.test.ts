@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { MemoryDisk } from '../../test/support/memory-disk.ts';
+import { connected, infoData, optionBytes, requestBytes } from '../../test/support/nbd.ts';
 import {
   NBD_CMD_DISC,
   NBD_CMD_FLUSH,
@@ -15,8 +17,6 @@ import {
   NBD_OPT_STRUCTURED_REPLY,
 } from '../abi/nbd.ts';
 import { ProtocolViolation } from '../errors.ts';
-import { connected, infoData, optionBytes, requestBytes } from './harness.test.helper.ts';
-import { MemoryDisk } from './memory-disk.test.helper.ts';
 
 const CAPACITY = 32_768;
 

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { MemoryDisk, type MemoryDiskOptions } from '../../test/support/memory-disk.ts';
+import { connected, requestBytes } from '../../test/support/nbd.ts';
+import { settled } from '../../test/support/settled.ts';
 import {
   NBD_CMD_DISC,
   NBD_CMD_FLAG_FUA,
@@ -20,10 +23,8 @@ import {
   NBD_REPLY_TYPE_OFFSET_DATA,
 } from '../abi/nbd.ts';
 import { DiskError } from '../drivers/disk.ts';
-import { STALL_MILLISECONDS } from './connection.ts';
-import { connected, requestBytes, settled } from './harness.test.helper.ts';
-import { MAX_BYTES, MAX_REQUESTS } from './in-flight.ts';
-import { MemoryDisk, type MemoryDiskOptions } from './memory-disk.test.helper.ts';
+import { LINGER_MILLISECONDS, STALL_MILLISECONDS } from './connection.ts';
+import { MAX_LENT, MAX_PAYLOAD, MAX_REQUESTS } from './transmission.ts';
 
 /** A client in the transmission phase on a disk whose bytes count up. */
 async function serving(
@@ -251,33 +252,54 @@ test('no more than 64 requests of a connection are under way', async () => {
   assert.equal(started, 200);
 });
 
-test('no more than 16 MiB of a connection are under way, and a longer request goes alone', async () => {
-  const { client, disk } = await serving(false, { maxTransfer: 1 << 25 }, 1 << 25);
-  const hold = gate();
-  disk.before = () => hold.passed;
-  const each = 1 << 22;
-  client.send(...Array.from({ length: 6 }, () => requestBytes(NBD_CMD_READ, { length: each })));
+test('a client keeps no more than 4 MiB of guest memory busy, in one request or in many', async () => {
+  for (const lengths of [Array.from({ length: 6 }, () => 1 << 20), [1 << 23]]) {
+    const { client, disk } = await serving(true, { maxTransfer: 1 << 20 }, 1 << 23);
+    client.stream.pause();
+    client.send(...lengths.map((length) => requestBytes(NBD_CMD_READ, { length })));
+    await settled();
+    assert.equal(disk.lent, MAX_LENT);
+    client.stream.resume();
+    for (let left = lengths.length; left > 0; ) if ((await client.reply()).done) left--;
+    assert.equal(disk.lent, 0);
+  }
+});
+
+test('a transfer of the disk that is longer than that goes alone', async () => {
+  const { client, disk } = await serving(false, { maxTransfer: 1 << 23 }, 1 << 23);
+  client.stream.pause();
+  client.send(requestBytes(NBD_CMD_READ, { length: 1 << 23 }), requestBytes(NBD_CMD_READ, { length: 512 }));
   await settled();
-  assert.equal(disk.lent, MAX_BYTES);
-  hold.open();
-  for (let i = 0; i < 6; i++) assert.equal((await client.reply(each)).error, 0);
-  assert.equal((await client.call(NBD_CMD_READ, { length: 1 << 25 })).error, 0);
+  assert.equal(disk.lent, 1 << 23);
+  client.stream.resume();
+  assert.equal((await client.reply(1 << 23)).error, 0);
+  assert.equal((await client.reply(512)).error, 0);
+});
+
+test('a client has no more than 16 MiB of payload under way', async () => {
+  const { client, disk } = await serving(false, { maxTransfer: 1 << 16 }, 1 << 22);
+  client.stream.pause();
+  client.send(...Array.from({ length: 6 }, () => requestBytes(NBD_CMD_READ, { length: 1 << 22 })));
+  await settled();
+  assert.equal(disk.log.length << 16, MAX_PAYLOAD);
+  client.stream.resume();
+  for (let i = 0; i < 6; i++) assert.equal((await client.reply(1 << 22)).error, 0);
 });
 
 test('a client that takes no replies stops being read, and is hung up on when nothing moves', async () => {
-  const { client, clock, disk, over } = await serving(false, { maxTransfer: 1 << 16, pool: 1 << 23 });
+  const { client, clock, disk, over } = await serving(false, { maxTransfer: 1 << 16 });
   client.stream.pause();
   const requests = Buffer.concat(
-    Array.from({ length: 20_000 }, () => requestBytes(NBD_CMD_READ, { length: 1 << 16 })),
+    Array.from({ length: 20_000 }, () => requestBytes(NBD_CMD_READ, { length: 1 << 15 })),
   );
   client.send(requests);
   await settled();
-  assert.equal(disk.lent, MAX_REQUESTS << 16);
+  assert.equal(disk.log.length, MAX_REQUESTS);
   clock.advance(STALL_MILLISECONDS);
   await settled();
-  assert.equal(disk.lent, MAX_REQUESTS << 16);
+  assert.equal(disk.lent, MAX_REQUESTS << 15);
   clock.advance(STALL_MILLISECONDS);
-  assert.match(String(await over), /nothing moved in 60000 ms/);
+  assert.match(String(await over), /nothing moved in 30000 ms/);
   assert.equal(disk.lent, 0);
 });
 
@@ -301,13 +323,18 @@ test('a client that owes nothing may be silent for ever, and a slow disk is not 
   const { client, clock, disk } = await serving(false);
   const hold = gate();
   disk.before = () => hold.passed;
-  client.send(requestBytes(NBD_CMD_READ, { length: 512 }));
+  client.stream.pause();
+  client.send(requestBytes(NBD_CMD_READ, { length: 1 << 20 }));
   for (let i = 0; i < 10; i++) {
     await settled();
     clock.advance(STALL_MILLISECONDS);
   }
   hold.open();
-  assert.equal((await client.reply(512)).error, 0);
+  await settled();
+  clock.advance(STALL_MILLISECONDS);
+  await settled();
+  client.stream.resume();
+  assert.equal((await client.reply(1 << 20)).error, 0);
 });
 
 test('NBD_CMD_DISC: what is under way is answered, then the connection ends', async () => {
@@ -323,6 +350,16 @@ test('NBD_CMD_DISC: what is under way is answered, then the connection ends', as
   client.stream.end();
   assert.equal(await over, undefined);
   assert.deepEqual(disk.log, ['read 0+512']);
+});
+
+test('a client that was told goodbye may not keep its end open for ever', async () => {
+  const { client, clock, over } = await serving(false);
+  client.send(requestBytes(NBD_CMD_DISC));
+  assert.equal(await client.hungUp(), true);
+  clock.advance(LINGER_MILLISECONDS);
+  assert.equal(await over, undefined);
+  assert.equal(client.stream.destroyed, true);
+  assert.equal(clock.pending, 0);
 });
 
 test('a client that sends its last requests and shuts its side still gets the answers', async () => {
@@ -368,14 +405,36 @@ test('a client that dies while requests are under way leaves no buffer behind', 
       requestBytes(NBD_CMD_WRITE, { offset: 40_000, data: new Uint8Array(20_000) }),
       requestBytes(NBD_CMD_WRITE, { offset: 80_000, length: 20_000, data: new Uint8Array(10_000) }),
     );
+    let isOver = false;
+    void over.then(() => {
+      isOver = true;
+    });
     await settled();
-    assert.notEqual(disk.lent, 0);
     client.stream.destroy();
     await settled();
+    assert.equal(isOver, false);
+    assert.notEqual(disk.lent, 0);
     hold.open();
     await over;
     assert.equal(disk.lent, 0);
   }
+});
+
+test('a write whose payload breaks off is over only when its first pieces are off the disk', async () => {
+  const { client, disk, over } = await serving(false, { maxTransfer: 4096 });
+  const hold = gate();
+  disk.before = () => hold.passed;
+  client.send(requestBytes(NBD_CMD_WRITE, { length: 20_000, data: new Uint8Array(10_000) }));
+  client.stream.end();
+  let isOver = false;
+  void over.then(() => {
+    isOver = true;
+  });
+  await settled();
+  assert.deepEqual([isOver, disk.lent], [false, 8192]);
+  hold.open();
+  await over;
+  assert.equal(disk.lent, 0);
 });
 
 /** One request of a random script; lengths are cut at the end of the disk. */

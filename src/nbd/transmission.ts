@@ -12,13 +12,13 @@ import {
   NBD_CMD_WRITE,
   NBD_ESHUTDOWN,
   NBD_MAX_PAYLOAD,
-  NBD_REQUEST,
+  nbdRequest,
 } from '../abi/nbd.ts';
 import { DiskError, type GuestBuffer } from '../drivers/disk.ts';
 import { ProtocolViolation } from '../errors.ts';
+import { Allowance } from './allowance.ts';
 import { type ByteDisk, dataOf, type Piece } from './byte-disk.ts';
 import type { ServedExport } from './export.ts';
-import { InFlight } from './in-flight.ts';
 import { failureIn, outcomeOf, refusalFor } from './outcome.ts';
 import { dataChunk, endChunk, errorChunk, simpleReply } from './replies.ts';
 import { changesData, decodeRequest, type Refusal, type Request, refusalOf } from './request.ts';
@@ -32,6 +32,16 @@ export interface Agreement {
   readonly structured: boolean;
 }
 
+/** Requests of one client at a time, from the header until the kernel has the last byte of the reply. */
+export const MAX_REQUESTS = 64;
+/** Bytes of payload of these requests, in both directions together. */
+export const MAX_PAYLOAD = 16 << 20;
+/**
+ * Bytes of the guest's memory that one client may keep busy. It is scarce, all clients share it, and one
+ * that takes no replies keeps its part until it is hung up on.
+ */
+export const MAX_LENT = 4 << 20;
+
 /** Longest payload of a write that is taken from the stream in order to refuse it, in bytes. */
 const MAX_SKIPPED = 2 * NBD_MAX_PAYLOAD;
 
@@ -44,7 +54,8 @@ export class Transmission {
   readonly #target: ServedExport;
   readonly #disk: ByteDisk;
   readonly #structured: boolean;
-  readonly #inFlight = new InFlight();
+  readonly #requests = new Allowance(MAX_REQUESTS, MAX_PAYLOAD);
+  readonly #lent = new Allowance(Number.MAX_SAFE_INTEGER, MAX_LENT);
   #stopping = false;
   #receiving = false;
 
@@ -66,11 +77,11 @@ export class Transmission {
    * with ProtocolViolation when the stream cannot be followed any further.
    */
   async run(): Promise<void> {
-    const header = NBD_REQUEST.make();
+    const header = nbdRequest.make();
     while (await this.#reader.fill(header.bytes)) {
       const request = decodeRequest(header);
       if (request.type === NBD_CMD_DISC) return;
-      await this.#inFlight.enter(payloadOf(request));
+      await this.#requests.enter(payloadOf(request));
       const refusal = this.#stopping ? SHUTTING_DOWN : refusalOf(request, this.#target, this.#structured);
       if (request.type === NBD_CMD_WRITE) await this.#receive(request, refusal);
       else if (refusal) this.#refuse(request, refusal);
@@ -85,7 +96,7 @@ export class Transmission {
 
   /** Resolves when no request is under way: all replies have left, all buffers are returned. */
   idle(): Promise<void> {
-    return this.#inFlight.idle();
+    return this.#requests.idle();
   }
 
   /** Takes the payload of a write from the stream; after that the write goes on by itself. */
@@ -99,7 +110,7 @@ export class Transmission {
           writes.push((await this.#receivePiece(piece)).written);
     } catch (error) {
       await Promise.all(writes);
-      this.#inFlight.leave(payloadOf(request));
+      this.#requests.leave(payloadOf(request));
       throw error;
     } finally {
       this.#receiving = false;
@@ -110,7 +121,7 @@ export class Transmission {
 
   /** Takes one piece of a payload and begins to write it; `written` resolves to the outcome. */
   async #receivePiece(piece: Piece): Promise<{ written: Promise<unknown> }> {
-    const buffer = await outcomeOf(this.#disk.buffer(piece));
+    const buffer = await this.#borrow(piece);
     if (buffer instanceof DiskError) {
       await this.#skip(piece.length);
       return { written: Promise.resolve(buffer) };
@@ -118,11 +129,11 @@ export class Transmission {
     try {
       await payload(this.#reader.fill(dataOf(piece, buffer)));
     } catch (error) {
-      buffer.release();
+      this.#giveBack(piece, buffer);
       throw error;
     }
     const written = outcomeOf(this.#disk.write(piece, buffer));
-    return { written: written.finally(() => buffer.release()) };
+    return { written: written.finally(() => this.#giveBack(piece, buffer)) };
   }
 
   async #skip(length: number): Promise<void> {
@@ -165,8 +176,8 @@ export class Transmission {
     if (buffer instanceof DiskError) return this.#answer(request, buffer);
     const header = this.#structured ? dataChunk(request, piece, true) : simpleReply(request, 0);
     this.#sender.send(header, dataOf(piece, buffer), () => {
-      buffer.release();
-      this.#inFlight.leave(payloadOf(request));
+      this.#giveBack(piece, buffer);
+      this.#requests.leave(payloadOf(request));
     });
   }
 
@@ -176,7 +187,7 @@ export class Transmission {
       const buffer = await this.#load(piece);
       if (buffer instanceof DiskError) return buffer;
       return this.#sender.send(dataChunk(request, piece, false), dataOf(piece, buffer), () =>
-        buffer.release(),
+        this.#giveBack(piece, buffer),
       );
     });
     this.#answer(request, failureIn(await Promise.all(chunks)));
@@ -192,21 +203,40 @@ export class Transmission {
       const buffer = await this.#load(piece);
       if (buffer instanceof DiskError) return buffer;
       data.set(dataOf(piece, buffer), piece.offset - request.offset);
-      return buffer.release();
+      return this.#giveBack(piece, buffer);
     });
     const failure = failureIn(await Promise.all(parts));
     if (failure || pieces.length === 0) return this.#answer(request, failure);
-    this.#sender.send(simpleReply(request, 0), data, () => this.#inFlight.leave(payloadOf(request)));
+    this.#sender.send(simpleReply(request, 0));
+    // In parts, so that a slow client is seen to take them.
+    for (const { offset, length } of pieces) {
+      const end = offset - request.offset + length;
+      const sent = end === data.length ? () => this.#requests.leave(payloadOf(request)) : undefined;
+      this.#sender.send(data.subarray(end - length, end), undefined, sent);
+    }
   }
 
   /** A buffer with the data of `piece`, or why there is none. */
   async #load(piece: Piece): Promise<GuestBuffer | DiskError> {
-    const buffer = await outcomeOf(this.#disk.buffer(piece));
+    const buffer = await this.#borrow(piece);
     if (buffer instanceof DiskError) return buffer;
     const failure = await outcomeOf(this.#disk.read(piece, buffer));
     if (!(failure instanceof DiskError)) return buffer;
-    buffer.release();
+    this.#giveBack(piece, buffer);
     return failure;
+  }
+
+  /** Guest memory for `piece`, when it is this client's turn, or why there is none. */
+  async #borrow(piece: Piece): Promise<GuestBuffer | DiskError> {
+    await this.#lent.enter(piece.length);
+    const buffer = await outcomeOf(this.#disk.buffer(piece));
+    if (buffer instanceof DiskError) this.#lent.leave(piece.length);
+    return buffer;
+  }
+
+  #giveBack(piece: Piece, buffer: GuestBuffer): void {
+    buffer.release();
+    this.#lent.leave(piece.length);
   }
 
   #answer(request: Request, failure: DiskError | undefined): void {
@@ -223,7 +253,7 @@ export class Transmission {
   }
 
   #finish(request: Request, reply: Uint8Array): void {
-    this.#sender.send(reply, undefined, () => this.#inFlight.leave(payloadOf(request)));
+    this.#sender.send(reply, undefined, () => this.#requests.leave(payloadOf(request)));
   }
 }
 

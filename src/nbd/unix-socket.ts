@@ -40,7 +40,9 @@ async function makeWay(path: string): Promise<void> {
   if (refused === undefined) throw failure(path, 'has a running server; stop that or choose another path');
   if (codeOf(refused) !== 'ECONNREFUSED')
     throw failure(path, 'cannot be asked for its server; remove it or choose another path', refused);
-  await unlink(path);
+  await unlink(path).catch((cause) => {
+    throw failure(path, "is a dead server's and cannot be removed; choose another path", cause);
+  });
 }
 
 /** The error with which a connection to the socket fails; undefined when a server answers. */

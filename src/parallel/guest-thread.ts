@@ -2,6 +2,7 @@
 // as the guest sees them. Started by virtual-host.ts.
 
 import type { BlkDriver, BlkDriverOptions } from '../drivers/blk.ts';
+import type { RngDriver } from '../drivers/rng.ts';
 import { findDevice } from '../machine/device-finder.ts';
 import { type ExposureMode, GuestDomain, type Leftovers } from '../machine/guest-domain.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
@@ -16,7 +17,14 @@ export type GuestCalls = {
   /** Fills the kernel's heap as a running guest's is filled. */
   plantSecrets(argument: undefined): void;
   /** Starts the driver of a disk; returns its capacity in bytes. */
-  attach(argument: { devid: number; mode: ExposureMode; options: BlkDriverOptions }): Promise<number>;
+  attach(argument: {
+    devid: number;
+    device: number;
+    mode: ExposureMode;
+    options: BlkDriverOptions;
+  }): Promise<number>;
+  /** Starts the driver of an entropy device and has it deliver `bytes` random bytes. */
+  attachRng(argument: { devid: number; device: number; mode: ExposureMode; bytes: number }): Promise<void>;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
   copy(argument: { devid: number; image: string }): Promise<CopyResult>;
   /** Ends copies early. */
@@ -28,7 +36,7 @@ export type GuestCalls = {
   }): Promise<string[]>;
   /** Finishes what NBD clients have asked for, and flushes the disks. */
   closeNbd(argument: undefined): Promise<void>;
-  /** Stops the driver of a disk and says what could not be taken back. */
+  /** Stops the driver of a device and says what could not be taken back. */
   detach(argument: { devid: number }): Leftovers;
 };
 
@@ -42,6 +50,7 @@ startDomain(({ ports, xenstore, notify }) => {
   const guest = new GuestDomain(ports);
   const runner = new GuestRunner(guest);
   const disks = new Map<number, BlkDriver>();
+  const sources = new Map<number, RngDriver>();
   let job: CopyJob | undefined;
   let server: NbdServer | undefined;
 
@@ -53,11 +62,17 @@ startDomain(({ ports, xenstore, notify }) => {
 
   return {
     plantSecrets: () => plantSecrets(guest.heap, ports.memory),
-    async attach({ devid, mode, options }) {
+    async attach({ devid, device, mode, options }) {
       const place = await findDevice(xenstore, 'virtio_disk', ports.id, devid);
-      const disk = guest.attachBlk(place, mode, options);
+      const disk = guest.attachBlk({ ...place, device }, mode, options);
       disks.set(devid, disk);
       return disk.capacity;
+    },
+    async attachRng({ devid, device, mode, bytes }) {
+      const place = await findDevice(xenstore, 'virtio', ports.id, devid);
+      const rng = guest.attachRng({ ...place, device }, mode);
+      sources.set(devid, rng);
+      await rng.read(bytes);
     },
     async copy({ devid, image }) {
       job = new CopyJob(guest, diskOf(devid));
@@ -76,9 +91,10 @@ startDomain(({ ports, xenstore, notify }) => {
       for (const disk of disks.values()) if (disk.failure === undefined && !disk.readOnly) await disk.flush();
     },
     detach({ devid }) {
-      const disk = diskOf(devid);
+      const driver = sources.get(devid) ?? diskOf(devid);
+      sources.delete(devid);
       disks.delete(devid);
-      return guest.detach(disk);
+      return guest.detach(driver);
     },
   } satisfies GuestCalls;
 });

@@ -1,6 +1,7 @@
 // A virtual host: the embedded Xen with a backend domain and a guest, each on a thread of its own. The main
 // thread is the toolstack: it creates the domains, announces the disks, keeps xenstore and the accounting.
 
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { Exposure, type TotalExposure } from '../audit/exposure.ts';
 import type { TraceConsumer } from '../audit/events.ts';
 import { TraceMerger } from '../audit/trace-merger.ts';
@@ -8,7 +9,7 @@ import { traceRings } from '../audit/trace-ring.ts';
 import type { BlkDriverOptions } from '../drivers/blk.ts';
 import { Xen } from '../hosts/model/xen.ts';
 import type { ExposureMode } from '../machine/guest-domain.ts';
-import { announceDevice, createHome, withdrawDevice } from '../toolstack/virtio-nodes.ts';
+import { announceDevice, createHome, type VirtioKind, withdrawDevice } from '../toolstack/virtio-nodes.ts';
 import { domainId } from '../xen/ids.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
 import { localXenstore } from '../xenstore/local.ts';
@@ -34,9 +35,19 @@ const MMIO_BASE = 0x0200_0000;
 const MMIO_STEP = 0x200;
 const FIRST_IRQ = 33;
 
+/** Bytes that an entropy device delivers to show that it works. */
+const ENTROPY_PROOF = 64;
+
 /** How often events are fetched from the threads, in milliseconds, and how many at a time. */
 const DRAIN_INTERVAL = 5;
 const DRAIN_BATCH = 50_000;
+
+const ENDS = { backend: BACKEND, guest: GUEST };
+
+/** Where the registers of device `devid` are, and its interrupt. */
+function slot(devid: number) {
+  return { base: MMIO_BASE + devid * MMIO_STEP, irq: FIRST_IRQ + devid };
+}
 
 /** A disk of the guest. */
 export interface HostDisk {
@@ -50,7 +61,11 @@ export interface HostDisk {
 /** How a virtual host is made. */
 export interface HostOptions {
   readonly disks: readonly HostDisk[];
+  /** How many entropy devices the guest gets besides; each must deliver before the host is ready. */
+  readonly entropyDevices: number;
   readonly mode: ExposureMode;
+  /** Number of the first disk in the trace; the others follow. */
+  readonly firstDevice: number;
   /** Bytes of the guest's memory. */
   readonly memory: number;
   readonly maxGrantFrames: number;
@@ -75,7 +90,7 @@ export class VirtualHost {
   readonly #exposure = new Exposure();
   readonly #merger: TraceMerger;
   readonly #drain: NodeJS.Timeout;
-  #attached = 0;
+  readonly #attached: { kind: VirtioKind; backend: number; guest: number; devid: number }[] = [];
   #stopped: Promise<HostReport> | undefined;
   /** Called while disks are copied. */
   onProgress: (progress: CopyProgress) => void = () => undefined;
@@ -143,38 +158,49 @@ export class VirtualHost {
   }
 
   async #attachDisks(): Promise<void> {
-    const { queues, queueSize, mode, disks } = this.#options;
+    const { queues, queueSize, mode, disks, entropyDevices } = this.#options;
     await this.#backend.call('configure', { queues, queueSize });
     await this.#guest.call('plantSecrets', undefined);
     for (const [devid, disk] of disks.entries()) {
+      const place = { kind: 'virtio_disk' as const, ...ENDS, devid };
       await announceDevice(this.#store, {
-        ...this.#place(devid),
-        virtioId: 2,
-        base: MMIO_BASE + devid * MMIO_STEP,
-        irq: FIRST_IRQ + devid,
+        ...place,
+        ...slot(devid),
+        virtioId: VIRTIO_ID_BLOCK,
         grantUsage: true,
         disk: { params: disk.path, readOnly: disk.readOnly, dev: disk.dev },
       });
       await this.#guest.call('attach', {
         devid,
+        device: this.#options.firstDevice + devid,
         mode,
         options: { queues, queueSize } satisfies BlkDriverOptions,
       });
-      this.#attached++;
+      this.#attached.push(place);
     }
+    for (let i = 0; i < entropyDevices; i++) await this.#attachEntropy(disks.length + i);
   }
 
-  #place(devid: number) {
-    return { kind: 'virtio_disk' as const, backend: BACKEND, guest: GUEST, devid };
+  async #attachEntropy(devid: number): Promise<void> {
+    const place = { kind: 'virtio' as const, ...ENDS, devid };
+    await announceDevice(this.#store, {
+      ...place,
+      ...slot(devid),
+      virtioId: VIRTIO_ID_RNG,
+      grantUsage: true,
+    });
+    const { mode, firstDevice } = this.#options;
+    await this.#guest.call('attachRng', { devid, device: firstDevice + devid, mode, bytes: ENTROPY_PROOF });
+    this.#attached.push(place);
   }
 
   async #stop(): Promise<HostReport> {
     try {
       await this.#guest.call('cancel', undefined);
       await this.#guest.call('closeNbd', undefined);
-      for (let devid = 0; devid < this.#attached; devid++) {
-        await this.#guest.call('detach', { devid });
-        await withdrawDevice(this.#store, this.#place(devid));
+      for (const place of this.#attached) {
+        await this.#guest.call('detach', { devid: place.devid });
+        await withdrawDevice(this.#store, place);
       }
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);

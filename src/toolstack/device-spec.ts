@@ -12,7 +12,7 @@ export interface Part extends Place {
 }
 
 /** The parts of one description by name. */
-export type Parts<Name extends string> = ReadonlyMap<Name, Part>;
+type Parts<Name extends string> = ReadonlyMap<Name, Part>;
 
 /** Where a description and each part that was written stand. */
 export type Places<Name extends string> = { readonly spec: Place } & { readonly [N in Name]?: Place };

@@ -41,29 +41,43 @@ export function viewGuestConfig(settings: readonly XlSetting[], findings: Findin
 
 /** xl takes the last setting of a key without a word; only `+=` adds to what was there before. */
 function effectiveSettings(settings: readonly XlSetting[], findings: Findings): Map<string, XlSetting> {
-  const effective = new Map<string, XlSetting>();
+  const groups = new Map<string, XlSetting[]>();
   for (const setting of settings) {
-    const before = effective.get(setting.key);
-    if (before === undefined) effective.set(setting.key, setting);
-    else if (setting.operator === '+=') {
-      const value = concatenated(before.value, setting.value);
-      if (value !== undefined) effective.set(setting.key, { ...setting, value });
-      else findings.error(setting, `${quoted(setting.key)}: a list and a single value cannot be added`);
-    } else {
-      const help =
-        setting.value.kind === 'list' ? `to add to the list write ${setting.key} += [ … ]` : undefined;
-      findings.warning(setting, `this replaces ${quoted(setting.key)} of line ${before.line}`, help);
-      effective.set(setting.key, setting);
+    const group = groups.get(setting.key);
+    if (group !== undefined && setting.operator === '+=') group.push(setting);
+    else {
+      if (group !== undefined) warnOfReplacement(group[0]!, setting, findings);
+      groups.set(setting.key, [setting]);
     }
   }
-  return effective;
+  return new Map([...groups].map(([key, group]) => [key, combined(group, findings)]));
 }
 
-function concatenated(before: XlValue, added: XlValue): XlValue | undefined {
-  if (before.kind === 'list' && added.kind === 'list')
-    return { ...added, items: [...before.items, ...added.items] };
-  if (before.kind === 'list' || added.kind === 'list') return undefined;
-  return { ...added, text: before.text + added.text, escapes: [] };
+function warnOfReplacement(
+  before: XlSetting,
+  { key, value, line, column }: XlSetting,
+  findings: Findings,
+): void {
+  const help = value.kind === 'list' ? `to add to the list write ${key} += [ … ]` : undefined;
+  findings.warning({ line, column }, `this replaces ${quoted(key)} of line ${before.line}`, help);
+}
+
+/** One setting of several that add up: lists end to end, or strings. */
+function combined(group: readonly XlSetting[], findings: Findings): XlSetting {
+  const first = group[0]!;
+  if (group.length === 1) return first;
+  const lists = group.map(({ value }) => value).filter((value) => value.kind === 'list');
+  const atoms = group.map(({ value }) => value).filter((value) => value.kind !== 'list');
+  if (lists.length > 0 && atoms.length > 0) {
+    const other = group.find(({ value }) => (value.kind === 'list') !== (first.value.kind === 'list'))!;
+    findings.error(other, `${quoted(first.key)}: a list and a single value cannot be added`);
+    return first;
+  }
+  const value: XlValue =
+    atoms.length === 0
+      ? { ...lists[0]!, items: lists.flatMap(({ items }) => items) }
+      : { ...atoms[0]!, text: atoms.map(({ text }) => text).join(''), escapes: [] };
+  return { ...first, value };
 }
 
 class View {
@@ -99,6 +113,7 @@ class View {
     const known = new Set(XL_KEYS);
     for (const setting of this.settings.values()) {
       const { key } = setting;
+      if (this.findings.full) return;
       if (known.has(key)) continue;
       const help = DEVICE_KEYS.includes(key)
         ? `it belongs to a device: disk = [ "…,${key}…" ] or virtio = [ "…,${key}…" ]`
@@ -177,6 +192,7 @@ class View {
       return [];
     }
     return value.items.flatMap((item) => {
+      if (this.findings.full) return [];
       if (item.kind !== 'list') return parse(item, this.findings) ?? [];
       this.findings.error(item, `an element of ${quoted(key)} is a string, not a list`);
       return [];

@@ -23,7 +23,7 @@ function distance(a: string, b: string): number {
 const MAX_WORD = 64;
 
 /** The name nearest to `word` when it is near enough to be meant (a third of its letters differ at most). */
-export function nearest(word: string, names: Iterable<string>): string | undefined {
+function nearest(word: string, names: Iterable<string>): string | undefined {
   if (word.length > MAX_WORD) return undefined;
   const wanted = word.toLowerCase();
   let best: string | undefined;

@@ -154,6 +154,10 @@ test('numbers are read as by strtol, and a leading 0 is pointed out', () => {
   ]);
 });
 
+test('maxmem may be what memory is', () => {
+  assert.equal(readXlConfig('name="a"\nmemory=8; maxmem=8\n', 'f').config?.maxmem, 8);
+});
+
 test('values that cannot be are reported where they stand', () => {
   assert.deepEqual(
     findingsOf('type="qemu"\nmemory=8; maxmem=4\nmax_grant_version=3\ndisk="/a,raw,xvda"\nvirtio=[["x"]]\n'),

@@ -6,7 +6,7 @@ import { type GuestConfig, viewGuestConfig } from './guest-config.ts';
 import { parseSettings } from './xl-cfg-parser.ts';
 
 /** What reading a guest configuration gave. */
-export interface XlConfigReading {
+interface XlConfigReading {
   /** Undefined if one of the findings is an error. */
   readonly config: GuestConfig | undefined;
   /** In the order of their places. */

@@ -16,7 +16,9 @@ import {
   VIRTIO_F_EVENT_IDX,
   VIRTIO_F_INDIRECT_DESC,
   VIRTIO_F_VERSION_1,
+  VIRTIO_STATUS_ACKNOWLEDGE,
   VIRTIO_STATUS_DEVICE_NEEDS_RESET,
+  VIRTIO_STATUS_DRIVER,
   VIRTIO_STATUS_DRIVER_OK,
   VIRTIO_STATUS_FEATURES_OK,
 } from '../abi/virtio.ts';
@@ -25,6 +27,8 @@ import type { DeviceMemory, MappedRing } from '../memory/device-memory.ts';
 import { DeviceQueue, type RingAreas } from '../virtqueue/device-queue.ts';
 import type { VirtioDevice } from './device.ts';
 
+/** §3.1.1: what comes before FEATURES_OK (case F23). */
+const INTRODUCED = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
 /** Chains served in one turn before others get theirs (case F25). */
 const TURN = 64;
 
@@ -110,7 +114,8 @@ export class DeviceState {
     if (this.#status & VIRTIO_STATUS_DEVICE_NEEDS_RESET) return;
     this.#status |=
       added & ~(VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_DEVICE_NEEDS_RESET);
-    if (added & VIRTIO_STATUS_FEATURES_OK && this.#featuresAcceptable())
+    const introduced = (this.#status & INTRODUCED) === INTRODUCED;
+    if (added & VIRTIO_STATUS_FEATURES_OK && introduced && this.#featuresAcceptable())
       this.#status |= VIRTIO_STATUS_FEATURES_OK;
     if (added & VIRTIO_STATUS_DRIVER_OK && this.#status & VIRTIO_STATUS_FEATURES_OK) {
       this.#status |= VIRTIO_STATUS_DRIVER_OK;

@@ -97,14 +97,15 @@ export class DeviceQueue {
   }
 
   /**
-   * For the chain that `pop` has just returned with a fault: maps only its last device-writable buffer, so
-   * that a device can still say that the request failed.
+   * For the chain that `pop` has just returned with a fault: maps only its last device-writable buffer that
+   * is not empty, so that a device can still say that the request failed.
    *
    * @returns false when that is refused too, or the chain has no such buffer
    */
   mapAnswer(chain: Chain): boolean {
     const reader = this.#reader;
-    const last = reader.count - 1;
+    let last = reader.count - 1;
+    while (last >= reader.readableCount && reader.len[last] === 0) last--;
     if (last < reader.readableCount) return false;
     return chain.access.map(reader.low[last], reader.high[last], reader.len[last], true) === 0;
   }
@@ -156,9 +157,8 @@ export class DeviceQueue {
 
   /** Lets go of chains in flight and of the rings; nothing is written to guest memory any more. */
   close(): void {
-    for (const chain of this.#chains) {
-      if (chain?.inFlight) chain.access.release(0, 0);
-    }
+    // All of them: a chain that broke a rule half way through its buffers is not in flight but has mappings.
+    for (const chain of this.#chains) chain?.access.release(0, 0);
     this.#rings.descriptor.release();
     this.#rings.driver.release();
     this.#rings.device.release();

@@ -52,7 +52,9 @@ export class ChildNames {
   }
 
   without(name: string): ChildNames {
-    const names = this.all().filter((each) => each !== name);
+    const names = this.all();
+    const at = names.indexOf(name);
+    if (at !== -1) names.splice(at, 1);
     return names.length === 0 ? ChildNames.none : new ChildNames(names, names.length);
   }
 

@@ -1,5 +1,6 @@
 // Every implementation of the port Xenstore runs the contract: on the store itself, and over the wire by a
-// plain stream cut into small pieces and by a guest's ring page.
+// plain stream cut into small pieces and by a guest's ring page. (Over a Unix socket every client is domain 0,
+// so that way has tests of its own: src/cli/xenstored.test.ts, test/peers.)
 
 import { regionOver } from '../../src/abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../src/abi/xen.ts';

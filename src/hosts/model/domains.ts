@@ -43,7 +43,6 @@ const GRANT_FRAME_LIST = 7;
 const ACTIVE = 8;
 const MAPTRACK = 9;
 const MAPTRACK_HANDLES = 10;
-const MAPTRACK_FREE = 11;
 const WINDOW = 12;
 const EVENTS = 13;
 const EVENT_LOCK = 14;
@@ -61,29 +60,60 @@ export interface DomainOptions {
   readonly maxMaptrackHandles?: number;
 }
 
-/** The record of one domain, for hypercalls. */
+/** The record of one domain, for hypercalls. What never changes while the domain lives is read once. */
 export class DomainRecord {
   readonly id: DomainId;
+  /** First machine frame of its memory, and how many follow. */
+  readonly ramFrame: number;
+  readonly ramFrames: number;
+  readonly maxGrantFrames: number;
+  readonly maptrackHandles: number;
+  /** First frame of the window for mapped grants. It has a frame for each handle. */
+  readonly window: number;
+  /** Byte offset in the machine's memory of the shared_info page. */
+  readonly sharedInfo: number;
+  /** Word that counts the maptrack handles used at least once. */
+  readonly maptrackUsedWord: number;
+  readonly eventLockWord: number;
+  /** Word that changes whenever the domain is to wake, and the word that says it sleeps. */
+  readonly wakeWord: number;
+  readonly sleepingWord: number;
+
   readonly #heap: Int32Array;
   readonly #at: number;
+  readonly #p2m: number;
+  readonly #p2mFrames: number;
+  readonly #grantFrameList: number;
+  readonly #active: number;
+  readonly #maptrack: number;
+  readonly #events: number;
 
   constructor(machine: Machine, id: DomainId) {
+    const { heap } = machine;
+    const at = machine.domainRecord(id);
     this.id = id;
-    this.#heap = machine.heap;
-    this.#at = machine.domainRecord(id);
+    this.ramFrame = heap[at + RAM_FRAME];
+    this.ramFrames = heap[at + RAM_FRAMES];
+    this.maxGrantFrames = heap[at + MAX_GRANT_FRAMES];
+    this.maptrackHandles = heap[at + MAPTRACK_HANDLES];
+    this.window = heap[at + WINDOW];
+    this.sharedInfo = heap[at + SHARED_INFO] * XEN_PAGE_SIZE;
+    this.maptrackUsedWord = at + MAPTRACK_USED;
+    this.eventLockWord = at + EVENT_LOCK;
+    this.wakeWord = at + WAKE;
+    this.sleepingWord = at + SLEEPING;
+    this.#heap = heap;
+    this.#at = at;
+    this.#p2m = heap[at + P2M];
+    this.#p2mFrames = heap[at + P2M_FRAMES];
+    this.#grantFrameList = heap[at + GRANT_FRAME_LIST];
+    this.#active = heap[at + ACTIVE];
+    this.#maptrack = heap[at + MAPTRACK];
+    this.#events = heap[at + EVENTS];
   }
 
   get alive(): boolean {
-    return Atomics.load(this.#heap, this.#at + ALIVE) === 1;
-  }
-
-  /** First machine frame of its memory, and how many follow. */
-  get ramFrame(): number {
-    return this.#heap[this.#at + RAM_FRAME];
-  }
-
-  get ramFrames(): number {
-    return this.#heap[this.#at + RAM_FRAMES];
+    return this.#heap[this.#at + ALIVE] === 1;
   }
 
   /** Frames that its grant table has now. */
@@ -91,65 +121,24 @@ export class DomainRecord {
     return Atomics.load(this.#heap, this.#at + GRANT_FRAMES);
   }
 
-  get maxGrantFrames(): number {
-    return this.#heap[this.#at + MAX_GRANT_FRAMES];
-  }
-
   /** Machine frame of the grant table's frame `index`. */
   grantFrame(index: number): number {
-    return this.#heap[this.#heap[this.#at + GRANT_FRAME_LIST] + index];
+    return this.#heap[this.#grantFrameList + index];
   }
 
   /** Index of the first word of the active entry of `ref`. */
   activeEntry(ref: number): number {
-    return this.#heap[this.#at + ACTIVE] + ref * ACTIVE_WORDS;
-  }
-
-  get maptrackHandles(): number {
-    return this.#heap[this.#at + MAPTRACK_HANDLES];
-  }
-
-  /** Index of the word that heads the list of free handles. */
-  get maptrackFreeWord(): number {
-    return this.#at + MAPTRACK_FREE;
-  }
-
-  /** Index of the word that counts the handles used at least once. */
-  get maptrackUsedWord(): number {
-    return this.#at + MAPTRACK_USED;
+    return this.#active + ref * ACTIVE_WORDS;
   }
 
   /** Index of the first word of a handle's maptrack entry. */
   maptrackEntry(handle: number): number {
-    return this.#heap[this.#at + MAPTRACK] + handle * MAPTRACK_WORDS;
-  }
-
-  /** First frame of the window for mapped grants. It has a frame for each handle. */
-  get window(): number {
-    return this.#heap[this.#at + WINDOW];
+    return this.#maptrack + handle * MAPTRACK_WORDS;
   }
 
   /** Index of the first word of an event channel. */
   eventEntry(port: number): number {
-    return this.#heap[this.#at + EVENTS] + port * EVENT_WORDS;
-  }
-
-  get eventLockWord(): number {
-    return this.#at + EVENT_LOCK;
-  }
-
-  /** Byte offset in the machine's memory of the shared_info page. */
-  get sharedInfo(): number {
-    return this.#heap[this.#at + SHARED_INFO] * XEN_PAGE_SIZE;
-  }
-
-  /** Word that changes whenever the domain is to wake, and the word that says it sleeps. */
-  get wakeWord(): number {
-    return this.#at + WAKE;
-  }
-
-  get sleepingWord(): number {
-    return this.#at + SLEEPING;
+    return this.#events + port * EVENT_WORDS;
   }
 
   /** The entry of the address space at `gfn`, P2M_NONE outside. */
@@ -164,20 +153,21 @@ export class DomainRecord {
 
   /** Puts a machine frame at an empty place. Returns false when the place is taken or does not exist. */
   p2mAdd(gfn: number, frame: number, type: number): boolean {
-    if (gfn >= this.#heap[this.#at + P2M_FRAMES]) return false;
-    const word = this.#heap[this.#at + P2M] + gfn;
-    return (
-      Atomics.compareExchange(this.#heap, word, P2M_NONE, (frame << P2M_FRAME_SHIFT) | type) === P2M_NONE
-    );
+    if (!this.#hasPlace(gfn)) return false;
+    const entry = (frame << P2M_FRAME_SHIFT) | type;
+    return Atomics.compareExchange(this.#heap, this.#p2m + gfn, P2M_NONE, entry) === P2M_NONE;
   }
 
   p2mRemove(gfn: number): void {
-    Atomics.store(this.#heap, this.#heap[this.#at + P2M] + gfn, P2M_NONE);
+    Atomics.store(this.#heap, this.#p2m + gfn, P2M_NONE);
+  }
+
+  #hasPlace(gfn: number): boolean {
+    return gfn >= 0 && gfn < this.#p2mFrames;
   }
 
   #p2mEntry(gfn: number): number {
-    if (gfn >= this.#heap[this.#at + P2M_FRAMES]) return P2M_NONE;
-    return Atomics.load(this.#heap, this.#heap[this.#at + P2M] + gfn) >>> 0;
+    return this.#hasPlace(gfn) ? this.#heap[this.#p2m + gfn] >>> 0 : P2M_NONE;
   }
 }
 
@@ -195,8 +185,8 @@ export class Domains {
     const known = this.#records[id];
     if (known !== undefined) return known.alive ? known : undefined;
     if (!Number.isInteger(id) || id < 0 || id >= MAX_DOMAINS) return undefined;
+    if (Atomics.load(this.#machine.heap, this.#machine.domainRecord(id) + ALIVE) === 0) return undefined;
     const record = new DomainRecord(this.#machine, domainId(id));
-    if (!record.alive) return undefined;
     this.#records[id] = record;
     return record;
   }

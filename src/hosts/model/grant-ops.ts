@@ -4,7 +4,8 @@
 // What Xen itself knows of an entry is its active entry: how often it is pinned (four counters of 8 bits:
 // host writable, host read-only, device writable, device read-only), by which domain, and the machine
 // frame as it was at the first map. The guest may rewrite its shared entry at any time; a pinned frame
-// stays the one that was snapshot. Each active entry has a lock, held for the whole step.
+// stays the one that was snapshot. Each active entry has a lock, held for the whole step; what it guards,
+// the maptrack entry of each mapping included, is plain words.
 
 import {
   GNTMAP_DEVICE_MAP,
@@ -34,16 +35,7 @@ import {
   P2M_RAM,
 } from './domains.ts';
 import { lock, unlock } from './lock.ts';
-import {
-  clearMapping,
-  giveHandle,
-  mappingFlags,
-  mappingFrame,
-  mappingOwner,
-  mappingRef,
-  setMapping,
-  takeHandle,
-} from './maptrack.ts';
+import { Maptrack } from './maptrack.ts';
 import type { Machine } from './state.ts';
 
 // Words of an active entry.
@@ -66,6 +58,8 @@ export class GrantOps {
   readonly #domains: Domains;
   readonly #heap: Int32Array;
   readonly #shared: Int32Array;
+  /** By mapper. */
+  readonly #maptracks: Maptrack[] = [];
 
   constructor(machine: Machine, domains: Domains) {
     this.#domains = domains;
@@ -85,35 +79,38 @@ export class GrantOps {
     if (flags & ~(GNTMAP_HOST_MAP | GNTMAP_READONLY)) return GNTST_GENERAL_ERROR;
     const owner = this.#domains.find(ownerId);
     if (owner === undefined) return GNTST_BAD_DOMAIN;
-    const handle = takeHandle(this.#heap, mapper);
+    const maptrack = this.maptrack(mapper);
+    const handle = maptrack.take();
     if (handle < 0) return GNTST_NO_SPACE;
-    const status = this.#mapAt(handle, mapper, gfn, flags, ref, owner);
+    const status = this.#mapAt(maptrack, handle, mapper, gfn, flags, ref, owner);
     if (status === GNTST_OKAY) return handle;
-    giveHandle(this.#heap, mapper, handle);
+    maptrack.give(handle);
     return status;
   }
 
   /** Ends the mapping `handle`, which must stand at the mapper's frame `gfn`. */
   unmap(mapper: DomainRecord, gfn: number, handle: number): number {
-    const heap = this.#heap;
-    const ownerId = mappingOwner(heap, mapper, handle);
+    const maptrack = this.maptrack(mapper);
+    const ownerId = maptrack.owner(handle);
     if (ownerId < 0) return GNTST_BAD_HANDLE;
-    if (mappingFrame(heap, mapper, handle) !== gfn) return GNTST_BAD_VIRT_ADDR;
+    if (maptrack.frame(handle) !== gfn) return GNTST_BAD_VIRT_ADDR;
     const owner = this.#domains.find(ownerId);
     if (owner === undefined) return GNTST_BAD_DOMAIN;
-    const ref = mappingRef(heap, mapper, handle);
-    const flags = mappingFlags(heap, mapper, handle);
+    const ref = maptrack.ref(handle);
     const active = owner.activeEntry(ref);
-    lock(heap, active + LOCK);
-    // Two threads may have come here with one handle: the first one unmaps.
-    const mine = clearMapping(heap, mapper, handle, ownerId);
+    lock(this.#heap, active + LOCK);
+    // Another thread may have come here with the same handle and been first.
+    const mine =
+      maptrack.owner(handle) === ownerId && maptrack.ref(handle) === ref && maptrack.frame(handle) === gfn;
     if (mine) {
+      const readonly = (maptrack.flags(handle) & GNTMAP_READONLY) !== 0;
+      maptrack.clear(handle);
       mapper.p2mRemove(gfn);
-      this.#unpin(owner, ref, active, (flags & GNTMAP_READONLY) !== 0);
+      this.#unpin(owner, ref, active, readonly);
     }
-    unlock(heap, active + LOCK);
+    unlock(this.#heap, active + LOCK);
     if (!mine) return GNTST_BAD_HANDLE;
-    giveHandle(heap, mapper, handle);
+    maptrack.give(handle);
     return GNTST_OKAY;
   }
 
@@ -122,7 +119,14 @@ export class GrantOps {
     return Atomics.load(this.#heap, owner.activeEntry(ref) + PINS);
   }
 
+  /** What a domain has mapped, with the free handles that this thread has. */
+  maptrack(mapper: DomainRecord): Maptrack {
+    this.#maptracks[mapper.id] ??= new Maptrack(this.#heap, mapper);
+    return this.#maptracks[mapper.id];
+  }
+
   #mapAt(
+    maptrack: Maptrack,
     handle: number,
     mapper: DomainRecord,
     gfn: number,
@@ -130,7 +134,7 @@ export class GrantOps {
     ref: number,
     owner: DomainRecord,
   ): number {
-    if (ref >= owner.grantFrames * GRANT_ENTRIES_PER_FRAME_V1) return GNTST_BAD_GNTREF;
+    if (ref < 0 || ref >= owner.grantFrames * GRANT_ENTRIES_PER_FRAME_V1) return GNTST_BAD_GNTREF;
     const heap = this.#heap;
     const readonly = (flags & GNTMAP_READONLY) !== 0;
     const active = owner.activeEntry(ref);
@@ -138,8 +142,7 @@ export class GrantOps {
     let status = this.#pin(mapper, owner, ref, active, readonly);
     if (status === GNTST_OKAY) {
       const type = readonly ? P2M_GRANT_READONLY : P2M_GRANT_WRITABLE;
-      if (mapper.p2mAdd(gfn, heap[active + FRAME], type))
-        setMapping(heap, mapper, handle, owner.id, ref, flags, gfn);
+      if (mapper.p2mAdd(gfn, heap[active + FRAME], type)) maptrack.set(handle, owner.id, ref, flags, gfn);
       else {
         this.#unpin(owner, ref, active, readonly);
         status = GNTST_GENERAL_ERROR;
@@ -169,7 +172,7 @@ export class GrantOps {
       heap[active + FRAME] = owner.p2mFrame(frame);
       heap[active + PINNED_BY] = mapper.id;
     }
-    Atomics.store(heap, active + PINS, pins + (readonly ? PIN_HOST_READONLY : PIN_HOST_WRITABLE));
+    heap[active + PINS] = pins + (readonly ? PIN_HOST_READONLY : PIN_HOST_WRITABLE);
     return GNTST_OKAY;
   }
 
@@ -190,7 +193,7 @@ export class GrantOps {
   /** Counts a pin down and clears the status bits that no pin holds any more. The active entry is locked. */
   #unpin(owner: DomainRecord, ref: number, active: number, readonly: boolean): void {
     const left = this.#heap[active + PINS] - (readonly ? PIN_HOST_READONLY : PIN_HOST_WRITABLE);
-    Atomics.store(this.#heap, active + PINS, left);
+    this.#heap[active + PINS] = left;
     let clear = 0;
     if (!readonly && (left & PINS_WRITABLE) === 0) clear |= GTF_WRITING;
     if (left === 0) clear |= GTF_READING;

@@ -3,31 +3,31 @@
 
 import { Duplex } from 'node:stream';
 import {
-  NBD_CLIENT_FLAGS,
   NBD_CMD_READ,
-  NBD_EXPORT_INFO,
-  NBD_GREETING,
-  NBD_NAME_LENGTH,
-  NBD_OFFSET_DATA,
   NBD_OPT_GO,
   NBD_OPT_STRUCTURED_REPLY,
-  NBD_OPTION,
   NBD_OPTION_MAGIC,
-  NBD_OPTION_REPLY,
   NBD_REP_ACK,
-  NBD_REPLY_CHUNK,
-  NBD_REPLY_ERROR,
   NBD_REPLY_FLAG_DONE,
   NBD_REPLY_TYPE_ERROR,
   NBD_REPLY_TYPE_OFFSET_DATA,
-  NBD_REQUEST,
   NBD_REQUEST_MAGIC,
-  NBD_SIMPLE_REPLY,
   NBD_SIMPLE_REPLY_MAGIC,
-} from '../abi/nbd.ts';
-import { type After, Connection } from './connection.ts';
-import { type NbdExport, serveExports } from './export.ts';
-import { StreamReader } from './stream-reader.ts';
+  nbdClientFlags,
+  nbdExportInfo,
+  nbdGreeting,
+  nbdNameLength,
+  nbdOffsetData,
+  nbdOption,
+  nbdOptionReply,
+  nbdReplyChunk,
+  nbdReplyError,
+  nbdRequest,
+  nbdSimpleReply,
+} from '../../src/abi/nbd.ts';
+import { type After, Connection } from '../../src/nbd/connection.ts';
+import { type NbdExport, serveExports } from '../../src/nbd/export.ts';
+import { StreamReader } from '../../src/nbd/stream-reader.ts';
 
 /** One end of a connection in memory; what is written to it arrives at its peer. */
 class End extends Duplex {
@@ -63,7 +63,7 @@ class End extends Duplex {
 }
 
 /** Two connected streams. */
-export function duplexPair(): [Duplex, Duplex] {
+function duplexPair(): [Duplex, Duplex] {
   const [one, other] = [new End({ allowHalfOpen: true }), new End({ allowHalfOpen: true })];
   one.peer = other;
   other.peer = one;
@@ -91,13 +91,8 @@ export class TestClock {
   }
 }
 
-/** Lets everything run that waits for nothing but its turn. */
-export async function settled(): Promise<void> {
-  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
-}
-
 /** What a request says besides its type. */
-export interface RawRequest {
+interface RawRequest {
   readonly flags?: number;
   readonly offset?: number | bigint;
   readonly length?: number;
@@ -107,7 +102,7 @@ export interface RawRequest {
 }
 
 /** A message of the transmission phase from the server: a simple reply or a chunk. */
-export interface RawReply {
+interface RawReply {
   readonly cookie: bigint;
   readonly error: number;
   readonly message: string;
@@ -124,7 +119,7 @@ const NO_DATA = new Uint8Array(0);
 /** An option with its data, as bytes. */
 export function optionBytes(option: number, data: Uint8Array = NO_DATA): Uint8Array {
   return Buffer.concat([
-    NBD_OPTION.make({ magic: NBD_OPTION_MAGIC, option, length: data.length }).bytes,
+    nbdOption.make({ magic: NBD_OPTION_MAGIC, option, length: data.length }).bytes,
     data,
   ]);
 }
@@ -135,13 +130,13 @@ export function infoData(name: string, types: readonly number[] = []): Uint8Arra
   const list = Buffer.alloc(2 + 2 * types.length);
   list.writeUInt16BE(types.length, 0);
   for (const [index, type] of types.entries()) list.writeUInt16BE(type, 2 + 2 * index);
-  return Buffer.concat([NBD_NAME_LENGTH.make({ length: bytes.length }).bytes, bytes, list]);
+  return Buffer.concat([nbdNameLength.make({ length: bytes.length }).bytes, bytes, list]);
 }
 
 /** A request with its payload, as bytes. */
 export function requestBytes(type: number, request: RawRequest = {}): Uint8Array {
   const { flags = 0, offset = 0, cookie = 0n, data = NO_DATA, length = data.length } = request;
-  const header = Buffer.alloc(NBD_REQUEST.size);
+  const header = Buffer.alloc(nbdRequest.size);
   header.writeUInt32BE(NBD_REQUEST_MAGIC, 0);
   header.writeUInt16BE(flags, 4);
   header.writeUInt16BE(type, 6);
@@ -183,14 +178,14 @@ export class RawClient {
   }
 
   /** Takes the greeting and answers with client flags. */
-  async greet(flags = 3): Promise<ReturnType<typeof NBD_GREETING.over>> {
-    const greeting = NBD_GREETING.over(await this.take(NBD_GREETING.size));
-    this.send(NBD_CLIENT_FLAGS.make({ flags }).bytes);
+  async greet(flags = 3): Promise<ReturnType<typeof nbdGreeting.over>> {
+    const greeting = nbdGreeting.over(await this.take(nbdGreeting.size));
+    this.send(nbdClientFlags.make({ flags }).bytes);
     return greeting;
   }
 
   async optionReply(): Promise<{ option: number; type: number; data: Uint8Array; text: string }> {
-    const { option, type, length } = NBD_OPTION_REPLY.over(await this.take(NBD_OPTION_REPLY.size));
+    const { option, type, length } = nbdOptionReply.over(await this.take(nbdOptionReply.size));
     const data = await this.take(length);
     return { option, type, data, text: Buffer.from(data).toString() };
   }
@@ -206,9 +201,7 @@ export class RawClient {
     await this.greet();
     if (structured) await this.ask(NBD_OPT_STRUCTURED_REPLY);
     this.structured = structured;
-    const { size, transmissionFlags } = NBD_EXPORT_INFO.over(
-      (await this.ask(NBD_OPT_GO, infoData(name))).data,
-    );
+    const { size, transmissionFlags } = nbdExportInfo.over((await this.ask(NBD_OPT_GO, infoData(name))).data);
     if ((await this.optionReply()).type !== NBD_REP_ACK) throw new Error('NBD_OPT_GO was not acknowledged');
     return { size, flags: transmissionFlags };
   }
@@ -217,7 +210,7 @@ export class RawClient {
   async reply(length = 0): Promise<RawReply> {
     const magic = await this.take(4);
     const isSimple = Buffer.from(magic).readUInt32BE() === NBD_SIMPLE_REPLY_MAGIC;
-    const size = isSimple ? NBD_SIMPLE_REPLY.size : NBD_REPLY_CHUNK.size;
+    const size = isSimple ? nbdSimpleReply.size : nbdReplyChunk.size;
     const header = Buffer.concat([magic, await this.take(size - magic.length)]);
     return isSimple ? this.#simple(header, length) : this.#chunk(header);
   }
@@ -230,7 +223,7 @@ export class RawClient {
   }
 
   async #chunk(header: Buffer): Promise<RawReply> {
-    const { flags, type, length } = NBD_REPLY_CHUNK.over(header);
+    const { flags, type, length } = nbdReplyChunk.over(header);
     const payload = await this.take(length);
     const common = {
       cookie: header.readBigUInt64BE(8),
@@ -238,12 +231,12 @@ export class RawClient {
       done: (flags & NBD_REPLY_FLAG_DONE) !== 0,
     };
     if (type === NBD_REPLY_TYPE_OFFSET_DATA) {
-      const data = payload.subarray(NBD_OFFSET_DATA.size);
-      return { ...common, error: 0, message: '', data, offset: NBD_OFFSET_DATA.over(payload).offset };
+      const data = payload.subarray(nbdOffsetData.size);
+      return { ...common, error: 0, message: '', data, offset: nbdOffsetData.over(payload).offset };
     }
     const failed = type === NBD_REPLY_TYPE_ERROR;
-    const error = failed ? NBD_REPLY_ERROR.over(payload).error : 0;
-    const message = failed ? Buffer.from(payload.subarray(NBD_REPLY_ERROR.size)).toString() : '';
+    const error = failed ? nbdReplyError.over(payload).error : 0;
+    const message = failed ? Buffer.from(payload.subarray(nbdReplyError.size)).toString() : '';
     return { ...common, error, message, data: NO_DATA, offset: 0 };
   }
 

@@ -1,7 +1,7 @@
 // Test helper: a GuestDisk in memory, checked like a real one, with a bounded pool of buffers that is
 // counted, and requests that a test can hold back or fail.
 
-import { DiskError, type GuestBuffer, type GuestDisk } from '../drivers/disk.ts';
+import { DiskError, type GuestBuffer, type GuestDisk } from '../../src/drivers/disk.ts';
 
 /** What a test wants to be different from a plain writable disk. */
 export interface MemoryDiskOptions {

@@ -1,0 +1,202 @@
+// The daemon in this process, over real sockets.
+
+import assert from 'node:assert/strict';
+import { linkSync, lstatSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { message, messagesIn } from '../../test/support/xenstore.ts';
+import * as xs from '../abi/xenstore.ts';
+import { connectXenstore } from './xenstore-socket.ts';
+import { xenstoredCommand } from './xenstored.ts';
+
+let folder: string;
+let path: string;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'grantio-xenstored-'));
+  path = join(folder, 'socket');
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+/** A daemon that listens, or has given up, and what it printed. */
+async function daemon(socket = path) {
+  const controller = new AbortController();
+  const printed = { out: '', err: '' };
+  const ended = { code: undefined as number | undefined };
+  let listening: () => void;
+  const started = new Promise<void>((resolve) => {
+    listening = resolve;
+  });
+  const exit = xenstoredCommand(
+    { socket },
+    {
+      signal: controller.signal,
+      out: (text) => {
+        printed.out += text;
+        listening();
+      },
+      err: (text) => {
+        printed.err += text;
+      },
+    },
+  ).then((code) => {
+    ended.code = code;
+    return code;
+  });
+  await Promise.race([started, exit]);
+  return {
+    printed,
+    ended,
+    exit,
+    stop: () => {
+      controller.abort();
+      return exit;
+    },
+  };
+}
+
+/** The first `length` bytes that a socket delivers. */
+function bytesFrom(socket: Socket, length: number): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let came = 0;
+    socket.on('data', (chunk) => {
+      chunks.push(chunk);
+      came += chunk.length;
+      if (came >= length) resolve(Buffer.concat(chunks));
+    });
+    socket.on('close', () => reject(new Error(`closed after ${came} of ${length} bytes`)));
+    socket.resume();
+  });
+}
+
+test('it starts, serves clients as domain 0, stops on the signal and removes its socket', async () => {
+  const running = await daemon();
+  assert.match(running.printed.out, /listening on .*socket\n$/);
+  assert.equal(lstatSync(path).mode & 0o777, 0o600);
+  const [one, two] = [await connectXenstore(path), await connectXenstore(path)];
+  const heard: string[] = [];
+  const both = new Promise<void>((resolve) => {
+    void two.watch('/a', (changed) => {
+      heard.push(changed);
+      if (heard.length === 2) resolve();
+    });
+  });
+  await two.read('/');
+  await one.write('/a', 'value');
+  await both;
+  assert.deepEqual(heard, ['/a', '/a']);
+  assert.equal(await two.read('/a'), 'value');
+  const waiting = one.transaction((nodes) => running.stop().then(() => nodes.read('/a')));
+  await assert.rejects(waiting, /the connection to xenstored at .* has ended/);
+  assert.equal(await running.exit, 0);
+  assert.deepEqual(readdirSync(folder), []);
+  assert.equal(running.printed.err, '');
+});
+
+test('a signal that came before the start ends it at once', async () => {
+  const controller = new AbortController();
+  controller.abort();
+  const io = { signal: controller.signal, out: () => undefined, err: () => undefined };
+  assert.equal(await xenstoredCommand({ socket: path }, io), 0);
+  assert.deepEqual(readdirSync(folder), []);
+});
+
+test('O2 a socket that somebody listens on is refused and left alone', async () => {
+  const first = await daemon();
+  const second = await daemon();
+  assert.equal(await second.exit, 1);
+  assert.match(second.printed.err, /somebody is listening on .*socket: stop that process/);
+  const client = await connectXenstore(path);
+  assert.deepEqual(await client.directory('/'), []);
+  client.close();
+  await first.stop();
+});
+
+test('O2 a socket file that a dead process left is replaced', async () => {
+  await leaveStaleSocket(path);
+  const running = await daemon();
+  assert.equal(running.ended.code, undefined, running.printed.err);
+  const client = await connectXenstore(path);
+  await client.write('/a', '');
+  client.close();
+  assert.equal(await running.stop(), 0);
+});
+
+/** A socket file that nobody listens on: a second name for one, kept when its server goes. */
+async function leaveStaleSocket(at: string): Promise<void> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(`${at}.dead`, resolve));
+  linkSync(`${at}.dead`, at);
+  await new Promise((resolve) => server.close(resolve));
+}
+
+test('O2 a file that is no socket, a path too long, a folder that is not there: a sentence, and nothing changed', async () => {
+  writeFileSync(path, 'precious');
+  const cases: Array<[string, number, RegExp]> = [
+    [path, 1, /is there and is no socket/],
+    [join(folder, 'x'.repeat(100)), 2, /has \d+ bytes: a Unix socket's has 1 to 107/],
+    ['', 2, /has 0 bytes/],
+    [join(folder, 'no', 'socket'), 1, /cannot listen on .*no\/socket: .*(EACCES|ENOENT)/],
+  ];
+  for (const [socket, code, message] of cases) {
+    const refused = await daemon(socket);
+    assert.equal(await refused.exit, code);
+    assert.match(refused.printed.err, message);
+  }
+  assert.deepEqual(readdirSync(folder), ['socket']);
+});
+
+test('O2 a socket that has replaced ours is not removed with ours', async () => {
+  const first = await daemon();
+  rmSync(path);
+  const second = await daemon();
+  assert.equal(second.ended.code, undefined);
+  assert.equal(await first.stop(), 0);
+  const client = await connectXenstore(path);
+  assert.deepEqual(await client.directory('/'), []);
+  client.close();
+  await second.stop();
+  assert.deepEqual(readdirSync(folder), []);
+});
+
+test('X1 a client that breaks the protocol is cut off; the others are not', async () => {
+  const running = await daemon();
+  const good = await connectXenstore(path);
+  const bad = connect(path);
+  const closed = new Promise((resolve) => bad.once('close', resolve));
+  bad.write(xs.xsdSockmsg.make({ type: xs.XS_READ, len: 0xffff_ffff }).bytes);
+  await closed;
+  await good.write('/a', 'alive');
+  assert.equal(await good.read('/a'), 'alive');
+  assert.match(running.printed.err, /connection closed: .*payload of 4294967295 bytes/);
+  good.close();
+  await running.stop();
+});
+
+test('X6 a client that asks for megabytes and reads nothing is made to wait, then gets all of it', async () => {
+  const running = await daemon();
+  const client = connect(path);
+  const value = 'x'.repeat(4000);
+  const requests = 4000;
+  client.write(message(xs.XS_WRITE, `/a\0${value}`));
+  const read = message(xs.XS_READ, '/a\0');
+  const flood = Buffer.concat(Array.from({ length: requests }, () => read));
+  client.pause();
+  await new Promise<void>((resolve) => {
+    if (client.write(flood)) resolve();
+    else client.once('drain', resolve);
+  });
+  const other = await connectXenstore(path);
+  assert.equal(await other.read('/a'), value, 'others are served meanwhile');
+  other.close();
+  const bytes = await bytesFrom(client, 16 + 'OK\0'.length + requests * (16 + value.length));
+  const [written, ...values] = messagesIn(bytes).map((each) => each.payload);
+  assert.equal(written, 'OK\0');
+  assert.equal(values.length, requests);
+  assert.ok(values.every((each) => each === value));
+  client.destroy();
+  await running.stop();
+});

@@ -1,0 +1,135 @@
+// `grantio xenstored`: the store as a daemon on a Unix socket, for the xenstore tools of any distribution
+// (XENSTORED_PATH names the socket) and for toolstack tests without a hypervisor. Whoever may open the
+// socket is domain 0, as with any xenstored.
+
+import { createServer, type Socket } from 'node:net';
+import { ProtocolViolation } from '../errors.ts';
+import { Connection } from '../xenstore/connection.ts';
+import { Store } from '../xenstore/store.ts';
+import { listenAt, SocketRefusal } from './unix-socket.ts';
+
+export interface XenstoredOptions {
+  /** Path of the Unix socket. */
+  readonly socket: string;
+}
+
+/** What the command needs of the process around it. */
+export interface XenstoredIo {
+  /** Ends the daemon. */
+  readonly signal: AbortSignal;
+  /** Prints to the standard output. */
+  out(text: string): void;
+  /** Prints to the standard error output. */
+  err(text: string): void;
+}
+
+/** Serves until the signal; resolves with the exit code: 0 done, 1 it failed, 2 the call was wrong. */
+export async function xenstoredCommand({ socket }: XenstoredOptions, io: XenstoredIo): Promise<number> {
+  const store = new Store();
+  const clients = new Set<SocketClient>();
+  const server = createServer((peer) => {
+    const client = new SocketClient(peer, store, io);
+    clients.add(client);
+    peer.once('close', () => clients.delete(client));
+  });
+  let stop: () => Promise<void>;
+  try {
+    stop = await listenAt(server, socket);
+  } catch (error) {
+    if (!(error instanceof SocketRefusal)) throw error;
+    io.err(`grantio xenstored: ${error.message}\n`);
+    return error.exitCode;
+  }
+  server.on('error', (error) => io.err(`grantio xenstored: ${error.message}\n`));
+  io.out(`grantio xenstored: listening on ${socket}\n`);
+  await aborted(io.signal);
+  const stopped = stop();
+  for (const client of clients) client.end();
+  await stopped;
+  return 0;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+/** One connection: what came in one piece is served in one go, and answered with one write. */
+class SocketClient {
+  readonly #socket: Socket;
+  readonly #connection: Connection;
+  readonly #io: XenstoredIo;
+  /** What has come and is not served, while the client leaves its replies unread. */
+  #unserved: Uint8Array | undefined;
+  #flushing = false;
+  /** The kernel takes no more for now. */
+  #full = false;
+
+  constructor(socket: Socket, store: Store, io: XenstoredIo) {
+    this.#socket = socket;
+    this.#io = io;
+    this.#connection = new Connection(
+      store,
+      store.domains.control,
+      () => this.#flushSoon(),
+      () => this.end(),
+    );
+    socket.on('data', (bytes) => this.#serve(bytes));
+    socket.on('drain', () => this.#drained());
+    socket.on('close', () => this.#connection.close());
+    // A connection that breaks is closed; 'close' follows and does what there is to do.
+    socket.on('error', () => socket.destroy());
+  }
+
+  end(): void {
+    this.#socket.destroy();
+  }
+
+  #serve(bytes: Uint8Array): void {
+    let taken = 0;
+    try {
+      // Replies that the kernel takes are no longer unread, so there may be room for more requests.
+      for (let before = -1; taken < bytes.length && taken > before; this.#flush()) {
+        before = taken;
+        taken += this.#connection.receive(bytes.subarray(taken));
+      }
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) throw error;
+      this.#io.err(`grantio xenstored: connection closed: ${error.message}\n`);
+      this.end();
+      return;
+    }
+    this.#unserved = taken < bytes.length ? bytes.subarray(taken) : undefined;
+    if (this.#unserved !== undefined) this.#socket.pause();
+  }
+
+  #drained(): void {
+    this.#full = false;
+    this.#flush();
+    const bytes = this.#unserved;
+    if (bytes === undefined || this.#full) return;
+    this.#unserved = undefined;
+    this.#socket.resume();
+    this.#serve(bytes);
+  }
+
+  /** Events caused by others go out together, after all that is being served now. */
+  #flushSoon(): void {
+    if (this.#flushing) return;
+    this.#flushing = true;
+    setImmediate(() => {
+      this.#flushing = false;
+      this.#flush();
+    });
+  }
+
+  #flush(): void {
+    while (!this.#full) {
+      const bytes = this.#connection.take();
+      if (bytes.length === 0) return;
+      this.#full = !this.#socket.write(bytes);
+    }
+  }
+}

@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { GrantRef } from '../xen/ids.ts';
+import { References } from './references.ts';
+import { BareTable, ReferenceModel } from './references.test.helper.ts';
+
+/** References of a table of one frame that cannot grow, all in use but those that `isFree` names. */
+function tableWith(isFree: (ref: number) => boolean, maxFrames = 1) {
+  const references = new References(new BareTable(maxFrames));
+  assert.equal(references.allocate(504), 8);
+  for (let ref = 8; ref < 512; ref++) if (isFree(ref)) references.release(ref, 1);
+  return references;
+}
+
+test('references 0-7 belong to the toolstack and are never given out', () => {
+  const references = new References(new BareTable(1));
+  assert.equal(references.free, 504);
+  const given = Array.from({ length: 504 }, () => references.allocate(1));
+  assert.equal(Math.min(...given), 8);
+  assert.equal(new Set(given).size, 504);
+  assert.equal(references.allocate(1), -1);
+  assert.equal(references.free, 0);
+  assert.equal(references.live, 504);
+});
+
+test('the table doubles until max_grant_frames, and no further', () => {
+  const table = new BareTable(5);
+  const references = new References(table);
+  const model = new ReferenceModel();
+  const sizes = new Set<number>();
+  for (;;) {
+    const first = references.allocate(8);
+    if (first < 0) break;
+    model.take(first, 8, table.entries);
+    model.check(references);
+    sizes.add(table.entries);
+  }
+  assert.deepEqual([...sizes], [512, 1024, 2048, 2560]);
+  assert.equal(references.live, 2560 - 8);
+});
+
+test('a run longer than the table may become is refused, one that just fits is given', () => {
+  assert.equal(new References(new BareTable(3)).allocate(3 * 512 - 8), 8);
+  const references = new References(new BareTable(3));
+  assert.equal(references.allocate(3 * 512 - 7), -1);
+  assert.equal(references.live, 0);
+  new ReferenceModel().check(references);
+});
+
+for (const count of [504, 505, 511, 512, 513, 1023, 1024, 1025]) {
+  test(`L8: ${count} references of a fragmented table whose last entry is used end inside the grown one`, () => {
+    const table = new BareTable(64);
+    const references = new References(table);
+    references.allocate(504);
+    for (let ref = 8; ref < 511; ref += 2) references.release(ref, 1);
+    const first = references.allocate(count);
+    assert.ok(first >= 512, `the run starts at ${first}`);
+    assert.ok(first + count <= table.entries, `the run ends at ${first + count} of ${table.entries}`);
+    assert.equal(references.entries, table.entries);
+    assert.equal(references.live, 252 + count);
+  });
+}
+
+// A run is searched a word of 32 at a time: lengths and places around the borders of words.
+for (const count of [
+  1, 2, 3, 15, 16, 17, 30, 31, 32, 33, 34, 62, 63, 64, 65, 66, 95, 96, 97, 127, 128, 129,
+]) {
+  test(`R5: the only run of ${count} is found wherever in a word it starts, though ${count - 1} are free elsewhere`, () => {
+    for (let start = 160; start <= 160 + 33; start++) {
+      // On both sides a run that is one too short, next to the right one but for one reference.
+      const right = (ref: number) => ref >= start && ref < start + count;
+      const short = (ref: number) =>
+        (ref >= start - count && ref < start - 1) || (ref > start + count && ref < start + 2 * count);
+      const references = tableWith((ref) => right(ref) || short(ref));
+      const free = references.free;
+      assert.equal(references.allocate(count), start);
+      assert.equal(references.allocate(count), -1);
+      assert.equal(references.free, free - count);
+    }
+  });
+}
+
+test('L8: the only free run may be the last one of the table, and reaches its very end', () => {
+  for (const count of [1, 31, 32, 33, 63, 64, 65, 100]) {
+    const references = tableWith((ref) => ref >= 512 - count);
+    assert.equal(references.allocate(count + 1), -1);
+    assert.equal(references.allocate(count), 512 - count);
+  }
+});
+
+test('the free end of the old table is the beginning of a run that needs the new one', () => {
+  const table = new BareTable(2);
+  const references = new References(table);
+  references.allocate(500);
+  assert.equal(references.allocate(516), 508);
+  assert.equal(table.entries, 1024);
+  assert.equal(references.free, 0);
+});
+
+test('a quarantined reference is not given out until it has come back', () => {
+  const references = tableWith((ref) => ref === 100);
+  const ref = references.allocate(1);
+  references.quarantine(ref as GrantRef);
+  assert.deepEqual([references.free, references.live, references.quarantined], [0, 503, 1]);
+  assert.equal(references.allocate(1), -1);
+  references.recover(ref as GrantRef);
+  assert.deepEqual([references.free, references.live, references.quarantined], [1, 503, 0]);
+  assert.equal(references.allocate(1), 100);
+});
+
+test('L7: no run has no references, and a reference is given back once', () => {
+  const references = new References(new BareTable(1));
+  assert.throws(() => references.allocate(0), { name: 'AssertionError' });
+  const first = references.allocate(3);
+  references.release(first, 3);
+  assert.throws(() => references.release(first, 1), { name: 'AssertionError' });
+  assert.equal(references.free, 504);
+});

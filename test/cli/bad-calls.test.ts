@@ -1,0 +1,112 @@
+// Case O1: calls that cannot be carried out. Each ends with its exit status and one sentence on standard
+// error, and leaves every file as it was and none behind.
+
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { grantio, temporaryFolder } from '../support/grantio.ts';
+
+/** What is called, the status, and what the sentence says. */
+type BadCall = readonly [words: readonly string[], status: 1 | 2, says: RegExp];
+
+const DISK = ['--disk', 'disk.img'];
+
+const BAD_CALLS: readonly BadCall[] = [
+  [['frobnicate'], 2, /unknown command 'frobnicate'/],
+  [['run', '--frobnicate'], 2, /unknown option '--frobnicate'/],
+  [['run', '--dsk', 'disk.img'], 2, /unknown option '--dsk'/],
+  [['run', 'one.cfg', 'two.cfg'], 2, /too many arguments/],
+  [['run', '--disk'], 2, /--disk .*argument missing/],
+  [['run', '--disk', ',ro'], 2, /--disk ,ro: expected PATH/],
+  [['run', ...DISK, '--mode', 'sideways'], 2, /'sideways' is invalid.*direct, bounce/],
+  [['run', ...DISK, '--queues', '0'], 2, /--queues .*'0'.*from 1 to/],
+  [['run', ...DISK, '--queues', '1.5'], 2, /--queues .*'1\.5'.*whole number/],
+  [['run', ...DISK, '--queues', '-1'], 2, /--queues .*'-1'/],
+  [['run', ...DISK, '--queues', '99999'], 2, /--queues .*'99999'/],
+  [['run', ...DISK, '--queue-size', '100'], 2, /--queue-size.*100.*power of two/],
+  [['run', ...DISK, '--queue-size', '65536'], 2, /--queue-size.*65536/],
+  [['run', ...DISK, '--memory', 'lots'], 2, /--memory .*'lots'.*such as 64M/],
+  [['run', ...DISK, '--memory', '1M'], 2, /--memory .*'1M'.*from 16M/],
+  [['run', ...DISK, '--memory', '999G'], 2, /--memory .*'999G'/],
+  [['run', ...DISK, '--nbd', 'host:port:extra'], 2, /host:port:extra.*expected HOST:PORT/],
+  [['run', ...DISK, '--nbd', '127.0.0.1:99999'], 2, /port 99999, expected 0 to 65535/],
+  [['run', ...DISK, '--nbd', `/${'x'.repeat(108)}`], 2, /109 bytes, expected at most 107/],
+  [['run', ...DISK, '--nbd', ''], 2, /empty/],
+  [['run', ...DISK, '--trace', 'missing/trace.json'], 2, /trace file missing\/trace\.json: /],
+  [['run', '--trace', 'missing/trace.json'], 2, /trace file missing\/trace\.json: /],
+  [['run', '--trace', 'folder'], 2, /trace file folder: /],
+  [['run', ...DISK, '--trace', 'disk.img'], 2, /disk\.img.*disk/],
+  [['run', 'missing.cfg'], 2, /missing\.cfg: .*no such file/],
+  [['run', 'folder'], 2, /folder: .*directory/],
+  [['run', 'no-disk.cfg'], 2, /no disk/],
+  [['run', 'xen-disk.cfg'], 2, /xen-disk\.cfg:2:10: .*specification=virtio/],
+  [['run', 'qcow2.cfg'], 2, /qcow2\.cfg:2:\d+: .*qcow2.*raw/],
+  [['run', 'foreign.cfg'], 2, /foreign\.cfg:2:\d+: .*grant_usage=0/],
+  [['run', 'untrusted.cfg', '--mode', 'direct'], 2, /untrusted\.cfg:2:\d+: .*--mode bounce/],
+  [['run', 'unserved.cfg'], 2, /unserved\.cfg:3:\d+: /],
+  [['run', 'little-memory.cfg'], 2, /little-memory\.cfg:3:\d+: .*memory/],
+  [['run', 'much-memory.cfg'], 2, /much-memory\.cfg:3:\d+: .*memory/],
+  [['run', 'missing-image.cfg'], 1, /missing\.img: no such file/],
+  [['run', '--disk', 'missing.img'], 1, /missing\.img: no such file/],
+  [['run', ...DISK, '--disk', 'missing.img,ro'], 1, /missing\.img: no such file/],
+  [['run', '--disk', 'folder'], 1, /folder: is a directory/],
+  [['run', '--disk', 'folder,ro'], 1, /folder: is a directory/],
+  [['run', '--disk', '/dev/null'], 1, /\/dev\/null: is neither/],
+  [['run', '--disk', 'empty.img'], 1, /empty\.img: is empty/],
+  [['run', '--disk', 'odd.img'], 1, /odd\.img: 1000 bytes is no multiple of 512/],
+];
+
+const VIRTIO_DISK = 'disk.img,raw,xvda,rw,specification=virtio';
+
+const CONFIGURATIONS: Readonly<Record<string, string>> = {
+  'no-disk.cfg': '',
+  'xen-disk.cfg': 'disk = [ "disk.img,raw,xvda,rw" ]',
+  'qcow2.cfg': 'disk = [ "disk.img,qcow2,xvda,rw,specification=virtio" ]',
+  'foreign.cfg': `disk = [ "${VIRTIO_DISK},grant_usage=0" ]`,
+  'untrusted.cfg': `disk = [ "${VIRTIO_DISK},trusted=0" ]`,
+  'unserved.cfg': `disk = [ "${VIRTIO_DISK}" ]\nvirtio = [ "type=virtio,device22,transport=mmio" ]`,
+  'little-memory.cfg': `disk = [ "${VIRTIO_DISK}" ]\nmemory = 1`,
+  'much-memory.cfg': `disk = [ "${VIRTIO_DISK}" ]\nmemory = 100000`,
+  'missing-image.cfg': 'disk = [ "missing.img,raw,xvda,rw,specification=virtio" ]',
+};
+
+/** A folder of all that the calls name, with a folder for temporary files in it. */
+function makeFiles(folder: string): void {
+  for (const name of ['folder', 'tmp']) mkdirSync(join(folder, name));
+  for (const [name, size] of [['disk.img', 2 ** 20] as const, ['odd.img', 1000] as const]) {
+    writeFileSync(join(folder, name), 'not to be touched');
+    truncateSync(join(folder, name), size);
+  }
+  writeFileSync(join(folder, 'empty.img'), '');
+  for (const [name, text] of Object.entries(CONFIGURATIONS))
+    writeFileSync(join(folder, name), `name = "guest"\n${text}\n`);
+}
+
+/** Every file below `folder` with its content. */
+function contents(folder: string): Map<string, string> {
+  const entries = readdirSync(folder, { recursive: true, withFileTypes: true });
+  return new Map(
+    entries.map((entry) => {
+      const path = join(entry.parentPath, entry.name);
+      return [path, entry.isFile() ? readFileSync(path, 'latin1') : 'folder'];
+    }),
+  );
+}
+
+for (const [words, status, says] of BAD_CALLS)
+  test(`O1: grantio ${words.join(' ').slice(0, 60)} is refused`, async (t) => {
+    const folder = temporaryFolder(t);
+    makeFiles(folder);
+    const before = contents(folder);
+    const env = { ...process.env, TMPDIR: join(folder, 'tmp') };
+    const ended = await grantio(t, words, { cwd: folder, env });
+    assert.match(ended.stderr, says);
+    assert.match(
+      ended.stderr,
+      /^(grantio|error): [^\n]+\n(\(Did you mean [^\n]+\?\)\n)?$/,
+      'not one sentence',
+    );
+    assert.deepEqual({ status: ended.status, stdout: ended.stdout }, { status, stdout: '' });
+    assert.deepEqual(contents(folder), before, 'files changed');
+  });

@@ -1,0 +1,112 @@
+// `grantio run` on images: copies in each mode, what is reported of them, and that the images stay as they are.
+
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { grantio, temporaryFolder } from '../support/grantio.ts';
+import { checkExposure, parseReport } from '../support/report.ts';
+
+const SIZE = 2 ** 20 + 3 * 512;
+
+/** An image in which every sector says where it is. */
+function writeImage(path: string, size = SIZE): Buffer {
+  const image = Buffer.alloc(size);
+  for (let at = 0; at < size; at += 512) image.write(`sector ${at / 512} of ${path}`, at);
+  writeFileSync(path, image);
+  return image;
+}
+
+test('--json prints one document with the figures of both modes', async (t) => {
+  const folder = temporaryFolder(t);
+  writeImage(join(folder, 'disk.img'));
+  const { status, stdout, stderr } = await grantio(t, ['run', '--disk', 'disk.img', '--json'], {
+    cwd: folder,
+  });
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
+  const modes = parseReport(stdout);
+  assert.deepEqual(
+    modes.map(({ mode, identical, leakedGrants }) => ({ mode, identical, leakedGrants })),
+    [
+      { mode: 'direct', identical: true, leakedGrants: 0 },
+      { mode: 'bounce', identical: true, leakedGrants: 0 },
+    ],
+  );
+  for (const figures of modes) {
+    checkExposure(figures);
+    assert.ok(figures.bytesNeeded >= SIZE, `${figures.mode}: ${figures.bytesNeeded} bytes needed`);
+    assert.ok(figures.pagesGranted * 4096 >= SIZE, `${figures.mode}: ${figures.pagesGranted} pages granted`);
+  }
+  const [direct, bounce] = modes;
+  assert.ok(direct.foreignReadableBytes > 0 && direct.foreignWritableBytes > 0, stdout);
+  assert.deepEqual([bounce.foreignReadableBytes, bounce.foreignWritableBytes], [0, 0]);
+});
+
+test('a copy leaves the image as it was, and nothing beside it', async (t) => {
+  const folder = temporaryFolder(t);
+  const path = join(folder, 'disk.img');
+  const before = writeImage(path);
+  const { mtimeMs } = statSync(path);
+  const env = { ...process.env, TMPDIR: folder };
+  const { status, stderr } = await grantio(t, ['run', '--disk', path], { cwd: folder, env });
+  assert.equal(status, 0, stderr);
+  assert.ok(readFileSync(path).equals(before), 'the image changed');
+  assert.equal(statSync(path).mtimeMs, mtimeMs, 'the image was written to');
+  assert.deepEqual(readdirSync(folder), ['disk.img']);
+});
+
+test('the table has both modes, and no colours where there is no terminal', async (t) => {
+  const folder = temporaryFolder(t);
+  writeImage(join(folder, 'disk.img'));
+  const { status, stdout, stderr } = await grantio(t, ['run', '--disk', 'disk.img'], { cwd: folder });
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
+  for (const word of ['direct', 'bounce']) assert.ok(stdout.includes(word), stdout);
+  assert.ok(!stdout.includes('\x1b'), 'escape sequences for a terminal');
+});
+
+test('--mode leaves the other mode out', async (t) => {
+  const folder = temporaryFolder(t);
+  writeImage(join(folder, 'disk.img'));
+  for (const mode of ['direct', 'bounce']) {
+    const words = ['run', '--disk', 'disk.img', '--mode', mode, '--json'];
+    const { status, stdout, stderr } = await grantio(t, words, { cwd: folder });
+    assert.equal(status, 0, stderr);
+    assert.deepEqual(
+      parseReport(stdout).map((figures) => figures.mode),
+      [mode],
+    );
+  }
+});
+
+for (const words of [
+  ['--queues', '4'],
+  ['--queue-size', '4'],
+  ['--queue-size', '1024', '--queues', '2'],
+  ['--memory', '16M'],
+  ['--memory', '256M'],
+])
+  test(`several disks with ${words.join(' ')} are copied without a difference`, async (t) => {
+    const folder = temporaryFolder(t);
+    writeImage(join(folder, 'one.img'));
+    writeImage(join(folder, 'two.img'), 512);
+    const call = ['run', '--disk', 'one.img', '--disk', 'two.img,ro', ...words, '--json'];
+    const { status, stdout, stderr } = await grantio(t, call, { cwd: folder });
+    assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
+    for (const figures of parseReport(stdout)) {
+      assert.equal(figures.identical, true);
+      checkExposure(figures);
+      assert.ok(figures.bytesNeeded >= SIZE + 512, `${figures.bytesNeeded} bytes needed`);
+    }
+  });
+
+test('without any disk it makes one, and removes it', async (t) => {
+  const folder = temporaryFolder(t);
+  const env = { ...process.env, TMPDIR: folder };
+  const { status, stdout, stderr } = await grantio(t, ['run', '--json'], { cwd: folder, env });
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
+  for (const figures of parseReport(stdout)) {
+    assert.equal(figures.identical, true);
+    checkExposure(figures);
+  }
+  assert.deepEqual(readdirSync(folder), [], 'left behind');
+});

@@ -1,0 +1,98 @@
+// `grantio run guest.cfg`: what is taken from an xl.cfg file, and how its mistakes are shown.
+
+import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { grantio, temporaryFolder } from '../support/grantio.ts';
+import { checkExposure, parseReport } from '../support/report.ts';
+
+/** A folder with guest.cfg and, in a folder beside it, two images of 64 KiB. */
+function guest(folder: string, ...settings: readonly string[]): void {
+  mkdirSync(join(folder, 'images'));
+  for (const name of ['one.img', 'two.img'])
+    writeFileSync(join(folder, 'images', name), Buffer.alloc(2 ** 16, name));
+  writeFileSync(join(folder, 'guest.cfg'), settings.map((setting) => `${setting}\n`).join(''));
+}
+
+test('a relative path of an image starts at the folder of the configuration', async (t) => {
+  const folder = temporaryFolder(t);
+  guest(
+    folder,
+    'name = "guest"',
+    'disk = [ "images/one.img,raw,xvda,rw,specification=virtio,grant_usage=1" ]',
+  );
+  const { status, stdout, stderr } = await grantio(t, ['run', join(folder, 'guest.cfg'), '--json'], {
+    cwd: '/',
+  });
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
+  const modes = parseReport(stdout);
+  assert.deepEqual(
+    modes.map(({ mode, identical }) => [mode, identical]),
+    [
+      ['direct', true],
+      ['bounce', true],
+    ],
+  );
+  modes.forEach(checkExposure);
+});
+
+test('the disks have their names of the configuration, and --disk adds to them', async (t) => {
+  const folder = temporaryFolder(t);
+  guest(folder, 'name = "guest"', 'disk = [ "images/one.img,raw,xvdc,ro,specification=virtio" ]');
+  const running = ['run', 'guest.cfg', '--disk', 'images/two.img', '--nbd', 'sock', '--run', 'echo "$uri"'];
+  const { status, stdout, stderr } = await grantio(t, running, { cwd: folder });
+  assert.equal(status, 0, stderr);
+  assert.match(stdout, /^nbd\+unix:\/\/\/xvdc\?socket=/);
+});
+
+test('a disk whose backend is not trusted is served in bounce mode only', async (t) => {
+  const folder = temporaryFolder(t);
+  guest(folder, 'name = "guest"', 'disk = [ "images/one.img,raw,xvda,rw,specification=virtio,trusted=0" ]');
+  const { status, stdout, stderr } = await grantio(t, ['run', 'guest.cfg', '--json'], { cwd: folder });
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(
+    parseReport(stdout).map(({ mode }) => mode),
+    ['bounce'],
+  );
+});
+
+test('O1: an unknown key is reported with line, column and a suggestion', async (t) => {
+  const folder = temporaryFolder(t);
+  guest(
+    folder,
+    'name = "guest"',
+    'disk = [ "images/one.img,raw,xvda,rw,specification=virtio" ]',
+    '  max_grant_frame = 64',
+  );
+  const { status, stdout, stderr } = await grantio(t, ['run', 'guest.cfg'], { cwd: folder });
+  assert.deepEqual({ status, stdout }, { status: 2, stdout: '' });
+  assert.match(stderr, /^guest\.cfg:3:3: error: .*`max_grant_frame`/);
+  assert.match(stderr, /^ {2}help: .*`max_grant_frames`/m);
+  assert.match(stderr, /^grantio: .*guest\.cfg.*nothing was started$/m);
+});
+
+test('O1: every mistake is reported at once, each at its place', async (t) => {
+  const folder = temporaryFolder(t);
+  guest(folder, 'name = "guest"', 'memory = "much"', 'disk = [ "images/one.img,raw" ]', 'vcpus = 0');
+  const { status, stderr } = await grantio(t, ['run', 'guest.cfg'], { cwd: folder });
+  assert.equal(status, 2);
+  assert.deepEqual(
+    [...stderr.matchAll(/^guest\.cfg:(\d+):\d+: error: /gm)].map(([, line]) => line),
+    ['2', '3', '4'],
+  );
+});
+
+test('a warning does not keep the guest from running', async (t) => {
+  const folder = temporaryFolder(t);
+  guest(
+    folder,
+    'name = "first"',
+    'name = "second"',
+    'disk = [ "images/one.img,raw,xvda,rw,specification=virtio" ]',
+  );
+  const { status, stdout, stderr } = await grantio(t, ['run', 'guest.cfg', '--json'], { cwd: folder });
+  assert.match(stderr, /^guest\.cfg:2:1: warning: /);
+  assert.equal(status, 0, stderr);
+  assert.equal(parseReport(stdout).length, 2);
+});

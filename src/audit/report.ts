@@ -46,7 +46,7 @@ export type ReportColumn = Partial<ModeReport> & { readonly mode: string };
 
 /** Puts a run and its accounting together. */
 export function modeReport(run: RunResult, figures: TotalExposure): ModeReport {
-  const perSecond = (amount: number) => (run.seconds > 0 ? amount / run.seconds : 0);
+  const perSecond = (amount: number) => (run.seconds > 0 ? Math.round(amount / run.seconds) : 0);
   return {
     mode: run.mode,
     identical: run.identical,

@@ -26,6 +26,14 @@ for (const [what, config, reason] of nonsense) {
   });
 }
 
+for (const size of [1, 2]) {
+  test(`B10 a disk whose queues hold ${size} descriptors is refused: no request fits`, () => {
+    const scene = new HostileScene(new HostileDisk({ queueSizes: [size] }));
+    assert.throws(() => scene.attach('bounce'), { name: 'DeviceRefused', message: /less than a request/ });
+    scene.nothingLeft();
+  });
+}
+
 const odd: [string, Config][] = [
   ['blk_size 0', { blk_size: 0 }],
   ['an odd blk_size', { blk_size: 513 }],

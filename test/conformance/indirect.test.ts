@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_WRITE } from '../../src/abi/split-ring.ts';
 import { VIRTIO_BLK_S_OK } from '../../src/abi/virtio-blk.ts';
+import { AssertionError } from '../../src/errors.ts';
 import { BufferList } from '../../src/virtqueue/buffer-list.ts';
 import { ADDED, QUEUE_FULL } from '../../src/virtqueue/driver-queue.ts';
 import { PlainRing } from '../support/plain-ring.test.helper.ts';
@@ -44,6 +45,17 @@ test('§2.7.5.3 without the feature, the same chain takes ring descriptors', () 
   assert.equal(ring.driver.add(buffers(7), 0), ADDED);
   for (let i = 0; i < 7; i++) assert.equal(ring.table.flags(i) & VIRTQ_DESC_F_INDIRECT, 0);
   assert.equal(ring.pop().readable.byteLength, 28);
+});
+
+test('§2.7.5.3.1 a chain is never longer than the queue, though a table would have room', () => {
+  for (const size of [1, 2, 4]) {
+    const ring = new PlainRing(size, { indirect: true, eventIndex: false });
+    assert.equal(ring.driver.maxBuffers, size);
+    assert.throws(() => ring.driver.add(buffers(size + 1), 0), AssertionError);
+    assert.equal(ring.available.index, 0);
+    assert.equal(ring.driver.add(buffers(size), 0), ADDED);
+    assert.equal(ring.pop().access.readable.byteLength, (size * (size + 1)) / 2);
+  }
 });
 
 test('§2.7.5.3.2 the write flag of a descriptor that refers to a table is ignored', async () => {

@@ -216,3 +216,21 @@ test('B7 what the backend writes after completion through a mapping that it kept
   assert.equal(grantMapper.unmap(kept), 0);
   scene.detach(disk);
 });
+
+test('B7 in direct mode a backend that keeps its mapping is not trusted again', async () => {
+  const scene = new HostileScene();
+  const disk = scene.attach('direct');
+  const buffer = await disk.buffer(4096);
+  const read = disk.read(0, buffer, 4096);
+  scene.run();
+  const { grantMapper } = scene.backend.ports;
+  const ring = scene.ring();
+  const dataRef = ring.table.addressLow(1) >>> 12;
+  ring.release();
+  const kept = grantMapper.map(scene.guest.ports.id, dataRef, false);
+  scene.device.serve(OK);
+  await assert.rejects(scene.machine.settle(read), { code: 'EIO' }, 'what was read may still change');
+  assert.match(disk.failure ?? '', /still maps/);
+  assert.deepEqual(scene.guest.detach(disk), { live: 0, quarantined: 1 });
+  assert.equal(grantMapper.unmap(kept), 0);
+});

@@ -48,12 +48,11 @@ const MAPTRACK_HANDLES = 10;
 const MAPTRACK_FREE = 11;
 const WINDOW = 12;
 const EVENTS = 13;
-const EVENT_LOCK = 14;
-const SHARED_INFO = 15;
-const WAKE = 16;
-const SLEEPING = 17;
-const GRANT_LOCK = 18;
-const MAPTRACK_USED = 19;
+const SHARED_INFO = 14;
+const WAKE = 15;
+const SLEEPING = 16;
+const GRANT_LOCK = 17;
+const MAPTRACK_USED = 18;
 
 /** What a domain is made with. */
 export interface DomainOptions {
@@ -134,10 +133,6 @@ export class DomainRecord {
   /** Index of the first word of an event channel. */
   eventEntry(port: number): number {
     return this.#heap[this.#at + EVENTS] + port * EVENT_WORDS;
-  }
-
-  get eventLockWord(): number {
-    return this.#at + EVENT_LOCK;
   }
 
   /** Byte offset in the machine's memory of the shared_info page. */

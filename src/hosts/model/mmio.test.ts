@@ -125,6 +125,20 @@ test('after its server has gone a window reads all ones, and it can be served an
   assert.deepEqual([registers.asked.length, fresh.asked.length], [1, 1]);
 });
 
+test('whoever waits for an answer when the server goes gets all ones at once', () => {
+  const xen = bootTestMachine();
+  const server = addDomain(xen, 1);
+  let answered = false;
+  const guest = addDomain(xen, 2, {}, noTrace, (words, index, value) => {
+    window.close();
+    answered = Atomics.load(words, index) !== value;
+    return answered;
+  });
+  const window = server.ports.serveMmio(guest.id, BASE, SIZE);
+  assert.equal(guest.ports.mmio.read(BASE, 4), ALL_ONES);
+  assert.ok(answered);
+});
+
 test('a new server is never asked what an old one left unanswered', () => {
   const { server, guest, window, mmio } = machine();
   server.ports.events.onEvent(window.accessPort as EventPort, undefined);

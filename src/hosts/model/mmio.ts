@@ -43,6 +43,8 @@ const DOORBELL_HIGH = 10;
 
 /** Index in an ioreq's words of the one that holds state, direction and type. */
 const STATE_WORD = ioreq.offsetOf('_pad0') / 4;
+/** Index of the one that holds the value read or written. */
+const DATA_WORD = ioreq.offsetOf('data') / 4;
 const STATE_SHIFT = 16;
 const TYPE_SHIFT = 24;
 const ALL_ONES = 0xffff_ffff;
@@ -155,7 +157,7 @@ export class GuestMmio implements MmioBus {
       if (!this.#waitWhile(memory.i32, state, word)) return ALL_ONES;
       word = Atomics.load(memory.i32, state);
     }
-    return memory.u32[page / 4 + ioreq.offsetOf('data') / 4];
+    return memory.u32[page / 4 + DATA_WORD];
   }
 }
 
@@ -226,7 +228,7 @@ export class MmioServer {
     const offset = request.addr - this.base;
     const size = request.size;
     if (isRead) request.data = handler.read(offset, size) >>> 0;
-    else handler.write(offset, size, memory.u32[page / 4 + ioreq.offsetOf('data') / 4]);
+    else handler.write(offset, size, memory.u32[page / 4 + DATA_WORD]);
     Atomics.store(memory.i32, state, stateWord(STATE_IORESP_READY, isRead));
     Atomics.notify(memory.i32, state);
   }
@@ -245,9 +247,15 @@ export class MmioServer {
     if (guest && port > 0) this.#events.raise(guest, port);
   }
 
-  /** Takes the window away; the guest then reads all ones there. */
+  /** Takes the window away; the guest then reads all ones there, and so does an access that waits now. */
   close(): void {
-    Atomics.store(this.#machine.heap, this.#at + GUEST, 0);
+    const { heap, memory } = this.#machine;
+    Atomics.store(heap, this.#at + GUEST, 0);
+    const page = (heap[this.#at + PAGE] * XEN_PAGE_SIZE) / 4;
+    if (stateOf(Atomics.load(memory.i32, page + STATE_WORD)) === STATE_IORESP_READY) return;
+    memory.u32[page + DATA_WORD] = ALL_ONES;
+    Atomics.store(memory.i32, page + STATE_WORD, stateWord(STATE_IORESP_READY, 0));
+    Atomics.notify(memory.i32, page + STATE_WORD);
   }
 }
 

@@ -14,7 +14,7 @@ import {
   NBD_EPERM,
   NBD_FLAG_READ_ONLY,
 } from '../../src/abi/nbd.ts';
-import { RawClient, requestBytes } from '../../src/nbd/harness.test.helper.ts';
+import { RawClient, requestBytes } from '../support/nbd.ts';
 import { type Running, startGrantio, temporaryFolder } from '../support/grantio.ts';
 import { checkExposure, parseReport } from '../support/report.ts';
 

@@ -1,15 +1,14 @@
-import { RequestBench } from './request.ts';
-for (const mode of ['direct', 'bounce'] as const)
-  for (const [d, q] of [
-    [1, 1],
-    [1, 16],
-    [16, 16],
-    [64, 16],
-  ] as const) {
-    const b = new RequestBench(mode, d, q);
-    b.run(200000);
-    const r = [];
-    for (let i = 0; i < 5; i++) r.push(b.run(200000));
-    r.sort((a, b) => a - b);
-    console.log(mode, d, q, r[2].toFixed(0));
-  }
+// `npm run bench`: what the path through the grants costs. Prints a table, or JSON with --json.
+//
+// Every figure is the median of several rounds, and the rounds of what is compared are taken in turn, because
+// machines are shared and noisy: trust ratios more than absolute figures.
+
+import { benchCopy } from './copy.ts';
+import { benchGrants } from './grants.ts';
+import { benchRequests } from './request.ts';
+import { type Figure, printFigures } from './figures.ts';
+
+const json = process.argv.includes('--json');
+const figures: Figure[] = [];
+for (const bench of [benchRequests, benchGrants, benchCopy]) figures.push(...(await bench()));
+printFigures(figures, json);

@@ -22,6 +22,10 @@ export const MMIO_QUEUE_DRIVER_LOW = 0x090;
 export const MMIO_QUEUE_DRIVER_HIGH = 0x094;
 export const MMIO_QUEUE_DEVICE_LOW = 0x0a0;
 export const MMIO_QUEUE_DEVICE_HIGH = 0x0a4;
+export const MMIO_SHM_LEN_LOW = 0x0b0;
+export const MMIO_SHM_LEN_HIGH = 0x0b4;
+export const MMIO_SHM_BASE_LOW = 0x0b8;
+export const MMIO_SHM_BASE_HIGH = 0x0bc;
 export const MMIO_CONFIG_GENERATION = 0x0fc;
 export const MMIO_CONFIG = 0x100;
 

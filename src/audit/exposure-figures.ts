@@ -19,16 +19,18 @@ export interface ExposureFigures {
   readonly foreignReadableBytes: number;
   /** The same for grants that let the backend write. */
   readonly foreignWritableBytes: number;
-  /** The same as bytes of guest memory, each counted once however often it was exposed. */
-  readonly distinctForeignReadableBytes: number;
-  readonly distinctForeignWritableBytes: number;
-  /** Needs that the device may only read, in a page granted for writing. */
-  readonly overPermission: number;
   /**
    * Longest time that a page stayed granted or mapped while no need used it any more: the last one had
    * ended, or the request that it served had been reported complete. 0 when every revoke came first.
    */
   readonly maxStaleNanoseconds: number;
+  /** Grants that are not over: granted, quarantined or mapped now. Leaked, if the device is closed. */
+  readonly leakedGrants: number;
+  /** The foreign bytes as bytes of guest memory, each counted once however often it was exposed. */
+  readonly distinctForeignReadableBytes: number;
+  readonly distinctForeignWritableBytes: number;
+  /** Needs that the device may only read, in a page granted for writing. */
+  readonly overPermission: number;
   /** Exposed bytes times the seconds they were, up to the last event. */
   readonly exposedByteSeconds: number;
   /** Needed bytes times the seconds they were, up to the last event. */
@@ -42,9 +44,7 @@ export interface ExposureFigures {
   readonly bytesWritten: number;
   /** Reads and writes of a backend that reached a byte outside every live need of the grant's device. */
   readonly touchesOutsideNeed: number;
-  /** Grants that are not over: granted, quarantined or mapped now. Leaked, if the device is closed. */
-  readonly leakedGrants: number;
-  /** Those of them whose revoke failed because the backend held on to the page. */
+  /** Grants whose revoke failed because the backend held on to the page. */
   readonly quarantinedGrants: number;
   /** Requests completed. */
   readonly requests: number;
@@ -126,10 +126,11 @@ export function figuresOf(tally: Tally, foreign: readonly ForeignBytes[]): Expos
     bytesExposed: tally.pagesGranted * XEN_PAGE_SIZE,
     foreignReadableBytes: tally.foreignReadableBytes,
     foreignWritableBytes: tally.foreignWritableBytes,
+    maxStaleNanoseconds: tally.maxStale,
+    leakedGrants: tally.liveGrants,
     distinctForeignReadableBytes: foreign.reduce((sum, { readable }) => sum + readable.size, 0),
     distinctForeignWritableBytes: foreign.reduce((sum, { writable }) => sum + writable.size, 0),
     overPermission: tally.overPermission,
-    maxStaleNanoseconds: tally.maxStale,
     exposedByteSeconds: tally.exposedByteTime / NANOSECONDS,
     neededByteSeconds: tally.neededByteTime / NANOSECONDS,
     pagesMapped: tally.pagesMapped,
@@ -137,7 +138,6 @@ export function figuresOf(tally: Tally, foreign: readonly ForeignBytes[]): Expos
     bytesRead: tally.bytesRead,
     bytesWritten: tally.bytesWritten,
     touchesOutsideNeed: tally.touchesOutsideNeed,
-    leakedGrants: tally.liveGrants,
     quarantinedGrants: tally.quarantinedGrants,
     requests: tally.requests,
     requestsFailed: tally.requestsFailed,

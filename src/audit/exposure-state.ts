@@ -20,7 +20,7 @@ export class DeviceState {
 }
 
 /** A page of a domain that is granted, needed or private to a device. */
-export class Frame {
+class Frame {
   readonly number: number;
   /** Grants of it that are not over. */
   grants = 0;

@@ -1,20 +1,193 @@
-export interface ModeReport {
+// What one run in each exposure mode came to: the JSON document of the command line, and the same as a
+// table for people. The figures are exposure-figures.ts's.
+
+import type { TotalExposure } from './exposure.ts';
+import { type Cell, type TableOptions, table, type TableRow, wrap } from './table.ts';
+import { bytesText, countText, timeText } from './units.ts';
+
+/** What the workload says of its own run. */
+export interface RunResult {
+  /** Exposure mode. */
   readonly mode: string;
-  readonly identical: boolean | null;
+  /** Whether every byte arrived as it was sent. */
+  readonly identical: boolean;
+  readonly seconds: number;
+  readonly requests: number;
+  /** Bytes of data that the requests moved. */
+  readonly bytes: number;
+  /** Events that the accounting did not get to see (TraceMerger.undelivered); its figures are exact with 0. */
+  readonly eventsLost: number;
+}
+
+/** The figures that every report has. */
+type CoreFigures = Pick<
+  TotalExposure,
+  | 'pagesGranted'
+  | 'bytesNeeded'
+  | 'bytesExposed'
+  | 'foreignReadableBytes'
+  | 'foreignWritableBytes'
+  | 'maxStaleNanoseconds'
+  | 'leakedGrants'
+>;
+
+/** The result of one mode. */
+export interface ModeReport extends CoreFigures, Partial<Omit<TotalExposure, keyof CoreFigures>> {
+  readonly mode: string;
+  readonly identical: boolean;
   readonly requestsPerSecond: number;
   readonly bytesPerSecond: number;
-  readonly pagesGranted: number;
-  readonly bytesNeeded: number;
-  readonly bytesExposed: number;
-  readonly foreignReadableBytes: number;
-  readonly foreignWritableBytes: number;
-  readonly maxStaleNanoseconds: number;
-  readonly leakedGrants: number;
-  readonly [extra: string]: unknown;
+  readonly bytes?: number;
+  readonly eventsLost?: number;
 }
-export function reportTable(
-  reports: readonly ModeReport[],
-  _options: { colour: boolean; width: number },
-): string {
-  return reports.map((r) => JSON.stringify(r, null, 1)).join('\n');
+
+/** A column of the table: what of a report is known. An audit of a trace alone has no rates, for example. */
+export type ReportColumn = Partial<ModeReport> & { readonly mode: string };
+
+/** Puts a run and its accounting together. */
+export function modeReport(run: RunResult, figures: TotalExposure): ModeReport {
+  const perSecond = (amount: number) => (run.seconds > 0 ? amount / run.seconds : 0);
+  return {
+    mode: run.mode,
+    identical: run.identical,
+    requestsPerSecond: perSecond(run.requests),
+    bytesPerSecond: perSecond(run.bytes),
+    ...figures,
+    requests: run.requests,
+    bytes: run.bytes,
+    eventsLost: run.eventsLost,
+  };
+}
+
+interface Row {
+  readonly label: string;
+  /** The number to show, or undefined where it is not known. */
+  readonly value: (column: ReportColumn) => number | undefined;
+  readonly text: (value: number) => string;
+  /** Whether 0 is what one wants to see and anything else is not. */
+  readonly wantsZero?: true;
+}
+
+const ROWS: readonly Row[] = [
+  { label: 'requests', value: ({ requests }) => requests, text: countText },
+  { label: 'requests per second', value: ({ requestsPerSecond }) => requestsPerSecond, text: countText },
+  { label: 'data per second', value: ({ bytesPerSecond }) => bytesPerSecond, text: bytesText },
+  {
+    label: 'time for a request, mean',
+    value: ({ meanLatencyNanoseconds }) => meanLatencyNanoseconds,
+    text: timeText,
+  },
+  {
+    label: 'time for a request, longest',
+    value: ({ maxLatencyNanoseconds }) => maxLatencyNanoseconds,
+    text: timeText,
+  },
+  { label: 'pages granted', value: ({ pagesGranted }) => pagesGranted, text: countText },
+  { label: 'needed: what drivers asked to share', value: ({ bytesNeeded }) => bytesNeeded, text: bytesText },
+  { label: 'exposed: pages granted for it', value: ({ bytesExposed }) => bytesExposed, text: bytesText },
+  {
+    label: 'exposed for each byte needed',
+    value: exposureRatio,
+    text: (ratio) => `${ratio.toPrecision(3)} ×`,
+  },
+  {
+    label: 'backend could read that was not its business',
+    value: ({ foreignReadableBytes }) => foreignReadableBytes,
+    text: bytesText,
+    wantsZero: true,
+  },
+  {
+    label: '… could overwrite',
+    value: ({ foreignWritableBytes }) => foreignWritableBytes,
+    text: bytesText,
+    wantsZero: true,
+  },
+  {
+    label: '… could read, each byte of memory counted once',
+    value: ({ distinctForeignReadableBytes }) => distinctForeignReadableBytes,
+    text: bytesText,
+    wantsZero: true,
+  },
+  {
+    label: '… could overwrite, each byte counted once',
+    value: ({ distinctForeignWritableBytes }) => distinctForeignWritableBytes,
+    text: bytesText,
+    wantsZero: true,
+  },
+  {
+    label: 'buffers to be read only, granted for writing',
+    value: ({ overPermission }) => overPermission,
+    text: countText,
+    wantsZero: true,
+  },
+  {
+    label: 'backend touched what no request shared',
+    value: ({ touchesOutsideNeed }) => touchesOutsideNeed,
+    text: countText,
+    wantsZero: true,
+  },
+  {
+    label: 'maps that the hypervisor refused',
+    value: ({ mapsRefused }) => mapsRefused,
+    text: countText,
+    wantsZero: true,
+  },
+  {
+    label: 'stale: page kept after its request, longest',
+    value: ({ maxStaleNanoseconds }) => maxStaleNanoseconds,
+    text: timeText,
+    wantsZero: true,
+  },
+  { label: 'grants leaked', value: ({ leakedGrants }) => leakedGrants, text: countText, wantsZero: true },
+];
+
+const NOTES: readonly string[] = [
+  'needed: the bytes of every buffer that a driver shared with its device, rings included.',
+  'exposed: 4 KiB for every page that was granted, each time it was.',
+  'not its business (foreign): bytes of granted pages that were neither in a buffer shared with the same device at that time nor in a page private to it, summed over all grants.',
+  'stale: the longest time a page stayed granted or mapped after its request was complete; 0 if access always ended first.',
+  'leaked: grants that were not over at the end.',
+];
+
+function exposureRatio({ bytesExposed, bytesNeeded }: ReportColumn): number | undefined {
+  if (bytesExposed === undefined || bytesNeeded === undefined || bytesNeeded === 0) return undefined;
+  return bytesExposed / bytesNeeded;
+}
+
+function identicalRow(columns: readonly ReportColumn[]): TableRow {
+  const cells = columns.map(({ identical }): Cell => {
+    if (identical === undefined) return { text: '', emphasis: 'plain' };
+    return identical ? { text: 'yes', emphasis: 'good' } : { text: 'NO', emphasis: 'bad' };
+  });
+  return { label: 'data arrived unchanged', cells };
+}
+
+function figureRow({ label, value, text, wantsZero }: Row, columns: readonly ReportColumn[]): TableRow {
+  const cells = columns.map((column): Cell => {
+    const number = value(column);
+    if (number === undefined) return { text: '', emphasis: 'plain' };
+    return { text: text(number), emphasis: !wantsZero ? 'plain' : number === 0 ? 'good' : 'bad' };
+  });
+  return { label, cells };
+}
+
+/** What must not be overlooked about a report: its figures are less than the truth. */
+function warnings({ mode, eventsLost = 0, contradictions = 0 }: ReportColumn): string[] {
+  if (eventsLost === 0 && contradictions === 0) return [];
+  return [
+    `WARNING: the accounting of ${mode} is incomplete (${eventsLost} events lost, ${contradictions} contradict others): its figures may be too low.`,
+  ];
+}
+
+/**
+ * The reports as text: a column for each mode, a row for each figure that one of them has, and under the
+ * table what the words mean. Lines have at most `width` characters where the words allow it.
+ */
+export function reportTable(columns: readonly ReportColumn[], options: TableOptions): string {
+  const rows = [identicalRow(columns), ...ROWS.map((row) => figureRow(row, columns))].filter(({ cells }) =>
+    cells.some(({ text }) => text !== ''),
+  );
+  const headings = columns.map(({ mode }) => mode);
+  const notes = [...NOTES, ...columns.flatMap(warnings)].flatMap((note) => wrap(note, options.width));
+  return `${[table(headings, rows, options), ...notes].join('\n')}\n`;
 }

@@ -67,6 +67,7 @@ export class BlkDevice implements VirtioDevice {
   /** The data part of the request in hand. */
   readonly #data = new Segments();
   readonly #answer: Answer = { written: 0, status: 0 };
+  #writeThrough = false;
 
   constructor(store: BlockStore, options: BlkOptions) {
     this.#store = store;
@@ -93,8 +94,9 @@ export class BlkDevice implements VirtioDevice {
     }).bytes;
   }
 
-  start(): void {
-    // Every feature that matters here only restricts what the driver sends.
+  /** §5.2.6.2: a driver that cannot flush is promised that a completed write is stable. */
+  start(features: bigint): void {
+    this.#writeThrough = (features & VIRTIO_BLK_F_FLUSH) === 0n;
   }
 
   stop(): void {
@@ -162,7 +164,12 @@ export class BlkDevice implements VirtioDevice {
   #write(data: Segments): number {
     const offset = this.#place(data.byteLength);
     if (this.#store.readOnly || offset < 0) return VIRTIO_BLK_S_IOERR;
-    return statusOf(this.#store.write(offset, data) === 'ok');
+    return statusOf(this.#store.write(offset, data) === 'ok' && this.#stable());
+  }
+
+  /** After a change: flushes where the driver cannot ask for it. Returns false when that failed. */
+  #stable(): boolean {
+    return !this.#writeThrough || this.#store.flush() === 'ok';
   }
 
   #getId(writable: Segments, room: number, answer: Answer): number {
@@ -201,7 +208,7 @@ export class BlkDevice implements VirtioDevice {
     for (let at = 0; at < length; at += size) {
       if (!this.#applyRange(range.at(at), discard)) return VIRTIO_BLK_S_IOERR;
     }
-    return VIRTIO_BLK_S_OK;
+    return statusOf(discard || this.#stable());
   }
 
   #rangeFault(range: { sector: number; num_sectors: number; flags: number }, discard: boolean): number {

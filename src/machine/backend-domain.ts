@@ -35,7 +35,7 @@ export class ServedDevice {
       },
       true,
     );
-    this.#registers = new MmioDevice(this.state);
+    this.#registers = new MmioDevice(this.state, () => this.#server.clearInterrupts());
     ports.events.onEvent(this.#server.accessPort as EventPort, () => this.#server.serve(this.#registers));
     ports.events.onEvent(this.#server.doorbellPort as EventPort, () => this.#answerDoorbell());
   }

@@ -4,6 +4,14 @@
 import type { Region } from '../abi/region.ts';
 import { assert } from '../errors.ts';
 
+/** Up to here a loop beats making a subarray for `set`. */
+const SHORT = 64;
+
+function copyBytes(from: Uint8Array, start: number, to: Uint8Array, at: number, length: number): void {
+  if (length > SHORT) to.set(from.subarray(start, start + length), at);
+  else for (let i = 0; i < length; i++) to[at + i] = from[start + i];
+}
+
 /** Pieces of memory, first to last. A list is filled by memory/, used while its chain is mapped, and reused. */
 export class Segments {
   /** Pieces. */
@@ -46,8 +54,7 @@ export class Segments {
         continue;
       }
       const piece = Math.min(available, length - done);
-      const start = this.offsets[i] + skip;
-      target.set(this.regions[i].u8.subarray(start, start + piece), done);
+      copyBytes(this.regions[i].u8, this.offsets[i] + skip, target, done, piece);
       done += piece;
       skip = 0;
     }
@@ -65,7 +72,7 @@ export class Segments {
         continue;
       }
       const piece = Math.min(available, source.length - done);
-      this.regions[i].u8.set(source.subarray(done, done + piece), this.offsets[i] + skip);
+      copyBytes(source, done, this.regions[i].u8, this.offsets[i] + skip, piece);
       done += piece;
       skip = 0;
     }

@@ -143,6 +143,15 @@ export class DeviceState {
     });
   }
 
+  /** The driver stops using queue `index`: its memory is let go of, and answers to come are dropped. */
+  disableQueue(index: number): void {
+    const registers = this.#registers[index];
+    if (registers === undefined) return;
+    this.#queues[index]?.close();
+    this.#queues[index] = undefined;
+    registers.enabled = false;
+  }
+
   /**
    * Serves queue `index` for a turn.
    *

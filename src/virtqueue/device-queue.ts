@@ -57,6 +57,7 @@ export class DeviceQueue {
   /** The used index when the driver was last interrupted. */
   #signalledUsed = 0;
   #inFlight = 0;
+  #closed = false;
 
   constructor(size: number, rings: RingAreas, memory: DeviceMemory, features: QueueFeatures) {
     this.size = size;
@@ -111,12 +112,14 @@ export class DeviceQueue {
   }
 
   /**
-   * Returns a chain to the driver: unmaps its buffers, then fills the used element, then publishes it.
+   * Returns a chain to the driver: unmaps its buffers, then fills the used element, then publishes it. Does
+   * nothing once the queue is closed: an answer that comes after a reset is for nobody (§2.4.1).
    *
    * @param bytesRead bytes of `readable` that were looked at; for the trace
    * @param written bytes written from the start of `writable` on
    */
   complete(chain: Chain, bytesRead: number, written: number): void {
+    if (this.#closed) return;
     assert(chain.inFlight, 'a chain is completed once', chain.head);
     assert(
       written <= chain.writable.byteLength,
@@ -157,6 +160,7 @@ export class DeviceQueue {
 
   /** Lets go of chains in flight and of the rings; nothing is written to guest memory any more. */
   close(): void {
+    this.#closed = true;
     // All of them: a chain that broke a rule half way through its buffers is not in flight but has mappings.
     for (const chain of this.#chains) chain?.access.release(0, 0);
     this.#rings.descriptor.release();

@@ -9,7 +9,10 @@ export interface GrantTable {
   readonly entries: number;
   /** Entries that may exist at most (max_grant_frames). */
   readonly maxEntries: number;
-  /** Makes the table at least `entries` long. Returns false, and changes nothing, beyond the limit. */
+  /**
+   * Makes the table at least `entries` long. Returns false, and changes nothing, beyond the limit or when
+   * the platform has no memory for it.
+   */
   grow(entries: number): boolean;
   /**
    * Grants `count` frames from `frame` to `peer` through the references from `first`, which must be free.

@@ -1,14 +1,13 @@
 // The operations on nodes with their rules (paths, permissions, quotas), for one domain on one view:
 // the same code serves the store itself and a transaction, the wire protocol and the local port.
 
-import type { NodePermission } from '../xen/xenstore.ts';
-import { XenstoreError } from '../xen/xenstore.ts';
+import { XS_PERMISSION_ANY_DOMAIN } from '../abi/xenstore.ts';
+import { type NodePermission, XenstoreError } from '../xen/xenstore.ts';
 import { type Domain, type Domains, isOrdinaryDomain } from './domains.ts';
 import { ChildNames, type Edits, type Node, removal, type View } from './node.ts';
 import { isSpecial, nameOf, parentOf, resolvePath } from './paths.ts';
 import { inherited, MAY_OWN, MAY_READ, MAY_WRITE, rightsOf, understand } from './permissions.ts';
 import { exceeds } from './quotas.ts';
-import { XS_PERMISSION_ANY_DOMAIN } from '../abi/xenstore.ts';
 
 const NO_BYTES = new Uint8Array(0);
 

@@ -3,16 +3,10 @@
 
 import * as xs from '../abi/xenstore.ts';
 import { ProtocolViolation } from '../errors.ts';
-import {
-  type NodePermission,
-  type Unwatch,
-  type Xenstore,
-  XenstoreError,
-  type XenstoreNodes,
-} from '../xen/xenstore.ts';
-import { parsePermission } from './permissions.ts';
+import { type Unwatch, type Xenstore, XenstoreError, type XenstoreNodes } from '../xen/xenstore.ts';
 import { retried } from './retried.ts';
 import { MessageReader, MessageWriter, stringsIn, terminated, textOf } from './wire.ts';
+import { REPLY, textBytes, WireNodes } from './wire-nodes.ts';
 
 /** Who gets what comes out of a channel. */
 export interface ByteReceiver {
@@ -32,6 +26,7 @@ export interface ByteChannel {
   close(): void;
 }
 
+/** A request on its way. */
 interface Pending {
   readonly type: number;
   readonly transactionId: number;
@@ -40,7 +35,7 @@ interface Pending {
   reject(reason: Error): void;
 }
 
-/** What messages call an operation; the path is added where there is one. */
+/** What the message of a refusal calls a request. */
 const operations = new Map<number, string>([
   [xs.XS_READ, 'read'],
   [xs.XS_WRITE, 'write'],
@@ -55,73 +50,40 @@ const operations = new Map<number, string>([
   [xs.XS_TRANSACTION_END, 'end'],
 ]);
 
-/** Parts that a list of children may come in, of up to 4096 bytes each. */
-const PARTS_MAX = 4096;
-
-const encoder = new TextEncoder();
-const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
-/** The clause that a peer breaks whose replies are no replies. */
-const REPLY = 'xenstore.txt: replies';
-
 /**
  * A client. It trusts the store's answers but not their form: replies to nobody, replies of another type and
  * messages without end close the channel and reject whatever waits.
  */
-export class XenstoreClient implements Xenstore {
+export class XenstoreClient extends WireNodes implements Xenstore {
   readonly #channel: ByteChannel;
   readonly #reader = new MessageReader();
   readonly #pending = new Map<number, Pending>();
   readonly #watches = new Map<string, (path: string) => void>();
-  readonly #nodes: WireNodes;
   #lastRequest = 0;
   #lastToken = 0;
   #closed: Error | undefined;
 
   constructor(channel: ByteChannel) {
+    super();
     this.#channel = channel;
-    this.#nodes = new WireNodes((type, path, payload) => this.#request(type, 0, path, payload));
     channel.attach({
       received: (bytes) => this.#received(bytes),
       closed: (reason) => this.#end(reason),
     });
   }
 
-  read(path: string): Promise<string> {
-    return this.#nodes.read(path);
-  }
-
-  write(path: string, value: string): Promise<void> {
-    return this.#nodes.write(path, value);
-  }
-
-  directory(path: string): Promise<string[]> {
-    return this.#nodes.directory(path);
-  }
-
-  remove(path: string): Promise<void> {
-    return this.#nodes.remove(path);
-  }
-
-  permissions(path: string): Promise<NodePermission[]> {
-    return this.#nodes.permissions(path);
-  }
-
-  setPermissions(path: string, permissions: readonly NodePermission[]): Promise<void> {
-    return this.#nodes.setPermissions(path, permissions);
-  }
-
   async watch(path: string, changed: (path: string) => void): Promise<Unwatch> {
     const token = `${++this.#lastToken}`;
+    const payload = textBytes(terminated([path, token]));
     this.#watches.set(token, changed);
     try {
-      await this.#request(xs.XS_WATCH, 0, path, textBytes(terminated([path, token])));
+      await this.ask(xs.XS_WATCH, path, payload);
     } catch (error) {
       this.#watches.delete(token);
       throw error;
     }
     return async () => {
-      if (this.#watches.delete(token))
-        await this.#request(xs.XS_UNWATCH, 0, path, textBytes(terminated([path, token])));
+      if (this.#watches.delete(token)) await this.ask(xs.XS_UNWATCH, path, payload);
     };
   }
 
@@ -134,30 +96,41 @@ export class XenstoreClient implements Xenstore {
     this.#end(new XenstoreError('EIO', 'use', 'a closed client'));
   }
 
+  protected override ask(type: number, path: string, payload: Uint8Array): Promise<Uint8Array> {
+    return this.#request(type, 0, path, payload);
+  }
+
   async #attempt<T>(body: (nodes: XenstoreNodes) => Promise<T>): Promise<T> {
-    const started = await this.#request(xs.XS_TRANSACTION_START, 0, 'transaction', textBytes('\0'));
-    const id = Number(stringsIn(started)[0]);
-    if (!Number.isInteger(id) || id < 1 || id > 0xffff_ffff)
-      throw this.#violated(`transaction id "${textOf(started)}", expected a number from 1 to 4294967295`);
+    const id = await this.#startTransaction();
+    const end = (verdict: 'T' | 'F') =>
+      this.#request(xs.XS_TRANSACTION_END, id, `transaction ${id}`, textBytes(`${verdict}\0`));
     let result: T;
     try {
-      result = await body(new WireNodes((type, path, payload) => this.#request(type, id, path, payload)));
+      result = await body(
+        new TransactionNodes((type, path, payload) => this.#request(type, id, path, payload)),
+      );
     } catch (error) {
       // If even this fails the channel is gone, and the transaction with it; the body's error tells more.
-      await this.#endTransaction(id, 'F').catch(() => undefined);
+      await end('F').catch(() => undefined);
       throw error;
     }
-    await this.#endTransaction(id, 'T');
+    await end('T');
     return result;
   }
 
-  #endTransaction(id: number, verdict: 'T' | 'F'): Promise<Uint8Array> {
-    return this.#request(xs.XS_TRANSACTION_END, id, `transaction ${id}`, textBytes(`${verdict}\0`));
+  async #startTransaction(): Promise<number> {
+    const reply = textOf(await this.ask(xs.XS_TRANSACTION_START, 'transaction', textBytes('\0')));
+    const id = Number(reply.slice(0, -1));
+    if (!/^\d{1,10}\0$/.test(reply) || id < 1 || id > 0xffff_ffff)
+      throw this.#violated(`transaction id "${reply}", expected a number from 1 to 4294967295`);
+    return id;
   }
 
   #request(type: number, transactionId: number, path: string, payload: Uint8Array): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
       if (this.#closed !== undefined) return reject(this.#closed);
+      // The wire ends a path at its first NUL: the store would take the rest for the next argument.
+      if (path.includes('\0')) return reject(refusal('EINVAL', type, path));
       if (payload.length > xs.XENSTORE_PAYLOAD_MAX) return reject(refusal('E2BIG', type, path));
       this.#lastRequest = (this.#lastRequest + 1) >>> 0;
       this.#pending.set(this.#lastRequest, { type, transactionId, path, resolve, reject });
@@ -216,82 +189,14 @@ export class XenstoreClient implements Xenstore {
   }
 }
 
-type Request = (type: number, path: string, payload: Uint8Array) => Promise<Uint8Array>;
+/** The operations inside one transaction; once it has ended the store refuses them. */
+class TransactionNodes extends WireNodes {
+  protected override readonly ask: WireNodes['ask'];
 
-/** The operations on nodes, outside or inside a transaction. */
-class WireNodes implements XenstoreNodes {
-  readonly #request: Request;
-
-  constructor(request: Request) {
-    this.#request = request;
+  constructor(ask: TransactionNodes['ask']) {
+    super();
+    this.ask = ask;
   }
-
-  async read(path: string): Promise<string> {
-    return decoder.decode(await this.#ask(xs.XS_READ, path));
-  }
-
-  async write(path: string, value: string): Promise<void> {
-    await this.#request(xs.XS_WRITE, path, textBytes(`${path}\0${value}`));
-  }
-
-  async directory(path: string): Promise<string[]> {
-    try {
-      return stringsIn(await this.#ask(xs.XS_DIRECTORY, path)).sort();
-    } catch (error) {
-      if (!(error instanceof XenstoreError) || error.code !== 'E2BIG') throw error;
-      return (await this.#directoryInParts(path)).sort();
-    }
-  }
-
-  async remove(path: string): Promise<void> {
-    await this.#ask(xs.XS_RM, path);
-  }
-
-  async permissions(path: string): Promise<NodePermission[]> {
-    return stringsIn(await this.#ask(xs.XS_GET_PERMS, path)).map((entry) => {
-      const parsed = parsePermission(entry);
-      if (parsed === undefined)
-        throw new ProtocolViolation(REPLY, `xenstore permission "${entry}" of ${path}`);
-      return parsed;
-    });
-  }
-
-  async setPermissions(path: string, permissions: readonly NodePermission[]): Promise<void> {
-    const entries = permissions.map(({ domain, access }) => `${access}${domain}`);
-    await this.#request(xs.XS_SET_PERMS, path, textBytes(terminated([path, ...entries])));
-  }
-
-  #ask(type: number, path: string): Promise<Uint8Array> {
-    return this.#request(type, path, textBytes(`${path}\0`));
-  }
-
-  /** Parts of the list until the one that ends with an empty name; from the start again if the list changed. */
-  async #directoryInParts(path: string): Promise<string[]> {
-    let names: string[] = [];
-    let offset = 0;
-    let known: string | undefined;
-    for (let parts = 0; parts < PARTS_MAX; parts++) {
-      const payload = textBytes(terminated([path, `${offset}`]));
-      const [generation, ...part] = stringsIn(await this.#request(xs.XS_DIRECTORY_PART, path, payload));
-      if (offset > 0 && generation !== known) {
-        names = [];
-        offset = 0;
-        continue;
-      }
-      known = generation;
-      if (part.at(-1) === '') return [...names, ...part.slice(0, -1)];
-      names.push(...part);
-      offset += terminated(part).length;
-    }
-    throw new ProtocolViolation(
-      REPLY,
-      `xenstore list of children of ${path}: no end after ${PARTS_MAX} parts`,
-    );
-  }
-}
-
-function textBytes(text: string): Uint8Array {
-  return encoder.encode(text);
 }
 
 function refusal(code: string, type: number, path: string): XenstoreError {

@@ -7,6 +7,7 @@ import { XenstoreError } from '../xen/xenstore.ts';
 import type { NodeAccess } from './access.ts';
 import type { Domain, DomainClient } from './domains.ts';
 import { answer, type Reply, type Session } from './requests.ts';
+import { exceeds } from './quotas.ts';
 import type { Store } from './store.ts';
 import { Subscriber } from './subscriber.ts';
 import { TransactionTable } from './transactions.ts';
@@ -28,10 +29,12 @@ export class Connection implements DomainClient, Session {
   readonly #writer = new MessageWriter();
   readonly #ended: () => void;
   #unread = 0;
+  #serving = false;
   #open = true;
 
   /**
-   * @param wake called when there is something to send although nothing was received
+   * @param wake called when there is something to send although nothing was received; from inside another
+   *   connection's receive(), so it should note that, or schedule something, and return
    * @param ended called when the store ends the connection, because its domain has gone
    */
   constructor(store: Store, domain: Domain, wake: () => void, ended: () => void) {
@@ -39,7 +42,9 @@ export class Connection implements DomainClient, Session {
     this.domain = domain;
     this.nodes = store.access(domain);
     this.transactions = new TransactionTable(store, domain);
-    this.subscriber = new Subscriber(domain, store.now, wake);
+    this.subscriber = new Subscriber(domain, store.now, () => {
+      if (!this.#serving) wake();
+    });
     this.#ended = ended;
     domain.clients.add(this);
   }
@@ -48,8 +53,8 @@ export class Connection implements DomainClient, Session {
   get listening(): boolean {
     if (!this.#open) return false;
     if (this.domain.privileged) return this.#writer.length < UNREAD_MAX;
-    const { outstanding } = this.domain.limits;
-    return (outstanding === 0 || this.#unread < outstanding) && this.store.writeRate.delay(this.domain) === 0;
+    if (exceeds(this.domain, 'outstanding', this.#unread + 1)) return false;
+    return this.store.writeRate.delay(this.domain) === 0;
   }
 
   /**
@@ -59,10 +64,15 @@ export class Connection implements DomainClient, Session {
    */
   receive(input: Uint8Array): number {
     let taken = 0;
-    while (taken < input.length && this.listening) {
-      const whole = this.#reader.take(input, taken);
-      taken += this.#reader.taken;
-      if (whole) this.#serve();
+    this.#serving = true;
+    try {
+      while (taken < input.length && this.listening) {
+        const whole = this.#reader.take(input, taken);
+        taken += this.#reader.taken;
+        if (whole) this.#serve();
+      }
+    } finally {
+      this.#serving = false;
     }
     return taken;
   }

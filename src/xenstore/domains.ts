@@ -3,6 +3,7 @@
 
 import { DOMID_FIRST_RESERVED } from '../abi/xen.ts';
 import { XS_PERMISSION_ANY_DOMAIN } from '../abi/xenstore.ts';
+import { assert } from '../errors.ts';
 import { homeOf } from './paths.ts';
 import type { Account, Limits, Usage } from './quotas.ts';
 
@@ -72,6 +73,7 @@ export class Domains {
 
   /** The domain that holds `id` now; a new record if nobody does. `id` must be an ordinary domain's. */
   obtain(id: number): Domain {
+    assert(isOrdinaryDomain(id), `domain id ${id}: expected 0 to ${DOMID_FIRST_RESERVED - 1}`);
     return this.#byId.get(id) ?? this.#create(id);
   }
 

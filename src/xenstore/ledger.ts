@@ -19,9 +19,14 @@ export function watchBytes(path: string, token: string): number {
   return WATCH_OVERHEAD + path.length + token.length;
 }
 
-/** Bytes charged for what a transaction remembers of one node: that it was looked at, and its new record. */
-export function accessBytes(path: string, edit: Node | undefined): number {
-  return NODE_OVERHEAD + path.length + (edit === undefined ? 0 : nodeBytes(path, edit));
+/** Bytes charged for a transaction's remembering that it looked at a node. */
+export function accessBytes(path: string): number {
+  return NODE_OVERHEAD + path.length;
+}
+
+/** Bytes charged for a transaction's own record of a node; none for its removal. */
+export function editBytes(path: string, edit: Node | undefined): number {
+  return edit === undefined ? 0 : nodeBytes(path, edit);
 }
 
 /** What a group of edits adds to, or takes from, the accounts of the nodes' owners. */

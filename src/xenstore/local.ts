@@ -3,8 +3,13 @@
 
 import { XENSTORE_PAYLOAD_MAX } from '../abi/xenstore.ts';
 import type { DomainId } from '../xen/ids.ts';
-import type { NodePermission, Unwatch, Xenstore, XenstoreNodes } from '../xen/xenstore.ts';
-import { XenstoreError } from '../xen/xenstore.ts';
+import {
+  type NodePermission,
+  type Unwatch,
+  type Xenstore,
+  XenstoreError,
+  type XenstoreNodes,
+} from '../xen/xenstore.ts';
 import type { NodeAccess } from './access.ts';
 import type { Domain, DomainClient } from './domains.ts';
 import { describe } from './permissions.ts';
@@ -14,7 +19,7 @@ import { Subscriber } from './subscriber.ts';
 import { TransactionTable } from './transactions.ts';
 
 /** Runs a function soon, once the caller is done. */
-export type Schedule = (run: () => void) => void;
+type Schedule = (run: () => void) => void;
 
 /**
  * The store as domain `id` sees it. The domain is known to the store from now on; when it is released, its
@@ -27,10 +32,62 @@ export function localXenstore(store: Store, id: DomainId, schedule: Schedule = q
 const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
-class LocalXenstore implements Xenstore, DomainClient {
+/** The operations on nodes, as promises of text. */
+abstract class LocalNodes implements XenstoreNodes {
+  /** What may be done now; throws when nothing may be done any more. */
+  protected abstract access(): NodeAccess;
+
+  async read(path: string): Promise<string> {
+    return decoder.decode(this.access().read(path).value);
+  }
+
+  async write(path: string, value: string): Promise<void> {
+    const bytes = encoder.encode(value);
+    // What the wire could not carry is refused here too, so that a program runs the same over both.
+    if (path.length + 1 + bytes.length > XENSTORE_PAYLOAD_MAX)
+      throw new XenstoreError('E2BIG', 'write', path);
+    this.access().write(path, bytes);
+  }
+
+  async directory(path: string): Promise<string[]> {
+    return this.access().read(path).children.all().sort();
+  }
+
+  async remove(path: string): Promise<void> {
+    this.access().remove(path);
+  }
+
+  async permissions(path: string): Promise<NodePermission[]> {
+    return describe(this.access().permissions(path).permissions);
+  }
+
+  async setPermissions(path: string, permissions: readonly NodePermission[]): Promise<void> {
+    this.access().setPermissions(path, permissions);
+  }
+}
+
+/** The operations inside one transaction, until it ends. */
+class TransactionNodes extends LocalNodes {
+  readonly #transactions: TransactionTable;
+  readonly #id: number;
+
+  constructor(transactions: TransactionTable, id: number) {
+    super();
+    this.#transactions = transactions;
+    this.#id = id;
+  }
+
+  protected override access(): NodeAccess {
+    const transaction = this.#transactions.find(this.#id);
+    if (transaction === undefined) throw new XenstoreError('ENOENT', 'use', `ended transaction ${this.#id}`);
+    return transaction.nodes;
+  }
+}
+
+class LocalXenstore extends LocalNodes implements Xenstore, DomainClient {
   readonly #store: Store;
   readonly #domain: Domain;
-  readonly #nodes: LocalNodes;
+  readonly #access: NodeAccess;
   readonly #transactions: TransactionTable;
   readonly #subscriber: Subscriber;
   readonly #schedule: Schedule;
@@ -39,41 +96,18 @@ class LocalXenstore implements Xenstore, DomainClient {
   #open = true;
 
   constructor(store: Store, domain: Domain, schedule: Schedule) {
+    super();
     this.#store = store;
     this.#domain = domain;
     this.#schedule = schedule;
-    this.#nodes = new LocalNodes(() => this.#demandOpen(store.access(domain)));
+    this.#access = store.access(domain);
     this.#transactions = new TransactionTable(store, domain);
     this.#subscriber = new Subscriber(domain, store.now, () => this.#reportSoon());
     domain.clients.add(this);
   }
 
-  read(path: string): Promise<string> {
-    return this.#nodes.read(path);
-  }
-
-  write(path: string, value: string): Promise<void> {
-    return this.#nodes.write(path, value);
-  }
-
-  directory(path: string): Promise<string[]> {
-    return this.#nodes.directory(path);
-  }
-
-  remove(path: string): Promise<void> {
-    return this.#nodes.remove(path);
-  }
-
-  permissions(path: string): Promise<NodePermission[]> {
-    return this.#nodes.permissions(path);
-  }
-
-  setPermissions(path: string, permissions: readonly NodePermission[]): Promise<void> {
-    return this.#nodes.setPermissions(path, permissions);
-  }
-
   async watch(path: string, changed: (path: string) => void): Promise<Unwatch> {
-    this.#demandOpen(this.#nodes);
+    this.#demandOpen();
     const token = `${++this.#lastToken}`;
     this.#store.watches.add(this.#subscriber, path, token);
     this.#callbacks.set(token, changed);
@@ -98,16 +132,16 @@ class LocalXenstore implements Xenstore, DomainClient {
     this.#domain.clients.delete(this);
   }
 
+  protected override access(): NodeAccess {
+    this.#demandOpen();
+    return this.#access;
+  }
+
   async #attempt<T>(body: (nodes: XenstoreNodes) => Promise<T>): Promise<T> {
-    this.#demandOpen(this.#nodes);
+    this.#demandOpen();
     const id = this.#transactions.start();
-    const nodes = new LocalNodes(() => {
-      const transaction = this.#transactions.find(id);
-      if (transaction === undefined) throw new XenstoreError('ENOENT', 'use', `ended transaction ${id}`);
-      return transaction.nodes;
-    });
     try {
-      const result = await body(nodes);
+      const result = await body(new TransactionNodes(this.#transactions, id));
       this.#transactions.end(id, true);
       return result;
     } finally {
@@ -115,9 +149,8 @@ class LocalXenstore implements Xenstore, DomainClient {
     }
   }
 
-  #demandOpen<T>(use: T): T {
-    if (!this.#open) throw new XenstoreError('EIO', 'use', `the store as released ${this.#domain.home}`);
-    return use;
+  #demandOpen(): void {
+    if (!this.#open) throw new XenstoreError('EIO', 'use', `the store as released domain ${this.#domain.id}`);
   }
 
   /** One event for each turn of the scheduler, so that a callback that throws costs no other its event. */
@@ -127,42 +160,5 @@ class LocalXenstore implements Xenstore, DomainClient {
       if (this.#subscriber.waiting > 0) this.#reportSoon();
       if (event !== undefined) this.#callbacks.get(event.watch.token)?.(event.path);
     });
-  }
-}
-
-/** The operations on nodes, as promises of text. */
-class LocalNodes implements XenstoreNodes {
-  readonly #access: () => NodeAccess;
-
-  constructor(access: () => NodeAccess) {
-    this.#access = access;
-  }
-
-  async read(path: string): Promise<string> {
-    return decoder.decode(this.#access().read(path).value);
-  }
-
-  async write(path: string, value: string): Promise<void> {
-    const bytes = encoder.encode(value);
-    // What the wire could not carry is refused here too, so that a program runs the same over both.
-    if (path.length + 1 + bytes.length > XENSTORE_PAYLOAD_MAX)
-      throw new XenstoreError('E2BIG', 'write', path);
-    this.#access().write(path, bytes);
-  }
-
-  async directory(path: string): Promise<string[]> {
-    return this.#access().read(path).children.all().sort();
-  }
-
-  async remove(path: string): Promise<void> {
-    this.#access().remove(path);
-  }
-
-  async permissions(path: string): Promise<NodePermission[]> {
-    return describe(this.#access().permissions(path).permissions);
-  }
-
-  async setPermissions(path: string, permissions: readonly NodePermission[]): Promise<void> {
-    this.#access().setPermissions(path, permissions);
   }
 }

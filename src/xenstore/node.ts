@@ -65,7 +65,7 @@ export class ChildNames {
 }
 
 /** The paths of a node and all below it, parents first. Iterative: a guest can nest 1500 levels. */
-export function subtree(view: Pick<View, 'get'>, path: string): string[] {
+function subtree(view: Pick<View, 'get'>, path: string): string[] {
   const paths = [path];
   for (let i = 0; i < paths.length; i++) {
     const at = paths[i]!;

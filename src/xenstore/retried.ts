@@ -3,7 +3,7 @@
 import { XenstoreError } from '../xen/xenstore.ts';
 
 /** How often a transaction is tried before its conflicts are the caller's business. */
-export const ATTEMPTS = 64;
+const ATTEMPTS = 64;
 
 /** What `attempt` resolves with, as soon as it does not reject with EAGAIN. */
 export async function retried<T>(attempt: () => Promise<T>): Promise<T> {

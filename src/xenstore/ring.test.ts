@@ -133,15 +133,17 @@ test('X1 a payload too long closes the ring with error 3', () => {
   assert.equal(bench.tools.ask(xs.XS_CONTROL, 'check\0'), 'OK\0');
 });
 
-test('X1 without the feature the error field is not the store’s to write', () => {
+test('X1 without the features the error field is not the store’s to write, nor the connection field to obey', () => {
   const store = new Store();
   store.domains.obtain(1).features = 0;
   const page = regionOver(new ArrayBuffer(XEN_PAGE_SIZE));
   const signals = { notify: () => undefined, wake: () => undefined };
   const server = new RingServer(page, store, store.introduce(1), signals);
   page.u32[xs.xenstoreDomainInterface.offsetOf('req_prod') / 4] = 5000;
+  page.u32[xs.xenstoreDomainInterface.offsetOf('connection') / 4] = xs.XENSTORE_RECONNECT;
   server.poll();
   assert.equal(page.u32[xs.xenstoreDomainInterface.offsetOf('error') / 4], 0);
+  assert.equal(page.u32[xs.xenstoreDomainInterface.offsetOf('req_prod') / 4], 5000);
 });
 
 test('the guest cannot move the store’s own indices', () => {

@@ -1,6 +1,5 @@
-// The page that a guest shares with the store, from both ends: two byte queues with free-running indices
-// (docs/misc/xenstore-ring.txt). Each end keeps its own indices to itself, reads the other's once for each
-// move, and moves nothing when what it read cannot be.
+// The page that a guest shares with the store, from both ends: the store's, which serves a connection, and
+// the guest's, which is a channel for its client (docs/misc/xenstore-ring.txt). After ring-queue.ts.
 
 import * as xs from '../abi/xenstore.ts';
 import type { Region } from '../abi/region.ts';
@@ -9,107 +8,18 @@ import { XenstoreError } from '../xen/xenstore.ts';
 import type { ByteChannel, ByteReceiver } from './client.ts';
 import { Connection } from './connection.ts';
 import type { Domain } from './domains.ts';
+import { Consumer, Producer, REQUESTS, RESPONSES, RING_INDEX, ringWord } from './ring-queue.ts';
 import type { Store } from './store.ts';
 
-const SIZE = xs.XENSTORE_RING_SIZE;
-/** Clause of the ProtocolViolation for indices further apart than the queue is long. */
-const RING_INDEX = 'xenstore-ring.txt: producer and consumer offsets';
 /** Moves in each direction for one poll, so that one guest cannot keep the store to itself. */
 const MOVES = 16;
 
-const word = (field: Parameters<typeof xs.xenstoreDomainInterface.offsetOf>[0]): number =>
-  xs.xenstoreDomainInterface.offsetOf(field) / 4;
-const FEATURES = word('server_features');
-const CONNECTION = word('connection');
-const ERROR = word('error');
-
-/** Where one queue lies in the page. */
-interface Queue {
-  /** Bytes from the start of the page. */
-  readonly data: number;
-  /** Indices into the page's 32-bit words. */
-  readonly consumer: number;
-  readonly producer: number;
-}
-const REQUESTS: Queue = { data: 0, consumer: word('req_cons'), producer: word('req_prod') };
-const RESPONSES: Queue = { data: SIZE, consumer: word('rsp_cons'), producer: word('rsp_prod') };
-
-/** Bytes between two indices, which wrap at 2^32. */
-function distance(page: Region, queue: Queue, producer: number, consumer: number): number {
-  const bytes = (producer - consumer) >>> 0;
-  if (bytes > SIZE)
-    throw new ProtocolViolation(
-      RING_INDEX,
-      `xenstore ring of ${page.byteLength} bytes: ${bytes} bytes between the indices of the queue at ${queue.data}, expected at most ${SIZE}`,
-    );
-  return bytes;
-}
-
-/** The end of a queue that bytes are put into. */
-class Producer {
-  readonly #page: Region;
-  readonly #queue: Queue;
-  #index: number;
-
-  constructor(page: Region, queue: Queue, index: number) {
-    this.#page = page;
-    this.#queue = queue;
-    this.#index = index;
-  }
-
-  /** Puts in as many of `bytes` as there is room for; returns how many. */
-  put(bytes: Uint8Array): number {
-    const { u8, i32 } = this.#page;
-    const { data, consumer, producer } = this.#queue;
-    const used = distance(this.#page, this.#queue, this.#index, Atomics.load(i32, consumer));
-    const count = Math.min(bytes.length, SIZE - used);
-    if (count === 0) return 0;
-    const at = this.#index % SIZE;
-    const first = Math.min(count, SIZE - at);
-    u8.set(bytes.subarray(0, first), data + at);
-    u8.set(bytes.subarray(first, count), data);
-    this.#index = (this.#index + count) >>> 0;
-    Atomics.store(i32, producer, this.#index);
-    return count;
-  }
-}
-
-/** The end of a queue that bytes are taken out of. */
-class Consumer {
-  readonly #page: Region;
-  readonly #queue: Queue;
-  /** What was looked at, copied out of the shared page once. */
-  readonly #copy = new Uint8Array(SIZE);
-  #index: number;
-
-  constructor(page: Region, queue: Queue, index: number) {
-    this.#page = page;
-    this.#queue = queue;
-    this.#index = index;
-  }
-
-  /** A copy of everything that is in the queue; valid until the next call. */
-  look(): Uint8Array {
-    const { u8, i32 } = this.#page;
-    const { data, producer } = this.#queue;
-    const count = distance(this.#page, this.#queue, Atomics.load(i32, producer), this.#index);
-    const at = this.#index % SIZE;
-    const first = Math.min(count, SIZE - at);
-    this.#copy.set(u8.subarray(data + at, data + at + first));
-    this.#copy.set(u8.subarray(data, data + count - first), first);
-    return this.#copy.subarray(0, count);
-  }
-
-  /** Gives the room of the first `count` bytes back. */
-  took(count: number): void {
-    if (count === 0) return;
-    this.#index = (this.#index + count) >>> 0;
-    Atomics.store(this.#page.i32, this.#queue.consumer, this.#index);
-  }
-}
+const FEATURES = ringWord('server_features');
+const CONNECTION = ringWord('connection');
+const ERROR = ringWord('error');
 
 /** What the store's end of a ring tells its surroundings. */
-export interface RingSignals {
+interface RingSignals {
   /** Something moved or the state changed: signal the guest's event channel. */
   notify(): void;
   /** Something has to be sent that no poll() will notice by itself: call poll() soon. */
@@ -146,7 +56,7 @@ export class RingServer {
    */
   poll(): number | undefined {
     if (this.#released) return undefined;
-    if (Atomics.load(this.#page.i32, CONNECTION) === xs.XENSTORE_RECONNECT) this.#restart();
+    if (this.#reconnectionAsked()) this.#restart();
     if (this.#connection === undefined) return undefined;
     try {
       return this.#move(this.#connection);
@@ -188,6 +98,11 @@ export class RingServer {
     this.#connection = connection;
     Atomics.store(i32, CONNECTION, xs.XENSTORE_CONNECTED);
     return [new Consumer(this.#page, REQUESTS, 0), new Producer(this.#page, RESPONSES, 0)];
+  }
+
+  #reconnectionAsked(): boolean {
+    const offered = (this.#domain.features & xs.XENSTORE_SERVER_FEATURE_RECONNECTION) !== 0;
+    return offered && Atomics.load(this.#page.i32, CONNECTION) === xs.XENSTORE_RECONNECT;
   }
 
   #restart(): void {

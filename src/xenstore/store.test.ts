@@ -3,9 +3,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Talk } from '../../test/support/xenstore.ts';
-import { XS_WATCH } from '../abi/xenstore.ts';
+import fc from 'fast-check';
+import {
+  XS_RM,
+  XS_SET_PERMS,
+  XS_TRANSACTION_END,
+  XS_TRANSACTION_START,
+  XS_WATCH,
+  XS_WRITE,
+} from '../abi/xenstore.ts';
 import { XenstoreError } from '../xen/xenstore.ts';
-import { describe } from './permissions.ts';
+import { describe, rightsOf } from './permissions.ts';
 import { Store } from './store.ts';
 import { Subscriber } from './subscriber.ts';
 import { Transaction } from './transactions.ts';
@@ -65,6 +73,60 @@ test('X10 a domain that takes a used id finds nothing of its predecessor: no nod
   assert.equal(talk.ended, true);
   assert.equal(store.watches.size, 0);
   assertAccounts(store);
+});
+
+test('12 X10 whatever happened before, the next holder of an id can do what a domain that never was could', () => {
+  const path = fc.constantFrom(
+    '/a',
+    '/a/b',
+    '/local/domain/1',
+    '/local/domain/1/k',
+    '/local/domain/2',
+    '/local/domain/2/k',
+  );
+  const list = fc.constantFrom('n0\0b2\0', 'n2\0r1\0', 'n1\0r2\0', 'b1\0', 'r0\0w2\0b1\0');
+  const request = fc.oneof(
+    fc.tuple(
+      fc.constant(XS_WRITE),
+      path.map((each) => `${each}\0value`),
+    ),
+    fc.tuple(
+      fc.constant(XS_RM),
+      path.map((each) => `${each}\0`),
+    ),
+    fc.tuple(
+      fc.constant(XS_SET_PERMS),
+      fc.tuple(path, list).map((each) => each.join('\0')),
+    ),
+    fc.tuple(
+      fc.constant(XS_WATCH),
+      path.map((each) => `${each}\0token\0`),
+    ),
+    fc.tuple(fc.constant(XS_TRANSACTION_START), fc.constant('\0')),
+  );
+  const step = fc.record({ from: fc.constantFrom(0, 0, 1, 2), inside: fc.constantFrom(0, 0, 1), request });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 40 }), fc.array(step, { maxLength: 8 }), (before, between) => {
+      const store = new Store({ now: () => 0 });
+      const talks = [0, 1, 2].map((id) => new Talk(store, id));
+      for (const id of [1, 2]) addGuest(store, id);
+      const run = ({ from, inside, request: [type, payload] }: (typeof before)[number]) =>
+        talks[from]!.ask(type, payload, type === XS_TRANSACTION_START ? 0 : inside);
+      for (const each of before) run(each);
+      store.release(store.domains.find(2)!);
+      for (const each of between) if (each.from === 1) run(each);
+      for (const talk of talks.slice(0, 2)) talk.ask(XS_TRANSACTION_END, 'T\0', 1);
+      const [reborn, never] = [store.introduce(2), store.introduce(9)];
+      for (const each of store.paths()) {
+        const { permissions } = store.get(each)!;
+        assert.equal(rightsOf(reborn, permissions), rightsOf(never, permissions), each);
+      }
+      assert.deepEqual(reborn.usage, never.usage);
+      assert.equal(reborn.clients.size, 0);
+      assertAccounts(store);
+    }),
+    { seed: 12, numRuns: 500 },
+  );
 });
 
 test('X10 rights given in a transaction to a domain that ends before the commit are not given to the next', () => {

@@ -9,6 +9,7 @@ import {
   XENSTORE_SERVER_FEATURE_RECONNECTION,
   XENSTORE_SERVER_FEATURE_WATCHDEPTH,
 } from '../abi/xenstore.ts';
+import { assert } from '../errors.ts';
 import { XenstoreError } from '../xen/xenstore.ts';
 import { NodeAccess } from './access.ts';
 import { changeAt } from './changes.ts';
@@ -28,7 +29,7 @@ export const SERVER_FEATURES =
   XENSTORE_SERVER_FEATURE_WATCHDEPTH |
   XENSTORE_SERVER_FEATURE_DOMID_ANY;
 
-export interface StoreOptions {
+interface StoreOptions {
   /** Quotas of a guest that differ from DEFAULT_LIMITS. */
   readonly limits?: Partial<Limits>;
   /** A clock that never goes back, in milliseconds. */
@@ -100,6 +101,10 @@ export class Store implements View {
 
   /** Ends the domain: its connections, its nodes, and its rights to everybody else's. */
   release(domain: Domain): void {
+    assert(
+      domain.alive && !domain.privileged,
+      `domain ${domain.id} is to be released: it must be a living guest`,
+    );
     for (const client of [...domain.clients]) client.close();
     const announced = domain.introduced;
     this.#disown(domain);

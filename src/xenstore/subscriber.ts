@@ -23,7 +23,7 @@ export interface Watch {
 }
 
 /** An event on its way, as the client will see it. */
-export interface WatchEvent {
+interface WatchEvent {
   readonly watch: Watch;
   /** As in the client's own WATCH: relative if that was. */
   readonly path: string;

@@ -9,7 +9,7 @@ import { XenstoreError } from '../xen/xenstore.ts';
 import type { NodeAccess } from './access.ts';
 import type { Domain } from './domains.ts';
 import type { Edits, Node, View } from './node.ts';
-import { accessBytes, Ledger } from './ledger.ts';
+import { accessBytes, editBytes, Ledger } from './ledger.ts';
 import { exceeds } from './quotas.ts';
 import type { OpenTransaction, Store } from './store.ts';
 
@@ -39,7 +39,7 @@ export class Transaction implements View, OpenTransaction {
   get(path: string): Node | undefined {
     if (this.#edits.has(path)) return this.#edits.get(path);
     if (this.#seen.has(path)) return this.#seen.get(path);
-    const bytes = accessBytes(path, undefined);
+    const bytes = accessBytes(path);
     if (
       exceeds(this.domain, 'transaction-nodes', this.#seen.size + 1) ||
       exceeds(this.domain, 'memory', this.domain.usage.memory + bytes)
@@ -58,7 +58,7 @@ export class Transaction implements View, OpenTransaction {
   apply(caller: Domain, edits: Edits, touched: readonly string[]): void {
     let bytes = 0;
     for (const [path, node] of edits) {
-      bytes += accessBytes(path, node) - accessBytes(path, this.#edits.get(path));
+      bytes += editBytes(path, node) - editBytes(path, this.#edits.get(path));
       this.#ledger.replace(path, this.get(path), node);
     }
     const tooMuch =
@@ -92,8 +92,8 @@ export class Transaction implements View, OpenTransaction {
   /** Bytes it holds, counted from scratch. */
   recount(): number {
     let bytes = 0;
-    for (const path of this.#seen.keys()) bytes += accessBytes(path, undefined);
-    for (const [path, node] of this.#edits) bytes += accessBytes(path, node) - accessBytes(path, undefined);
+    for (const path of this.#seen.keys()) bytes += accessBytes(path);
+    for (const [path, node] of this.#edits) bytes += editBytes(path, node);
     return bytes;
   }
 

@@ -10,7 +10,7 @@ const NO_BYTES = new Uint8Array(0);
 type Header = ReturnType<typeof xsdSockmsg.over>;
 
 /** Clause of the ProtocolViolation for a payload that is too long. */
-export const PAYLOAD_TOO_LONG = 'xenstore.txt: XENSTORE_PAYLOAD_MAX';
+const PAYLOAD_TOO_LONG = 'xenstore.txt: XENSTORE_PAYLOAD_MAX';
 
 /** Finds the messages in a stream. */
 export class MessageReader {

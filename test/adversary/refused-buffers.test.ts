@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK } from '../../src/abi/virtio-blk.ts';
-import type { Buffer } from '../support/raw-driver.test.helper.ts';
+import type { RawBuffer } from '../support/raw-driver.test.helper.ts';
 import { NO_STATUS, readyToRead, Scene } from '../support/scene.test.helper.ts';
 
 /** A page that nobody granted. */
@@ -12,7 +12,7 @@ const NOT_GRANTED = { low: 0x0010_0000, high: 0x8000_0000 };
 
 /** Submits a request that works, so that objects are reused, and then `chain`. */
 async function submitAfterGoodOne(
-  change: (chain: Buffer[]) => Buffer[],
+  change: (chain: RawBuffer[]) => RawBuffer[],
   check: (status: number, used: number) => void,
 ): Promise<void> {
   const scene = new Scene();

@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 import type { NodePermission, Xenstore } from '../../src/xen/xenstore.ts';
 
 /** A store with nothing in it yet, and the means to use it as any domain. */
-export interface XenstoreUnderTest {
+interface XenstoreUnderTest {
   /** The store as this domain sees it; the domain is introduced. */
   as(domain: number): Promise<Xenstore>;
   /** Resolves when everything that is on its way has arrived. */
@@ -83,6 +83,7 @@ function nodes(make: () => Promise<XenstoreUnderTest>): void {
     const { control } = await machine(make);
     for (const path of ['', '//', '/a/', '/a//b', '/a b', '/é', '@releaseDomain', `/${'a'.repeat(3072)}`])
       await assert.rejects(control.read(path), refused('EINVAL'), path);
+    await assert.rejects(control.write('/a\0b', ''), refused('EINVAL'), 'a path ends at no NUL');
     await assert.rejects(control.write('a'.repeat(2049), ''), refused('EINVAL'));
     await control.write(`/${'a'.repeat(3071)}`, 'just fits');
   });

@@ -42,7 +42,7 @@ export interface SharedPages extends DeviceAddress {
 }
 
 /** One buffer of a chain. */
-export interface Buffer {
+export interface RawBuffer {
   readonly at: DeviceAddress;
   readonly length: number;
   readonly writable?: boolean;
@@ -57,7 +57,7 @@ export function offsetBy(at: SharedPages, offset: number): DeviceAddress {
 }
 
 /** Writes a chain as an indirect table, `offset` bytes into `table`. */
-export function fillTable(table: SharedPages, offset: number, buffers: readonly Buffer[]): void {
+export function fillTable(table: SharedPages, offset: number, buffers: readonly RawBuffer[]): void {
   for (const [i, { at, length, writable }] of buffers.entries()) {
     const last = i === buffers.length - 1;
     const record = virtqDesc.make({
@@ -235,7 +235,7 @@ export class RawDriver {
   }
 
   /** Writes a chain into consecutive descriptors from `first` on. */
-  chain(queue: RawQueue, first: number, buffers: readonly Buffer[]): void {
+  chain(queue: RawQueue, first: number, buffers: readonly RawBuffer[]): void {
     for (const [i, { at, length, writable }] of buffers.entries()) {
       const last = i === buffers.length - 1;
       const flags = (writable ? VIRTQ_DESC_F_WRITE : 0) | (last ? 0 : VIRTQ_DESC_F_NEXT);

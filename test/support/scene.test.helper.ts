@@ -19,7 +19,7 @@ import { MemoryStore } from '../../src/storage/memory-store.ts';
 import type { Tracer } from '../../src/trace.ts';
 import type { VirtioDevice } from '../../src/virtio/device.ts';
 import {
-  type Buffer,
+  type RawBuffer,
   offsetBy,
   RawDriver,
   type RawQueue,
@@ -184,7 +184,7 @@ export class RawRequest {
   }
 
   /** Header, `length` bytes to read into, and the status right behind. */
-  read(length: number): Buffer[] {
+  read(length: number): RawBuffer[] {
     return [
       { at: this.head, length: 16 },
       { at: this.data, length, writable: true },
@@ -193,7 +193,7 @@ export class RawRequest {
   }
 
   /** Header, `length` bytes to write, and the status right behind. */
-  write(length: number): Buffer[] {
+  write(length: number): RawBuffer[] {
     return [
       { at: this.head, length: 16 },
       { at: this.data, length },

@@ -27,7 +27,8 @@ export class DomainGrantTable implements GrantTable {
     this.#domains = domains;
     this.#domain = domain;
     this.#words = machine.memory.i32;
-    this.grow(GRANT_ENTRIES_PER_FRAME_V1);
+    if (!this.grow(GRANT_ENTRIES_PER_FRAME_V1))
+      throw new RangeError(`the machine has no memory left for the grant table of domain ${domain.id}`);
   }
 
   get entries(): number {

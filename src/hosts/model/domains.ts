@@ -10,7 +10,7 @@ import {
   MAPTRACK_DEFAULT_HANDLES,
 } from '../../abi/grant.ts';
 import { EVTCHN_2L_PORTS } from '../../abi/event-channel.ts';
-import { XEN_PAGE_SHIFT, XEN_PAGE_SIZE } from '../../abi/xen.ts';
+import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { assert } from '../../errors.ts';
 import { type DomainId, domainId } from '../../xen/ids.ts';
 import { lock, unlock } from './lock.ts';
@@ -28,6 +28,8 @@ const P2M_FRAME_SHIFT = 3;
 export const ACTIVE_WORDS = 4;
 /** Words of a maptrack entry, see maptrack.ts. */
 export const MAPTRACK_WORDS = 4;
+/** Bits of a link in the list of free handles: a handle + 1, or 0. */
+export const MAPTRACK_INDEX_BITS = 19;
 /** Words of an event channel: state, remote domain, remote port. */
 export const EVENT_WORDS = 4;
 
@@ -197,12 +199,7 @@ export class Domains {
    * @throws RangeError when the id is taken or impossible, or the machine has no room for it
    */
   create(id: number, options: DomainOptions): DomainRecord {
-    if (id >= MAX_DOMAINS)
-      throw new RangeError(`domain ${id}: the embedded Xen has room for ids below ${MAX_DOMAINS}`);
-    if (options.memory <= 0 || options.memory % XEN_PAGE_SIZE !== 0)
-      throw new RangeError(
-        `domain ${id}: memory of ${options.memory} bytes is no multiple of ${XEN_PAGE_SIZE}`,
-      );
+    checkOptions(id, options);
     const { heap, lockWord } = this.#machine;
     lock(heap, lockWord);
     try {
@@ -216,15 +213,21 @@ export class Domains {
     return record;
   }
 
-  /** Adds frames to a grant table, up to `frames` in all. Returns false beyond the domain's limit. */
+  /**
+   * Adds frames to a grant table, up to `frames` in all. Returns false, and adds none, beyond the domain's
+   * limit or when the machine's memory is used up.
+   */
   growGrantTable(record: DomainRecord, frames: number): boolean {
     if (frames > record.maxGrantFrames) return false;
     const { heap } = this.#machine;
     const at = this.#machine.domainRecord(record.id);
     lock(heap, at + GRANT_LOCK);
     try {
-      for (let index = record.grantFrames; index < frames; index++) {
-        const frame = this.#machine.allocateFrames(1);
+      const before = record.grantFrames;
+      const first = this.#machine.takeFrames(Math.max(frames - before, 0));
+      if (first < 0) return false;
+      for (let index = before; index < frames; index++) {
+        const frame = first + index - before;
         heap[heap[at + GRANT_FRAME_LIST] + index] = frame;
         record.p2mAdd(record.ramFrames + index, frame, P2M_RAM);
         Atomics.store(heap, at + GRANT_FRAMES, index + 1);
@@ -239,23 +242,45 @@ export class Domains {
     const machine = this.#machine;
     const { heap } = machine;
     const at = machine.domainRecord(id);
-    const frames = options.memory >>> XEN_PAGE_SHIFT;
+    const frames = options.memory / XEN_PAGE_SIZE;
     const grantFrames = options.maxGrantFrames ?? GRANT_DEFAULT_MAX_FRAMES;
     const handles = options.maxMaptrackHandles ?? MAPTRACK_DEFAULT_HANDLES;
+    const places = frames + grantFrames + handles;
+    const tables = [
+      [P2M, places],
+      [GRANT_FRAME_LIST, grantFrames],
+      [ACTIVE, grantFrames * GRANT_ENTRIES_PER_FRAME_V1 * ACTIVE_WORDS],
+      [MAPTRACK, handles * MAPTRACK_WORDS],
+      [EVENTS, EVTCHN_2L_PORTS * EVENT_WORDS],
+    ];
+    // Both of the machine's resources, or neither.
+    machine.requireWords(tables.reduce((sum, [, words]) => sum + words, 0));
+    const firstFrame = machine.allocateFrames(frames + 1);
+    for (const [field, words] of tables) heap[at + field] = machine.allocateWords(words);
+    heap[at + RAM_FRAME] = firstFrame;
     heap[at + RAM_FRAMES] = frames;
-    heap[at + RAM_FRAME] = machine.allocateFrames(frames);
-    heap[at + SHARED_INFO] = machine.allocateFrames(1);
-    heap[at + WINDOW] = frames + grantFrames;
-    heap[at + P2M_FRAMES] = frames + grantFrames + handles;
-    heap[at + P2M] = machine.allocateWords(heap[at + P2M_FRAMES]);
-    for (let gfn = 0; gfn < frames; gfn++)
-      heap[heap[at + P2M] + gfn] = ((heap[at + RAM_FRAME] + gfn) << P2M_FRAME_SHIFT) | P2M_RAM;
+    heap[at + SHARED_INFO] = firstFrame + frames;
     heap[at + MAX_GRANT_FRAMES] = grantFrames;
-    heap[at + GRANT_FRAME_LIST] = machine.allocateWords(grantFrames);
-    heap[at + ACTIVE] = machine.allocateWords(grantFrames * GRANT_ENTRIES_PER_FRAME_V1 * ACTIVE_WORDS);
     heap[at + MAPTRACK_HANDLES] = handles;
-    heap[at + MAPTRACK] = machine.allocateWords(handles * MAPTRACK_WORDS);
-    heap[at + EVENTS] = machine.allocateWords(EVTCHN_2L_PORTS * EVENT_WORDS);
+    heap[at + WINDOW] = frames + grantFrames;
+    heap[at + P2M_FRAMES] = places;
+    for (let gfn = 0; gfn < frames; gfn++)
+      heap[heap[at + P2M] + gfn] = ((firstFrame + gfn) << P2M_FRAME_SHIFT) | P2M_RAM;
     Atomics.store(heap, at + ALIVE, 1);
   }
+}
+
+/** Throws RangeError for what no domain can be made with. */
+function checkOptions(id: number, options: DomainOptions): void {
+  const { memory, maxGrantFrames = 1, maxMaptrackHandles = 0 } = options;
+  if (!Number.isInteger(id) || id < 0 || id >= MAX_DOMAINS)
+    throw new RangeError(`domain ${id}: the embedded Xen has room for ids from 0 to ${MAX_DOMAINS - 1}`);
+  if (!(memory > 0) || memory % XEN_PAGE_SIZE !== 0)
+    throw new RangeError(`domain ${id}: memory of ${memory} bytes is no multiple of ${XEN_PAGE_SIZE}`);
+  if (!(maxGrantFrames >= 1))
+    throw new RangeError(`domain ${id}: max_grant_frames is ${maxGrantFrames}; a grant table has at least 1`);
+  if (!(maxMaptrackHandles >= 0 && maxMaptrackHandles < 1 << MAPTRACK_INDEX_BITS))
+    throw new RangeError(
+      `domain ${id}: ${maxMaptrackHandles} maptrack handles; expected 0 to ${(1 << MAPTRACK_INDEX_BITS) - 1}`,
+    );
 }

@@ -82,6 +82,8 @@ export class EventOps {
     const remote = this.#domains.find(this.#heap[entry + REMOTE_DOMAIN]);
     const remotePort = this.#heap[entry + REMOTE_PORT];
     this.#set(domain, port, EVTCHNSTAT_CLOSED, 0, 0);
+    // An event that nobody has taken would make the port's next channel deaf: `raise` finds it pending.
+    Atomics.and(this.#shared, pendingWord(domain, port), ~(1 << (port & 31)));
     if (state === EVTCHNSTAT_INTERDOMAIN && remote && isPort(remotePort)) {
       const far = remote.eventEntry(remotePort);
       if (this.#heap[far + REMOTE_DOMAIN] === domain.id && this.#heap[far + REMOTE_PORT] === port)
@@ -107,7 +109,7 @@ export class EventOps {
     const info = domain.sharedInfo;
     const bit = 1 << (port & 31);
     const word = port >>> 5;
-    const before = Atomics.or(this.#shared, (info + SHARED_INFO_EVTCHN_PENDING) / 4 + word, bit);
+    const before = Atomics.or(this.#shared, pendingWord(domain, port), bit);
     if (before & bit) return;
     if (Atomics.load(this.#shared, (info + SHARED_INFO_EVTCHN_MASK) / 4 + word) & bit) return;
     // A selector bit stands for 64 ports, two of our words.
@@ -135,6 +137,11 @@ export class EventOps {
     this.#heap[entry + REMOTE_PORT] = remotePort;
     Atomics.store(this.#heap, entry + STATE, state);
   }
+}
+
+/** Index of the word of shared_info that holds the port's pending bit. */
+function pendingWord(domain: DomainRecord, port: number): number {
+  return (domain.sharedInfo + SHARED_INFO_EVTCHN_PENDING) / 4 + (port >>> 5);
 }
 
 function isPort(port: number): boolean {

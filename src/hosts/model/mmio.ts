@@ -249,6 +249,11 @@ export class MmioServer {
     if (guest && port > 0) this.#events.raise(guest, port);
   }
 
+  /** Clears InterruptStatus: the device was reset. */
+  clearInterrupts(): void {
+    Atomics.store(this.#machine.heap, this.#at + INTERRUPT_STATUS, 0);
+  }
+
   /** Takes the window away; the guest then reads all ones there. */
   close(): void {
     Atomics.store(this.#machine.heap, this.#at + GUEST, 0);

@@ -52,6 +52,7 @@ export class Machine {
   readonly state: XenState;
   readonly memory: Region;
   readonly heap: Int32Array;
+  /** Index of the word that locks the tables of domains and windows, and the heap. */
   readonly lockWord = LOCK_DOMAINS;
 
   constructor(state: XenState) {
@@ -70,22 +71,41 @@ export class Machine {
     return WINDOWS + index * WINDOW_WORDS;
   }
 
-  /** Takes zeroed words from the heap. Throws RangeError when it is used up. */
+  /** Throws RangeError unless the heap has `count` words left. For the holder of the lock. */
+  requireWords(count: number): void {
+    const left = this.heap.length - this.heap[HEAP_NEXT];
+    if (count > left) throw usedUp(left, 'words of Xen heap', count);
+  }
+
+  /** Takes zeroed words that `requireWords` has found. */
   allocateWords(count: number): number {
-    return this.#advance(HEAP_NEXT, count, this.heap.length, 'words of Xen heap');
+    const first = this.heap[HEAP_NEXT];
+    this.heap[HEAP_NEXT] = first + count;
+    return first;
   }
 
   /** Takes zeroed machine frames that follow each other. Throws RangeError when memory is used up. */
   allocateFrames(count: number): number {
-    return this.#advance(FRAMES_NEXT, count, this.memory.byteLength / XEN_PAGE_SIZE, 'frames of memory');
+    const first = this.takeFrames(count);
+    if (first < 0)
+      throw usedUp(this.#frames - Atomics.load(this.heap, FRAMES_NEXT), 'frames of memory', count);
+    return first;
   }
 
-  #advance(counter: number, count: number, limit: number, what: string): number {
+  /** The same where that is to be expected: -1 when memory is used up. */
+  takeFrames(count: number): number {
     for (;;) {
-      const first = Atomics.load(this.heap, counter);
-      if (first + count > limit)
-        throw new RangeError(`the machine has ${limit - first} ${what} left; ${count} are needed`);
-      if (Atomics.compareExchange(this.heap, counter, first, first + count) === first) return first;
+      const first = Atomics.load(this.heap, FRAMES_NEXT);
+      if (first + count > this.#frames) return -1;
+      if (Atomics.compareExchange(this.heap, FRAMES_NEXT, first, first + count) === first) return first;
     }
   }
+
+  get #frames(): number {
+    return this.memory.byteLength / XEN_PAGE_SIZE;
+  }
+}
+
+function usedUp(left: number, what: string, needed: number): RangeError {
+  return new RangeError(`the machine has ${left} ${what} left; ${needed} are needed`);
 }

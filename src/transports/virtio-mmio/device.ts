@@ -21,6 +21,10 @@ import {
   MMIO_QUEUE_SEL,
   MMIO_QUEUE_SIZE,
   MMIO_QUEUE_SIZE_MAX,
+  MMIO_SHM_BASE_HIGH,
+  MMIO_SHM_BASE_LOW,
+  MMIO_SHM_LEN_HIGH,
+  MMIO_SHM_LEN_LOW,
   MMIO_STATUS,
   MMIO_VENDOR_ID,
   MMIO_VERSION,
@@ -45,12 +49,15 @@ const addressRegisters = new Map<number, keyof QueueRegisters & `${string}${'Low
 /** One device's registers. Accesses that mean nothing read as 0 and write to nowhere. */
 export class MmioDevice implements MmioHandler {
   readonly #state: DeviceState;
-  #deviceFeaturesHigh = false;
-  #driverFeaturesHigh = false;
+  readonly #clearInterrupts: () => void;
+  #deviceFeaturesWord = 0;
+  #driverFeaturesWord = 0;
   #queueIndex = 0;
 
-  constructor(state: DeviceState) {
+  /** @param clearInterrupts clears all bits of InterruptStatus, which lies with whoever traps the accesses */
+  constructor(state: DeviceState, clearInterrupts: () => void) {
     this.#state = state;
+    this.#clearInterrupts = clearInterrupts;
   }
 
   read(offset: number, size: number): number {
@@ -67,7 +74,7 @@ export class MmioDevice implements MmioHandler {
       case MMIO_VENDOR_ID:
         return VENDOR_ID;
       case MMIO_DEVICE_FEATURES:
-        return Number((this.#state.offered >> (this.#deviceFeaturesHigh ? 32n : 0n)) & 0xffff_ffffn);
+        return Number((this.#state.offered >> BigInt(32 * this.#deviceFeaturesWord)) & 0xffff_ffffn);
       case MMIO_QUEUE_SIZE_MAX:
         return this.#state.device.queueSizes[this.#queueIndex] ?? 0;
       case MMIO_QUEUE_READY:
@@ -76,6 +83,12 @@ export class MmioDevice implements MmioHandler {
         return this.#state.status;
       case MMIO_CONFIG_GENERATION:
         return 0;
+      // §4.2.2: what a region of shared memory that does not exist reads as; there is none.
+      case MMIO_SHM_LEN_LOW:
+      case MMIO_SHM_LEN_HIGH:
+      case MMIO_SHM_BASE_LOW:
+      case MMIO_SHM_BASE_HIGH:
+        return 0xffff_ffff;
       default:
         return 0;
     }
@@ -85,10 +98,10 @@ export class MmioDevice implements MmioHandler {
     if (size !== 4) return;
     switch (offset) {
       case MMIO_DEVICE_FEATURES_SEL:
-        this.#deviceFeaturesHigh = value === 1;
+        this.#deviceFeaturesWord = value;
         return;
       case MMIO_DRIVER_FEATURES_SEL:
-        this.#driverFeaturesHigh = value === 1;
+        this.#driverFeaturesWord = value;
         return;
       case MMIO_DRIVER_FEATURES:
         this.#writeFeatures(value);
@@ -98,6 +111,8 @@ export class MmioDevice implements MmioHandler {
         return;
       case MMIO_STATUS:
         this.#state.writeStatus(value & 0xff);
+        // §4.2.2.1: what a device reported before its reset is over.
+        if (this.#state.status === 0) this.#clearInterrupts();
         return;
       default:
         this.#writeQueue(offset, value);
@@ -109,16 +124,15 @@ export class MmioDevice implements MmioHandler {
   }
 
   #writeFeatures(value: number): void {
-    const features = this.#state.driverFeatures;
-    const half = BigInt(value);
-    this.#state.writeDriverFeatures(
-      this.#driverFeaturesHigh
-        ? (features & 0xffff_ffffn) | (half << 32n)
-        : (features & ~0xffff_ffffn) | half,
-    );
+    // Words above 1 hold no feature that is offered: nothing can be accepted there.
+    if (this.#driverFeaturesWord > 1) return;
+    const shift = BigInt(32 * this.#driverFeaturesWord);
+    const others = this.#state.driverFeatures & ~(0xffff_ffffn << shift);
+    this.#state.writeDriverFeatures(others | (BigInt(value) << shift));
   }
 
   #writeQueue(offset: number, value: number): void {
+    if (offset === MMIO_QUEUE_READY && value === 0) this.#state.disableQueue(this.#queueIndex);
     const queue = this.#queue;
     // Case F21: an enabled queue's registers are frozen.
     if (queue === undefined || !this.#state.configurable(queue)) return;

@@ -101,7 +101,7 @@ export const XENSTORE_ERROR_COMM = 1;
 export const XENSTORE_ERROR_RINGIDX = 2;
 export const XENSTORE_ERROR_PROTO = 3;
 
-/** States of a paravirtual device's two ends, as decimal text under their `state` keys (public/io/xenbus.h). */
+/** States of a paravirtual device's two ends, decimal under their `state` keys (public/io/xenbus.h). */
 export const XenbusStateUnknown = 0;
 export const XenbusStateInitialising = 1;
 export const XenbusStateInitWait = 2;

@@ -9,8 +9,8 @@ import { bytesText, countText, timeText } from './units.ts';
 export interface RunResult {
   /** Exposure mode. */
   readonly mode: string;
-  /** Whether every byte arrived as it was sent. */
-  readonly identical: boolean;
+  /** Whether every byte arrived as it was sent; null where nobody compared. */
+  readonly identical: boolean | null;
   readonly seconds: number;
   readonly requests: number;
   /** Bytes of data that the requests moved. */
@@ -34,7 +34,7 @@ type CoreFigures = Pick<
 /** The result of one mode. */
 export interface ModeReport extends CoreFigures, Partial<Omit<TotalExposure, keyof CoreFigures>> {
   readonly mode: string;
-  readonly identical: boolean;
+  readonly identical: boolean | null;
   readonly requestsPerSecond: number;
   readonly bytesPerSecond: number;
   readonly bytes?: number;
@@ -46,7 +46,7 @@ export type ReportColumn = Partial<ModeReport> & { readonly mode: string };
 
 /** Puts a run and its accounting together. */
 export function modeReport(run: RunResult, figures: TotalExposure): ModeReport {
-  const perSecond = (amount: number) => (run.seconds > 0 ? amount / run.seconds : 0);
+  const perSecond = (amount: number) => (run.seconds > 0 ? Math.round(amount / run.seconds) : 0);
   return {
     mode: run.mode,
     identical: run.identical,
@@ -156,7 +156,7 @@ function exposureRatio({ bytesExposed, bytesNeeded }: ReportColumn): number | un
 
 function identicalRow(columns: readonly ReportColumn[]): TableRow {
   const cells = columns.map(({ identical }): Cell => {
-    if (identical === undefined) return { text: '', emphasis: 'plain' };
+    if (identical === undefined || identical === null) return { text: '', emphasis: 'plain' };
     return identical ? { text: 'yes', emphasis: 'good' } : { text: 'NO', emphasis: 'bad' };
   });
   return { label: 'data arrived unchanged', cells };

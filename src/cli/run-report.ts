@@ -1,17 +1,11 @@
 // The result of `grantio run`, as a table with what it means or as one JSON document.
 
 import type { WriteStream } from 'node:tty';
-import { type ModeReport, reportTable } from '../audit/report.ts';
+import { type ModeReport, modeReport, type RunResult, reportTable } from '../audit/report.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
 
 /** What was done in one mode. */
-export interface Work {
-  readonly bytes: number;
-  readonly requests: number;
-  readonly nanoseconds: number;
-  /** Whether all that was read is what the image holds; null where nobody compared. */
-  readonly identical: boolean | null;
-}
+export type Work = Pick<RunResult, 'bytes' | 'requests' | 'identical'> & { readonly nanoseconds: number };
 
 /** One mode's result, with what a curious backend saw. */
 export interface ModeResult {
@@ -20,28 +14,9 @@ export interface ModeResult {
 }
 
 /** Puts work and accounting together. */
-export function modeResult(mode: string, work: Work, host: HostReport): ModeResult {
-  const perSecond = (amount: number) =>
-    work.nanoseconds > 0 ? Math.round((amount * 1e9) / work.nanoseconds) : 0;
-  const { exposure } = host;
-  const report: ModeReport = {
-    mode,
-    identical: work.identical,
-    requestsPerSecond: perSecond(work.requests),
-    bytesPerSecond: perSecond(work.bytes),
-    requests: work.requests,
-    bytes: work.bytes,
-    pagesGranted: exposure.pagesGranted,
-    bytesNeeded: exposure.bytesNeeded,
-    bytesExposed: exposure.bytesExposed,
-    foreignReadableBytes: exposure.foreignReadableBytes,
-    foreignWritableBytes: exposure.foreignWritableBytes,
-    distinctForeignReadableBytes: exposure.distinctForeignReadableBytes,
-    distinctForeignWritableBytes: exposure.distinctForeignWritableBytes,
-    maxStaleNanoseconds: exposure.maxStaleNanoseconds,
-    leakedGrants: exposure.leakedGrants,
-  };
-  return { report, host };
+export function modeResult(mode: string, { nanoseconds, ...work }: Work, host: HostReport): ModeResult {
+  const { exposure, eventsLost } = host;
+  return { report: modeReport({ mode, ...work, seconds: nanoseconds / 1e9, eventsLost }, exposure), host };
 }
 
 /** Prints the results: JSON to standard output, text to `stream`. */

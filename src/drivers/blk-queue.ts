@@ -102,8 +102,10 @@ export class BlkQueue {
   poll(): number {
     let finished = 0;
     for (let token = this.#queue.poll(); token >= 0; token = this.#queue.poll()) {
-      this.stillShared ||= this.#queue.lastStillShared;
-      this.#finish(token, this.#statusOf(token));
+      // A result that the backend can still rewrite is none.
+      const shared = this.#queue.lastStillShared;
+      this.stillShared ||= shared;
+      this.#finish(token, shared ? VIRTIO_BLK_S_IOERR : this.#statusOf(token));
       finished++;
     }
     return finished;

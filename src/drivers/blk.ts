@@ -38,6 +38,8 @@ const SUPPORTED =
   VIRTIO_BLK_F_DISCARD |
   VIRTIO_BLK_F_WRITE_ZEROES;
 
+/** Header, data and status. */
+const REQUEST_BUFFERS = 3;
 const MAX_CAPACITY_SECTORS = Math.floor(Number.MAX_SAFE_INTEGER / SECTOR_SIZE);
 
 /** A request as its caller asked for it; kept while its queue is full. */
@@ -99,6 +101,8 @@ export class BlkDriver implements GuestDisk {
     this.#maxWriteZeroes = config.max_write_zeroes_sectors * SECTOR_SIZE;
     driver.onFailure = () => this.#failAll();
     driver.start(queues, options.queueSize);
+    if (driver.queues.some((queue) => queue.maxBuffers < REQUEST_BUFFERS))
+      throw driver.refuse(`the disk's queues hold less than a request of ${REQUEST_BUFFERS} buffers`);
     this.#queues = driver.queues.map((queue) => new BlkQueue(queue, guest, () => this.#traceId++));
     this.#buffers = new GuestBuffers(guest.memory);
   }

@@ -78,6 +78,8 @@ export interface HostOptions {
 /** What a run has come to. */
 export interface HostReport {
   readonly exposure: TotalExposure;
+  /** Events that the accounting did not get to see; 0 in an orderly run. */
+  readonly eventsLost: number;
   readonly glimpse: Glimpse | undefined;
 }
 
@@ -205,7 +207,7 @@ export class VirtualHost {
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
       this.#merger.close();
-      return { exposure: this.#exposure.total(), glimpse };
+      return { exposure: this.#exposure.total(), eventsLost: this.#merger.undelivered, glimpse };
     } finally {
       await this.#terminate();
     }

@@ -171,6 +171,8 @@ export class DriverQueue {
   add(buffers: BufferList, token: number): number {
     const { count } = buffers;
     assert(count > 0 && token >= 0, 'a request has at least one buffer and a token from 0');
+    // §2.7.5.3.1: not longer than the queue either, though a table has room for more.
+    assert(count <= this.maxBuffers, 'too many buffers for a request', count, this.maxBuffers);
     if (!this.hasRoom(count)) return QUEUE_FULL;
     const inTable = this.#usesTableFor(count);
     const head = this.#freeHead;
@@ -268,7 +270,6 @@ export class DriverQueue {
   /** Writes the chain into the table of `head`, and takes that one ring descriptor. */
   #fillTable(head: number, buffers: BufferList): boolean {
     const { count, readable, addresses, lengths } = buffers;
-    assert(count <= TABLE_ENTRIES, 'too many buffers for a table', count, TABLE_ENTRIES);
     const first = head * TABLE_ENTRIES;
     for (let i = 0; i < count; i++) {
       const slot = this.size + first + i;

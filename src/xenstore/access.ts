@@ -11,7 +11,7 @@ import { exceeds } from './quotas.ts';
 
 const NO_BYTES = new Uint8Array(0);
 
-/** What `domain` may do with the nodes of `view`. Every method throws XenstoreError and then changed nothing. */
+/** What `domain` may do with the nodes of `view`. What throws a XenstoreError has changed nothing. */
 export class NodeAccess {
   readonly #domains: Domains;
   readonly #domain: Domain;
@@ -65,9 +65,8 @@ export class NodeAccess {
     }
     this.#demand('remove', path, node, MAY_WRITE);
     if (full === '/') throw new XenstoreError('EINVAL', 'remove', path);
-    const edits = removal(this.#view, full);
-    const touched = [...edits.keys()].filter((each) => edits.get(each) === undefined);
-    this.#view.apply(this.#domain, edits, touched);
+    const { edits, removed } = removal(this.#view, full);
+    this.#view.apply(this.#domain, edits, removed);
   }
 
   /** Replaces the permission list; the special names' too. */
@@ -108,7 +107,7 @@ export class NodeAccess {
       throw new XenstoreError('EACCES', operation, path);
   }
 
-  /** The refusal for a missing node. That it is missing is told only to whom its nearest ancestor lets know. */
+  /** The refusal for a missing node; that it is missing is told only if its nearest ancestor lets know. */
   #missing(operation: string, path: string, full: string, rights: number): XenstoreError {
     const known =
       this.#domain.privileged || (rightsOf(this.#domain, this.#ancestor(full).permissions) & rights) !== 0;

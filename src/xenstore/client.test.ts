@@ -96,6 +96,20 @@ test('a list of children without end, or one that always changes, is given up', 
   }
 });
 
+test('unwatching asks the store once, however often it is called', async () => {
+  const { client, requests } = clientWith(({ type, requestId }) => [message(type, 'OK\0', requestId)]);
+  const stop = await client.watch('/a', () => undefined);
+  await stop();
+  await stop();
+  assert.deepEqual(
+    requests.map(({ type, payload }) => [type, payload]),
+    [
+      [xs.XS_WATCH, '/a\x001\0'],
+      [xs.XS_UNWATCH, '/a\x001\0'],
+    ],
+  );
+});
+
 test('a transaction id or a permission that is none is a violation', async () => {
   for (const id of ['', '0\0', '-1\0', '4294967296\0', 'x\0', '1.5\0']) {
     const { client } = clientWith(({ type, requestId }) => [message(type, id, requestId)]);

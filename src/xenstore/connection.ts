@@ -6,7 +6,8 @@ import { XENSTORE_PAYLOAD_MAX, XS_ERROR, XS_WATCH_EVENT } from '../abi/xenstore.
 import { XenstoreError } from '../xen/xenstore.ts';
 import type { NodeAccess } from './access.ts';
 import type { Domain, DomainClient } from './domains.ts';
-import { answer, type Reply, type Session } from './requests.ts';
+import type { Reply, Session } from './request.ts';
+import { answer } from './requests.ts';
 import { exceeds } from './quotas.ts';
 import type { Store } from './store.ts';
 import { Subscriber } from './subscriber.ts';
@@ -49,12 +50,16 @@ export class Connection implements DomainClient, Session {
     domain.clients.add(this);
   }
 
-  /** Whether the client is listened to now: not while it leaves too many replies unread, or writes too fast. */
+  /** Whether the client is listened to: not while it leaves too many replies unread, or writes too fast. */
   get listening(): boolean {
     if (!this.#open) return false;
     if (this.domain.privileged) return this.#writer.length < UNREAD_MAX;
-    if (exceeds(this.domain, 'outstanding', this.#unread + 1)) return false;
-    return this.store.writeRate.delay(this.domain) === 0;
+    return !exceeds(this.domain, 'outstanding', this.#unread + 1) && this.delay === 0;
+  }
+
+  /** Milliseconds for which the client is not listened to because it writes too fast: then give it again. */
+  get delay(): number {
+    return this.store.writeRate.delay(this.domain);
   }
 
   /**

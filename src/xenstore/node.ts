@@ -76,15 +76,13 @@ function subtree(view: Pick<View, 'get'>, path: string): string[] {
   return paths;
 }
 
-/** The edits that remove the node at `path`, which is not the root, with all below it. */
-export function removal(view: View, path: string): Map<string, Node | undefined> {
+/** The edits that remove a node, which is not the root, with all below it; and the paths that they remove. */
+export function removal(view: View, path: string): { edits: Edits; removed: string[] } {
+  const removed = subtree(view, path);
   const edits = new Map<string, Node | undefined>();
-  for (const each of subtree(view, path)) edits.set(each, undefined);
-  const parentPath = parentOf(path);
-  const parent = view.get(parentPath);
-  if (parent !== undefined) {
-    const children = parent.children.without(nameOf(path));
-    edits.set(parentPath, { ...parent, children, generation: view.nextGeneration() });
-  }
-  return edits;
+  for (const each of removed) edits.set(each, undefined);
+  const parent = view.get(parentOf(path))!;
+  const children = parent.children.without(nameOf(path));
+  edits.set(parentOf(path), { ...parent, children, generation: view.nextGeneration() });
+  return { edits, removed };
 }

@@ -5,7 +5,6 @@ import {
   XENSTORE_SERVER_FEATURE_DOMID_ANY,
   XS_PERMISSION_ANY_DOMAIN,
   XS_PERMISSION_LETTERS,
-  type XsPermissionLetter,
 } from '../abi/xenstore.ts';
 import type { NodePermission } from '../xen/xenstore.ts';
 import { type Domain, type Domains, isOrdinaryDomain } from './domains.ts';
@@ -48,7 +47,7 @@ export function inherited(parent: Permissions, creator: Domain): Permissions {
   return [{ domain: creator.privileged ? owner.domain : creator, rights: owner.rights }, ...others];
 }
 
-/** The list without the entries of `gone`, and with `heir` as the owner if `gone` was; itself if no change. */
+/** The list without the entries of `gone`, owned by `heir` if `gone` was the owner; itself if no change. */
 export function without(permissions: Permissions, gone: Domain, heir: Domain): Permissions {
   if (!permissions.some((entry) => entry.domain === gone)) return permissions;
   const [owner, ...others] = permissions;
@@ -60,7 +59,7 @@ export function without(permissions: Permissions, gone: Domain, heir: Domain): P
 export function describe(permissions: Permissions): NodePermission[] {
   return permissions.map(({ domain, rights }) => ({
     domain: domain.id,
-    access: XS_PERMISSION_LETTERS[rights as 0 | 1 | 2 | 3],
+    access: XS_PERMISSION_LETTERS[rights],
   }));
 }
 
@@ -92,7 +91,8 @@ function known(id: number, domains: Domains, caller: Domain): Domain | undefined
 
 /** Reads an entry such as "r5"; undefined if it is none. */
 export function parsePermission(text: string): NodePermission | undefined {
-  const match = /^([nrwb])(\d{1,5})$/.exec(text);
-  if (match === null || Number(match[2]) > 0xffff) return undefined;
-  return { domain: Number(match[2]), access: match[1] as XsPermissionLetter };
+  const access = XS_PERMISSION_LETTERS.find((letter) => text.startsWith(letter));
+  const domain = Number(text.slice(1));
+  if (access === undefined || !/^.\d{1,5}$/.test(text) || domain > 0xffff) return undefined;
+  return { domain, access };
 }

@@ -229,7 +229,7 @@ test('X15 a guest that keeps writing is slowed down while a transaction of someb
   assert.equal(writes, 11);
   assert.equal(guest.connection.receive(new Uint8Array(16)), 0, 'not listened to');
   assert.equal(tools.ask(xs.XS_READ, '/local/domain/1/k\0', id), 'x', 'others are');
-  time += tools.connection.store.writeRate.delay(guest.connection.domain);
+  time += guest.connection.delay;
   assert.equal(guest.connection.listening, true);
   guest.ask(xs.XS_WRITE, 'k\0x');
   assert.equal(guest.connection.listening, false);
@@ -244,11 +244,11 @@ test('X15 commits count as changes, and all guests share the rate', () => {
     guest.ask(xs.XS_WRITE, 'k\0x', id);
     guest.ask(xs.XS_TRANSACTION_END, 'T\0', id);
   }
-  const alone = store.writeRate.delay(guest.connection.domain);
+  const alone = guest.connection.delay;
   for (let id = 2; id <= 4; id++) store.introduce(id);
-  assert.equal(store.writeRate.delay(guest.connection.domain), 4 * alone);
+  assert.equal(guest.connection.delay, 4 * alone);
   time += 3600_000;
-  assert.equal(store.writeRate.delay(guest.connection.domain), 0);
+  assert.equal(guest.connection.delay, 0);
   let burst = 0;
   for (; guest.connection.listening; burst++) guest.ask(xs.XS_WRITE, 'k\0x');
   assert.equal(burst, 11, 'credit is not hoarded');

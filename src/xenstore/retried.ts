@@ -1,4 +1,4 @@
-// A transaction that others got in the way of is run again: the one rule for both implementations of the port.
+// A transaction that others got in the way of is run again: one rule for both implementations of the port.
 
 import { XenstoreError } from '../xen/xenstore.ts';
 

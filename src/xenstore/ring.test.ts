@@ -115,8 +115,10 @@ test('X1 indices that cannot be close the ring with error 2; the store and the o
     bench.server.poll();
     bench.take();
     spoil(bench);
+    const { notified } = bench;
     assert.equal(bench.server.poll(), undefined);
     assert.equal(bench.get('error'), xs.XENSTORE_ERROR_RINGIDX);
+    assert.equal(bench.notified, notified + 1, 'the guest is told');
     assert.equal(bench.store.watches.size, 0);
     assert.equal(bench.tools.ask(xs.XS_WRITE, '/local/domain/1/k\0v'), 'OK\0');
     const before = Uint8Array.from(bench.page.u8);
@@ -184,6 +186,7 @@ test('X6 a guest that reads no replies is not served any further, and is again w
 test('one poll serves a bounded amount and asks to be called again', () => {
   const bench = new Bench();
   let rounds = 0;
+  const { notified } = bench;
   // A guest on another processor that refills and empties the page as fast as the store looks at it.
   const load = Atomics.load;
   Atomics.load = ((array: Int32Array, index: number) => {
@@ -199,6 +202,7 @@ test('one poll serves a bounded amount and asks to be called again', () => {
     Atomics.load = load;
   }
   assert.ok(rounds <= 16);
+  assert.equal(bench.notified, notified + 1, 'one signal for all of it');
 });
 
 test('X15 a guest that writes too fast is told about by a delay, and served after it', () => {
@@ -230,7 +234,9 @@ test('X17 reconnecting again and again leaves one clean connection: nothing of t
     if (i % 3 === 0) bench.server.poll();
     if (i % 5 === 0) bench.set('req_prod', 0x7000_0000);
     if (i % 5 === 0) bench.server.poll();
+    const { notified } = bench;
     bench.reconnect();
+    assert.ok(bench.notified > notified, 'the guest waits for this');
     assert.equal(bench.get('connection'), xs.XENSTORE_CONNECTED);
     assert.equal(bench.get('error'), xs.XENSTORE_ERROR_NONE);
     assert.equal(bench.get('rsp_prod'), 0);

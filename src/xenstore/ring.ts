@@ -51,8 +51,8 @@ export class RingServer {
   }
 
   /**
-   * Moves what can be moved. Call it whenever the guest has signalled, or `wake` was called. Returns after how
-   * many milliseconds to call it again in any case, or undefined if not before a signal.
+   * Moves what can be moved. Call it whenever the guest has signalled, or `wake` was called. Returns after
+   * how many milliseconds to call it again in any case, or undefined if not before a signal.
    */
   poll(): number | undefined {
     if (this.#released) return undefined;
@@ -76,7 +76,7 @@ export class RingServer {
       connection.sent(put);
       if (taken + put === 0) {
         if (moved) this.#signals.notify();
-        return this.#store.writeRate.delay(this.#domain) || undefined;
+        return connection.delay || undefined;
       }
       moved = true;
     }

@@ -15,7 +15,7 @@ import { NodeAccess } from './access.ts';
 import { changeAt } from './changes.ts';
 import { type Domain, Domains } from './domains.ts';
 import { ChildNames, type Edits, type Node, removal, type View } from './node.ts';
-import { INTRODUCE_DOMAIN, RELEASE_DOMAIN } from './paths.ts';
+import { INTRODUCE_DOMAIN, isSpecial, RELEASE_DOMAIN } from './paths.ts';
 import { without } from './permissions.ts';
 import { Ledger, nodeBytes } from './ledger.ts';
 import { DEFAULT_LIMITS, type Limits, type Usage } from './quotas.ts';
@@ -178,13 +178,10 @@ export class Store implements View {
     const control = this.domains.control;
     const owned = (node: Node | undefined) => node?.permissions[0].domain === domain;
     for (const path of [...this.#nodes.keys()]) {
-      if (path === '/' || !owned(this.#nodes.get(path))) continue;
-      const edits = removal(this, path);
-      this.apply(
-        control,
-        edits,
-        [...edits.keys()].filter((each) => edits.get(each) === undefined),
-      );
+      // The root and the special names stay; domain 0 takes them back below.
+      if (path === '/' || isSpecial(path) || !owned(this.#nodes.get(path))) continue;
+      const { edits, removed } = removal(this, path);
+      this.apply(control, edits, removed);
     }
     const edits = new Map<string, Node>();
     for (const [path, node] of this.#nodes) {

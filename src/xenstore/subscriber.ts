@@ -1,6 +1,6 @@
 // The watch events that wait for one client. It may never read them, so they are bounded without losing
-// news: an event that says what a waiting one says already is merged into it, and beyond the limit, or when
-// the client has read nothing for long, only "something at or below your path changed" is kept for each watch.
+// news: an event that says what a waiting one says already is merged into it, and beyond the limit, or when the
+// client has read nothing for long, only "something at or below your path changed" is kept for each watch.
 
 import { XENSTORE_PAYLOAD_MAX } from '../abi/xenstore.ts';
 import type { Domain } from './domains.ts';
@@ -8,7 +8,7 @@ import type { Domain } from './domains.ts';
 /** How long a client may read nothing before its events are reduced to one for each watch. */
 export const STALLED_MS = 20_000;
 /** Events that wait for a client without a quota. */
-const UNLIMITED_EVENTS = 4096;
+const EVENTS_WITHOUT_QUOTA = 4096;
 
 /** One watch. */
 export interface Watch {
@@ -78,7 +78,7 @@ export class Subscriber {
 
   #limit(): number {
     const { domain } = this;
-    return domain.privileged || domain.limits.events === 0 ? UNLIMITED_EVENTS : domain.limits.events;
+    return domain.privileged || domain.limits.events === 0 ? EVENTS_WITHOUT_QUOTA : domain.limits.events;
   }
 
   #add(watch: Watch, absolute: string): void {

@@ -66,7 +66,7 @@ export abstract class WireNodes implements XenstoreNodes {
     return this.ask(type, path, textBytes(`${path}\0`));
   }
 
-  /** Parts of the list until the one that ends with an empty name; from the start again if the list changed. */
+  /** Parts of the list until one ends with an empty name; from the start again if the list has changed. */
   async #directoryInParts(path: string): Promise<string[]> {
     let names: string[] = [];
     let offset = 0;

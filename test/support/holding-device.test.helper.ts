@@ -4,10 +4,10 @@ import type { VirtioDevice } from '../../src/virtio/device.ts';
 import type { Chain, DeviceQueue } from '../../src/virtqueue/device-queue.ts';
 
 export class HoldingDevice implements VirtioDevice {
-  readonly deviceId = 42;
-  readonly features = 0n;
-  readonly queueSizes = [16];
-  readonly config = new Uint8Array(8);
+  readonly deviceId: number = 42;
+  readonly features: bigint = 0n;
+  readonly queueSizes: readonly number[] = [16];
+  readonly config: Uint8Array = new Uint8Array(8);
   readonly held: { readonly queue: DeviceQueue; readonly chain: Chain }[] = [];
 
   start(): void {

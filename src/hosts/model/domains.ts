@@ -47,12 +47,11 @@ const MAPTRACK = 9;
 const MAPTRACK_HANDLES = 10;
 const WINDOW = 12;
 const EVENTS = 13;
-const EVENT_LOCK = 14;
-const SHARED_INFO = 15;
-const WAKE = 16;
-const SLEEPING = 17;
-const GRANT_LOCK = 18;
-const MAPTRACK_USED = 19;
+const SHARED_INFO = 14;
+const WAKE = 15;
+const SLEEPING = 16;
+const GRANT_LOCK = 17;
+const MAPTRACK_USED = 18;
 
 /** What a domain is made with. */
 export interface DomainOptions {
@@ -76,7 +75,6 @@ export class DomainRecord {
   readonly sharedInfo: number;
   /** Word that counts the maptrack handles used at least once. */
   readonly maptrackUsedWord: number;
-  readonly eventLockWord: number;
   /** Word that changes whenever the domain is to wake, and the word that says it sleeps. */
   readonly wakeWord: number;
   readonly sleepingWord: number;
@@ -101,7 +99,6 @@ export class DomainRecord {
     this.window = heap[at + WINDOW];
     this.sharedInfo = heap[at + SHARED_INFO] * XEN_PAGE_SIZE;
     this.maptrackUsedWord = at + MAPTRACK_USED;
-    this.eventLockWord = at + EVENT_LOCK;
     this.wakeWord = at + WAKE;
     this.sleepingWord = at + SLEEPING;
     this.#heap = heap;

@@ -30,66 +30,58 @@ export class EventOps {
   readonly #heap: Int32Array;
   readonly #shared: Int32Array;
   readonly #bytes: Uint8Array;
+  readonly #lockWord: number;
 
   constructor(machine: Machine, domains: Domains) {
     this.#domains = domains;
     this.#heap = machine.heap;
     this.#shared = machine.memory.i32;
     this.#bytes = machine.memory.u8;
+    this.#lockWord = machine.eventLockWord;
   }
 
   /** EVTCHNOP_alloc_unbound: a port of `domain` that `remote` may bind. Port 0 is never given out. */
   allocateUnbound(domain: DomainRecord, remote: number): number {
-    lock(this.#heap, domain.eventLockWord);
-    const port = this.#freePort(domain);
-    if (port > 0) this.#set(domain, port, EVTCHNSTAT_UNBOUND, remote, 0);
-    unlock(this.#heap, domain.eventLockWord);
-    return port;
+    return this.#locked(() => {
+      const port = this.#freePort(domain);
+      if (port > 0) this.#set(domain, port, EVTCHNSTAT_UNBOUND, remote, 0);
+      return port;
+    });
   }
 
   /** EVTCHNOP_bind_interdomain: joins a new port of `domain` to an unbound one of `remoteId` that is for it. */
   bindInterdomain(domain: DomainRecord, remoteId: number, remotePort: number): number {
     const remote = this.#domains.find(remoteId);
     if (remote === undefined) return ESRCH;
-    if (remotePort <= 0 || remotePort >= EVTCHN_2L_PORTS) return EINVAL;
-    lock(this.#heap, domain.eventLockWord);
-    const port = this.#freePort(domain);
-    if (port > 0) this.#set(domain, port, EVTCHNSTAT_INTERDOMAIN, remoteId, remotePort);
-    unlock(this.#heap, domain.eventLockWord);
-    if (port < 0) return port;
-    // The far end is taken by one swap, so only one of several binders gets it; no two locks are held.
-    const far = remote.eventEntry(remotePort);
-    const free =
-      this.#heap[far + REMOTE_DOMAIN] === domain.id &&
-      Atomics.compareExchange(this.#heap, far + STATE, EVTCHNSTAT_UNBOUND, EVTCHNSTAT_INTERDOMAIN) ===
-        EVTCHNSTAT_UNBOUND;
-    if (!free) {
-      this.#set(domain, port, EVTCHNSTAT_CLOSED, 0, 0);
-      return EINVAL;
-    }
-    Atomics.store(this.#heap, far + REMOTE_PORT, port);
+    if (!isPort(remotePort)) return EINVAL;
+    const port = this.#locked(() => {
+      const near = this.#freePort(domain);
+      if (near < 0) return near;
+      if (!this.#is(remote, remotePort, EVTCHNSTAT_UNBOUND, domain.id, 0)) return EINVAL;
+      this.#set(remote, remotePort, EVTCHNSTAT_INTERDOMAIN, domain.id, near);
+      this.#set(domain, near, EVTCHNSTAT_INTERDOMAIN, remoteId, remotePort);
+      return near;
+    });
     // Events may have been sent before the far end knew where to: let the binder look once.
-    this.raise(domain, port);
+    if (port > 0) this.raise(domain, port);
     return port;
   }
 
   /** EVTCHNOP_close: frees a port; the far end becomes unbound again. */
   close(domain: DomainRecord, port: number): number {
     if (!isPort(port)) return EINVAL;
-    const entry = domain.eventEntry(port);
-    const state = Atomics.load(this.#heap, entry + STATE);
-    if (state === EVTCHNSTAT_CLOSED) return EINVAL;
-    const remote = this.#domains.find(this.#heap[entry + REMOTE_DOMAIN]);
-    const remotePort = this.#heap[entry + REMOTE_PORT];
-    this.#set(domain, port, EVTCHNSTAT_CLOSED, 0, 0);
-    // An event that nobody has taken would make the port's next channel deaf: `raise` finds it pending.
-    Atomics.and(this.#shared, pendingWord(domain, port), ~(1 << (port & 31)));
-    if (state === EVTCHNSTAT_INTERDOMAIN && remote && isPort(remotePort)) {
-      const far = remote.eventEntry(remotePort);
-      if (this.#heap[far + REMOTE_DOMAIN] === domain.id && this.#heap[far + REMOTE_PORT] === port)
+    return this.#locked(() => {
+      const entry = domain.eventEntry(port);
+      if (this.#heap[entry + STATE] === EVTCHNSTAT_CLOSED) return EINVAL;
+      const remote = this.#domains.find(this.#heap[entry + REMOTE_DOMAIN]);
+      const remotePort = this.#heap[entry + REMOTE_PORT];
+      this.#set(domain, port, EVTCHNSTAT_CLOSED, 0, 0);
+      // An event that nobody has taken would make the port's next channel deaf: `raise` finds it pending.
+      Atomics.and(this.#shared, pendingWord(domain, port), ~(1 << (port & 31)));
+      if (remote && this.#is(remote, remotePort, EVTCHNSTAT_INTERDOMAIN, domain.id, port))
         this.#set(remote, remotePort, EVTCHNSTAT_UNBOUND, domain.id, 0);
-    }
-    return 0;
+      return 0;
+    });
   }
 
   /** EVTCHNOP_send. To an unbound port it succeeds and does nothing, as in Xen. */
@@ -124,11 +116,28 @@ export class EventOps {
     if (Atomics.load(this.#heap, domain.sleepingWord) !== 0) Atomics.notify(this.#heap, domain.wakeWord);
   }
 
+  /** Runs an operation that changes channels while no other one does: both ends change together. */
+  #locked(operation: () => number): number {
+    lock(this.#heap, this.#lockWord);
+    const result = operation();
+    unlock(this.#heap, this.#lockWord);
+    return result;
+  }
+
   #freePort(domain: DomainRecord): number {
     for (let port = 1; port < EVTCHN_2L_PORTS; port++) {
-      if (Atomics.load(this.#heap, domain.eventEntry(port) + STATE) === EVTCHNSTAT_CLOSED) return port;
+      if (this.#heap[domain.eventEntry(port) + STATE] === EVTCHNSTAT_CLOSED) return port;
     }
     return ENOSPC;
+  }
+
+  #is(domain: DomainRecord, port: number, state: number, remoteDomain: number, remotePort: number): boolean {
+    const entry = domain.eventEntry(port);
+    return (
+      this.#heap[entry + STATE] === state &&
+      this.#heap[entry + REMOTE_DOMAIN] === remoteDomain &&
+      this.#heap[entry + REMOTE_PORT] === remotePort
+    );
   }
 
   #set(domain: DomainRecord, port: number, state: number, remoteDomain: number, remotePort: number): void {

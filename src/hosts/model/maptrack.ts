@@ -4,10 +4,7 @@
 // Each thread keeps the handles that were given back on it for itself, as Xen does for each processor, so
 // that taking one costs no atomic operation.
 
-import { type DomainRecord, MAPTRACK_INDEX_BITS } from './domains.ts';
-
-const INDEX_MASK = (1 << MAPTRACK_INDEX_BITS) - 1;
-const COUNT_STEP = 1 << MAPTRACK_INDEX_BITS;
+import type { DomainRecord } from './domains.ts';
 
 // Words of an entry.
 /** The owner's id + 1; 0 while the handle is free. */

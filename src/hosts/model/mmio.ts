@@ -43,9 +43,13 @@ const DOORBELL_HIGH = 10;
 
 /** Index in an ioreq's words of the one that holds state, direction and type. */
 const STATE_WORD = ioreq.offsetOf('_pad0') / 4;
+/** Index of the one that holds the value read or written. */
+const DATA_WORD = ioreq.offsetOf('data') / 4;
 const STATE_SHIFT = 16;
 const TYPE_SHIFT = 24;
 const ALL_ONES = 0xffff_ffff;
+/** Registers lie below 4 GiB. */
+const ADDRESS_SPACE = 2 ** 32;
 
 function stateOf(word: number): number {
   return (word >>> STATE_SHIFT) & IOREQ_STATE_MASK;
@@ -105,9 +109,10 @@ export class GuestMmio implements MmioBus {
     const at = this.#find(address);
     if (at < 0) return;
     const offset = address - (this.#machine.heap[at + BASE] >>> 0);
-    if (offset === MMIO_QUEUE_NOTIFY && value < 64) this.#ring(at, value);
-    else if (offset === MMIO_INTERRUPT_ACK) Atomics.and(this.#machine.heap, at + INTERRUPT_STATUS, ~value);
-    else this.#exit(at, address, size, value, 0);
+    const word = value >>> 0;
+    if (offset === MMIO_QUEUE_NOTIFY && word < 64) this.#ring(at, word);
+    else if (offset === MMIO_INTERRUPT_ACK) Atomics.and(this.#machine.heap, at + INTERRUPT_STATUS, ~word);
+    else this.#exit(at, address, size, word, 0);
   }
 
   /** Has interrupts of the window at `base` delivered to a local event channel port. */
@@ -152,7 +157,7 @@ export class GuestMmio implements MmioBus {
       if (!this.#waitWhile(memory.i32, state, word)) return ALL_ONES;
       word = Atomics.load(memory.i32, state);
     }
-    return memory.u32[page / 4 + ioreq.offsetOf('data') / 4];
+    return memory.u32[page / 4 + DATA_WORD];
   }
 }
 
@@ -180,7 +185,7 @@ export class MmioServer {
   /**
    * Has `server` answer accesses of `guest` to `size` bytes from `base`.
    *
-   * @throws RangeError when the place is taken, or windows or event channels are used up
+   * @throws RangeError when the place is taken or impossible, or windows or event channels are used up
    */
   static create(
     machine: Machine,
@@ -191,29 +196,22 @@ export class MmioServer {
     base: number,
     size: number,
   ): MmioServer {
-    const { heap } = machine;
+    if (!(size > 0 && base >= 0 && base + size <= ADDRESS_SPACE))
+      throw new RangeError(
+        `registers at 0x${base.toString(16)}, ${size} bytes: expected 1 or more below 4 GiB`,
+      );
     const accessPort = events.allocateUnbound(server, guest.id);
     const doorbellPort = events.allocateUnbound(server, guest.id);
-    if (accessPort < 0 || doorbellPort < 0)
-      throw new RangeError(`domain ${server.id} has no event channels left`);
-    lock(heap, machine.lockWord);
     try {
-      if (findWindow(machine, guest.id, base) >= 0 || findWindow(machine, guest.id, base + size - 1) >= 0)
-        throw new RangeError(`domain ${guest.id} has a device at 0x${base.toString(16)} already`);
-      const at = freeWindow(machine);
-      // The page stays with the record when its window is taken away.
-      const page = heap[at + PAGE] || machine.allocateFrames(1);
-      heap.fill(0, at, at + DOORBELL_HIGH + 1);
-      heap[at + BASE] = base;
-      heap[at + SIZE] = size;
-      heap[at + SERVER] = server.id;
-      heap[at + PAGE] = page;
-      heap[at + ACCESS_PORT] = accessPort;
-      heap[at + DOORBELL_PORT] = doorbellPort;
-      Atomics.store(heap, at + GUEST, guest.id + 1);
+      if (accessPort < 0 || doorbellPort < 0)
+        throw new RangeError(`domain ${server.id} has no event channels left`);
+      const at = takeWindow(machine, guest.id, base, size, server.id, accessPort, doorbellPort);
       return new MmioServer(machine, domains, events, at);
-    } finally {
-      unlock(heap, machine.lockWord);
+    } catch (error) {
+      // A refusal leaves nothing behind; closing what was not allocated is refused in turn.
+      events.close(server, accessPort);
+      events.close(server, doorbellPort);
+      throw error;
     }
   }
 
@@ -230,7 +228,7 @@ export class MmioServer {
     const offset = request.addr - this.base;
     const size = request.size;
     if (isRead) request.data = handler.read(offset, size) >>> 0;
-    else handler.write(offset, size, memory.u32[page / 4 + ioreq.offsetOf('data') / 4]);
+    else handler.write(offset, size, memory.u32[page / 4 + DATA_WORD]);
     Atomics.store(memory.i32, state, stateWord(STATE_IORESP_READY, isRead));
     Atomics.notify(memory.i32, state);
   }
@@ -254,10 +252,60 @@ export class MmioServer {
     Atomics.store(this.#machine.heap, this.#at + INTERRUPT_STATUS, 0);
   }
 
-  /** Takes the window away; the guest then reads all ones there. */
+  /** Takes the window away; the guest then reads all ones there, and so does an access that waits now. */
   close(): void {
-    Atomics.store(this.#machine.heap, this.#at + GUEST, 0);
+    const { heap, memory } = this.#machine;
+    Atomics.store(heap, this.#at + GUEST, 0);
+    const page = (heap[this.#at + PAGE] * XEN_PAGE_SIZE) / 4;
+    if (stateOf(Atomics.load(memory.i32, page + STATE_WORD)) === STATE_IORESP_READY) return;
+    memory.u32[page + DATA_WORD] = ALL_ONES;
+    Atomics.store(memory.i32, page + STATE_WORD, stateWord(STATE_IORESP_READY, 0));
+    Atomics.notify(memory.i32, page + STATE_WORD);
   }
+}
+
+/** Fills in a free record. Throws RangeError when there is none, or the place is taken. */
+function takeWindow(
+  machine: Machine,
+  guest: number,
+  base: number,
+  size: number,
+  server: number,
+  accessPort: number,
+  doorbellPort: number,
+): number {
+  const { heap, memory } = machine;
+  lock(heap, machine.lockWord);
+  try {
+    if (isTaken(machine, guest, base, size))
+      throw new RangeError(`domain ${guest} has a device at 0x${base.toString(16)} already`);
+    const at = freeWindow(machine);
+    // The page stays with the record when its window is taken away, but no access that was left in it.
+    const page = heap[at + PAGE] || machine.allocateFrames(1);
+    memory.u8.fill(0, page * XEN_PAGE_SIZE, (page + 1) * XEN_PAGE_SIZE);
+    heap.fill(0, at, at + DOORBELL_HIGH + 1);
+    heap[at + BASE] = base;
+    heap[at + SIZE] = size;
+    heap[at + SERVER] = server;
+    heap[at + PAGE] = page;
+    heap[at + ACCESS_PORT] = accessPort;
+    heap[at + DOORBELL_PORT] = doorbellPort;
+    Atomics.store(heap, at + GUEST, guest + 1);
+    return at;
+  } finally {
+    unlock(heap, machine.lockWord);
+  }
+}
+
+/** Whether a window of `guest` has a byte in common with the one from `base`. */
+function isTaken(machine: Machine, guest: number, base: number, size: number): boolean {
+  const { heap } = machine;
+  for (let index = 0; index < MAX_WINDOWS; index++) {
+    const at = machine.windowRecord(index);
+    const first = heap[at + BASE] >>> 0;
+    if (heap[at + GUEST] === guest + 1 && first < base + size && base < first + heap[at + SIZE]) return true;
+  }
+  return false;
 }
 
 function freeWindow(machine: Machine): number {

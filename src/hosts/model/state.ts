@@ -19,6 +19,7 @@ export const MAX_WINDOWS = 128;
 const HEAP_NEXT = 1;
 const FRAMES_NEXT = 2;
 const LOCK_DOMAINS = 3;
+const LOCK_EVENTS = 4;
 const TABLES = 16;
 
 /** Words of a domain's record. */
@@ -54,6 +55,8 @@ export class Machine {
   readonly heap: Int32Array;
   /** Index of the word that locks the tables of domains and windows, and the heap. */
   readonly lockWord = LOCK_DOMAINS;
+  /** Index of the word that locks the event channels of all domains. */
+  readonly eventLockWord = LOCK_EVENTS;
 
   constructor(state: XenState) {
     this.state = state;

@@ -191,3 +191,13 @@ test('§4.2.3.4.1 an interrupt is acknowledged with the bits that were there, an
   assert.equal(transport.takeInterrupt(), 3);
   assert.deepEqual(bus.take(), [[0x060], [0x064, 3]]);
 });
+
+test('§4.2.2.2 undefined bits of InterruptStatus are neither reported nor acknowledged', () => {
+  const { bus, transport } = start();
+  bus.words.set(mmio.MMIO_INTERRUPT_STATUS, 0xffff_fffd);
+  assert.equal(transport.takeInterrupt(), 1);
+  assert.deepEqual(bus.take(), [[0x060], [0x064, 1]]);
+  bus.words.set(mmio.MMIO_INTERRUPT_STATUS, 0xffff_fffc);
+  assert.equal(transport.takeInterrupt(), 0);
+  assert.deepEqual(bus.take(), [[0x060]]);
+});

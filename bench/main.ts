@@ -1,14 +1,33 @@
 // `npm run bench`: what the path through the grants costs. Prints a table, or JSON with --json.
 //
 // Every figure is the median of several rounds, and the rounds of what is compared are taken in turn, because
-// machines are shared and noisy: trust ratios more than absolute figures.
+// machines are shared and noisy: trust ratios more than absolute figures. Each group runs in a process of its
+// own, so that one does not spoil what the engine has learnt for another.
 
+import { execFileSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { benchCopy } from './copy.ts';
-import { benchGrants } from './grants.ts';
-import { benchRequests } from './request.ts';
 import { type Figure, printFigures } from './figures.ts';
+import { benchHypervisor, benchMapping } from './grants.ts';
+import { benchRequests } from './request.ts';
 
-const json = process.argv.includes('--json');
-const figures: Figure[] = [];
-for (const bench of [benchRequests, benchGrants, benchCopy]) figures.push(...(await bench()));
-printFigures(figures, json);
+const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
+  'requests-direct': () => benchRequests('direct'),
+  'requests-bounce': () => benchRequests('bounce'),
+  'mapping-direct': () => benchMapping('direct'),
+  'mapping-bounce': () => benchMapping('bounce'),
+  hypervisor: benchHypervisor,
+  copy: benchCopy,
+};
+
+function runGroup(name: string): Figure[] {
+  const output = execFileSync(process.execPath, [fileURLToPath(import.meta.url), '--group', name], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  return JSON.parse(output) as Figure[];
+}
+
+const asked = process.argv[process.argv.indexOf('--group') + 1];
+if (process.argv.includes('--group')) process.stdout.write(JSON.stringify(await groups[asked]()));
+else printFigures(Object.keys(groups).flatMap(runGroup), process.argv.includes('--json'));

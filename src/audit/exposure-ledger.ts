@@ -5,9 +5,9 @@
 // - A grant is the device's whose need names its reference first. That need "opens" the grant.
 // - A page can serve several needs (slots of a bounce page). It is idle, and its exposure stale, from the
 //   end of the last of them until the next one, or until it is neither granted nor mapped.
-// - A need serves the request that its device began last in the same domain, if no need and no request has
-//   ended there since: drivers begin a request, share its buffers, and only then look at other work. A need
-//   without a request is judged by its own end alone.
+// - A need serves the request that its device began last in the same domain, if the same thread reports both
+//   and no need and no request has ended in the domain since: drivers begin a request, share its buffers, and
+//   only then look at other work. A need without a request is judged by its own end alone.
 
 import { XEN_PAGE_SHIFT, XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { DMA_TO_DEVICE } from '../trace.ts';
@@ -91,7 +91,8 @@ export class ExposureLedger {
       this.contradictions++;
       this.#endNeed(domain, previous);
     }
-    const serves = domain.submitting?.device === device ? domain.submitting : undefined;
+    const last = domain.submitting;
+    const serves = last?.device === device && last.thread === event.thread ? last : undefined;
     const need = new Need(device, event.size, this.now, serves);
     if (serves !== undefined) serves.needs++;
     domain.needs.set(key, need);
@@ -258,7 +259,7 @@ export class ExposureLedger {
     const device = domain.device(event.device);
     if (domain.requests.has(event.id)) this.contradictions++;
     else device.tally.requestsOpen++;
-    domain.submitting = new OpenRequest(device, this.now);
+    domain.submitting = new OpenRequest(device, event.thread, this.now);
     domain.requests.set(event.id, domain.submitting);
   }
 

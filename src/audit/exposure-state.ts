@@ -98,12 +98,15 @@ export class Grant {
 /** A request that its driver took and has not completed. */
 export class OpenRequest {
   readonly device: DeviceState;
+  /** The thread that reported its beginning. */
+  readonly thread: number;
   readonly begunAt: number;
   /** Needs that serve it and have not ended. */
   needs = 0;
 
-  constructor(device: DeviceState, now: number) {
+  constructor(device: DeviceState, thread: number, now: number) {
     this.device = device;
+    this.thread = thread;
     this.begunAt = now;
   }
 }

@@ -162,6 +162,7 @@ test('a page still mapped when its revoke is reported stays exposed until the un
   trace.grant(GUEST, BACKEND, 8, 100, 1, false);
   trace.need(GUEST, DISK, 8, 0, 512, DMA_FROM_DEVICE);
   trace.map(BACKEND, GUEST, 8, 33, false);
+  trace.busy(GUEST, 8);
   trace.revoke(GUEST, 8, 1);
   trace.needEnd(GUEST, DISK, 8, 0, 512);
   clock.now += 40;

@@ -79,12 +79,13 @@ function recount(events: readonly TraceEvent[]) {
     pages.find((p) => p.domain === domain && p.ref === ref && p.granted < index && index < p.revoked);
 
   /** The request that a need at `index` serves, as the index of its end. */
-  const servedUntil = (index: number, domain: number, device: number): number => {
+  const servedUntil = (index: number): number => {
+    const { domain, device, thread } = at('need', index)!;
     for (let back = index - 1; back >= 0; back--) {
       if (at('needEnd', back)?.domain === domain || at('requestEnd', back)?.domain === domain) return NEVER;
       const begin = at('requestBegin', back);
       if (begin?.domain !== domain) continue;
-      if (begin.device !== device) return NEVER;
+      if (begin.device !== device || begin.thread !== thread) return NEVER;
       return first(
         back,
         (end) => at('requestEnd', end)?.domain === domain && at('requestEnd', end)?.id === begin.id,
@@ -105,7 +106,7 @@ function recount(events: readonly TraceEvent[]) {
       if (!painted.has(page)) painted.set(page, new Uint8Array(PAGE));
       painted.get(page)![byte % PAGE] = 1;
     }
-    const done = Math.min(ended, servedUntil(begun, domain, device));
+    const done = Math.min(ended, servedUntil(begun));
     return { domain, device, size, direction, begun, ended, done, painted };
   });
 
@@ -145,6 +146,7 @@ function recount(events: readonly TraceEvent[]) {
     }),
   );
   const ones = (bytes: Uint8Array): number => bytes.reduce((sum, byte) => sum + byte, 0);
+  const foreignSize = new Map([...foreign].map(([page, bytes]) => [page, ones(bytes)]));
 
   const staleOf = (page: Page): number => {
     let longest = 0;
@@ -189,11 +191,9 @@ function recount(events: readonly TraceEvent[]) {
       const union = new Map<string, Uint8Array>();
       for (const page of some) {
         const key = `${page.domain}/${page.frame}`;
-        const old = union.get(key);
-        union.set(
-          key,
-          foreign.get(page)!.map((byte, i) => byte | (old?.[i] ?? 0)),
-        );
+        if (!union.has(key)) union.set(key, new Uint8Array(PAGE));
+        const all = union.get(key)!;
+        for (let i = 0; i < PAGE; i++) all[i] |= foreign.get(page)![i];
       }
       return sum([...union.values()], ones);
     };
@@ -211,8 +211,8 @@ function recount(events: readonly TraceEvent[]) {
       pagesGranted: myPages.length,
       bytesNeeded: sum(myNeeds, (need) => need.size),
       bytesExposed: myPages.length * PAGE,
-      foreignReadableBytes: sum(myPages, (page) => ones(foreign.get(page)!)),
-      foreignWritableBytes: sum(writable, (page) => ones(foreign.get(page)!)),
+      foreignReadableBytes: sum(myPages, (page) => foreignSize.get(page)!),
+      foreignWritableBytes: sum(writable, (page) => foreignSize.get(page)!),
       distinctForeignReadableBytes: distinct(myPages),
       distinctForeignWritableBytes: distinct(writable),
       overPermission: myNeeds.filter(
@@ -273,8 +273,9 @@ interface SharedBytes extends SharedRun {
 class RandomWorld {
   readonly events: TraceEvent[] = [];
   #time = 0;
+  #thread = 0;
   readonly #trace = new DirectTracer(
-    [{ consume: (event) => this.events.push({ ...event }) }],
+    [{ consume: (event) => this.events.push({ ...event, thread: this.#thread }) }],
     () => this.#time,
   );
   readonly #usedRefs = new Set<string>();
@@ -288,6 +289,7 @@ class RandomWorld {
   do(command: Command): void {
     // Clocks of different threads: time may go back a little.
     this.#time = Math.max(0, this.#time + command.elapsed - 2);
+    this.#thread = command.pick % 5 === 0 ? 1 : 0;
     const domain = 1 + (command.pick & 1);
     const device = (command.pick >> 1) & 1;
     const steps = [

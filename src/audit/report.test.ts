@@ -88,6 +88,15 @@ test('lines are as wide as allowed at most, and columns that do not fit go below
   }
 });
 
+test('labels give way before columns do, and their numbers stand once, on the last line', () => {
+  const [top] = reportTable([direct, bounce], { colour: false, width: 1000 }).split('\n');
+  const narrow = reportTable([direct, bounce], { colour: false, width: top.length - 10 });
+  assert.equal(narrow.split('\n')[0].length, top.length - 10);
+  assert.equal(narrow.split('┌').length, 2);
+  assert.equal(narrow.split('7.80 MiB').length, 2);
+  assert.deepEqual(rowOf(narrow, 'business'), ['7.80 MiB', '0 B']);
+});
+
 test('colours mark good and bad by option, and change nothing else', () => {
   const coloured = reportTable([direct, bounce], { colour: true, width: 100 });
   const plain = reportTable([direct, bounce], { colour: false, width: 100 });

@@ -22,7 +22,7 @@ const MAX_BYTES = MAX_PAGES * XEN_PAGE_SIZE;
 const LIMITS: ReadonlyMap<string, number> = new Map([
   ['count', MAX_PAGES],
   ['size', MAX_BYTES],
-  ['offset', MAX_BYTES],
+  ['offset', MAX_BYTES - 1],
 ]);
 
 type Fields = Readonly<Record<string, unknown>>;

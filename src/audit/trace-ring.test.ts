@@ -63,6 +63,7 @@ if (isMainThread) {
       assert.ok(own.every((event, index) => index === 0 || event.time >= own[index - 1].time));
     }
     assert.ok(everWaited, 'the rings were never full');
+    assert.equal(merger.waiting, 0);
     assert.equal(merger.undelivered, 0);
   });
 
@@ -137,6 +138,7 @@ if (isMainThread) {
         ({ sequence }, i) => i === 0 || sequence === collected.events[i - 1].sequence + 1,
       ),
     );
+    assert.equal(merger.undelivered, 0);
   });
 
   test('a number that was taken but never written holds events back until the merger is closed', () => {
@@ -158,6 +160,29 @@ if (isMainThread) {
       [0, 2, 3],
     );
     assert.equal(merger.undelivered, 1);
+  });
+
+  test('holes are passed at the wrap of the numbers too, and what comes too late is not delivered', () => {
+    const rings = traceRings(2, 16);
+    const counter = new Uint32Array(rings[0].counter);
+    counter[0] = 0xffff_fffe;
+    const collected = collector();
+    const merger = new TraceMerger(rings, [collected]);
+    const [first, second] = rings.map((ring) => new RingTracer(ring, () => 0));
+    first.busy(0, 0);
+    counter[0] += 2;
+    second.busy(1, 1);
+    merger.close();
+    assert.deepEqual(collected.events.map(numberIn), [0, 1]);
+    assert.equal(merger.undelivered, 2);
+    // The first of the two missing numbers, written after all.
+    counter[0] = 0xffff_ffff;
+    first.busy(0, 2);
+    counter[0] = 2;
+    first.busy(0, 3);
+    merger.close();
+    assert.deepEqual(collected.events.map(numberIn), [0, 1, 3]);
+    assert.equal(merger.undelivered, 2);
   });
 
   test('a thread that may not block gives events up after a while, and goes on when there is room', () => {

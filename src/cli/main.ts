@@ -37,4 +37,18 @@ async function main(words: readonly string[]): Promise<number> {
   }
 }
 
+/**
+ * A reader that has gone away (EPIPE) ends nothing: grants have still to be revoked. Output that is lost in
+ * any other way is a failure.
+ */
+function onLostOutput(error: NodeJS.ErrnoException): void {
+  if (error.code === 'EPIPE') return;
+  process.stderr.write(`grantio: standard output cannot be written: ${error.message}\n`);
+  process.once('exit', () => {
+    process.exitCode ||= EXIT_FAILED;
+  });
+}
+
+process.stdout.on('error', onLostOutput);
+process.stderr.on('error', () => undefined);
 process.exitCode = await main(process.argv.slice(2));

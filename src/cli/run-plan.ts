@@ -1,7 +1,7 @@
 // What a call of `grantio run` asks for, from its options and its xl.cfg file, checked before anything is
 // started. After run.ts (the options), before run-copy.ts and run-nbd.ts.
 
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { GRANT_DEFAULT_MAX_FRAMES } from '../abi/grant.ts';
 import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
@@ -17,6 +17,9 @@ import { UsageError } from './usage.ts';
 
 const MIB = 2 ** 20;
 const DEFAULT_MEMORY = 64 * MIB;
+/** Bytes of memory that a guest can have here. */
+export const MIN_MEMORY = 16 * MIB;
+export const MAX_MEMORY = 1024 * MIB;
 
 /** The options as commander hands them over. */
 export interface RunOptions {
@@ -63,12 +66,16 @@ export function planRun(
   if (options.nbd !== undefined) checkAddress(options.nbd);
   // Opened and closed again: whatever is wrong with an image is said before anything is started.
   for (const { path, readOnly } of named) new RawFile(path, readOnly).close();
+  if (options.trace !== undefined) {
+    const inputs = named.map(({ path }) => path);
+    checkTrace(options.trace, configFile === undefined ? inputs : [...inputs, configFile]);
+  }
   return {
     name: config?.name ?? 'guest',
     disks: named,
     entropyDevices: config ? entropyDevices(config, configFile!) : 0,
     modes: modesFor(specs, options.mode, configFile),
-    memory: options.memory ?? (config?.memory === undefined ? DEFAULT_MEMORY : config.memory * MIB),
+    memory: options.memory ?? (config ? memoryOf(config, configFile!) : DEFAULT_MEMORY),
     maxGrantFrames: config?.maxGrantFrames ?? GRANT_DEFAULT_MAX_FRAMES,
     queues: options.queues,
     queueSize: options.queueSize,
@@ -80,6 +87,17 @@ function checkAddress(text: string): void {
     parseNbdAddress(text);
   } catch (error) {
     throw new UsageError(`--nbd ${text}: ${(error as Error).message}`);
+  }
+}
+
+/** The trace file is emptied: it must be none of the files that are read. */
+function checkTrace(path: string, inputs: readonly string[]): void {
+  const trace = statSync(path, { throwIfNoEntry: false });
+  if (trace === undefined) return;
+  for (const input of inputs) {
+    const { dev, ino } = statSync(input);
+    if (dev === trace.dev && ino === trace.ino)
+      throw new UsageError(`--trace ${path}: would overwrite ${input}; name another file`);
   }
 }
 
@@ -99,6 +117,17 @@ function readConfig(path: string, warn: (text: string) => void): GuestConfig {
 
 function fault(file: string, place: Place, message: string): UsageError {
   return new UsageError(`${file}:${place.line}:${place.column}: ${message}`);
+}
+
+function memoryOf(config: GuestConfig, file: string): number {
+  if (config.memory === undefined) return DEFAULT_MEMORY;
+  const bytes = config.memory * MIB;
+  if (bytes >= MIN_MEMORY && bytes <= MAX_MEMORY) return bytes;
+  throw fault(
+    file,
+    config.settings.get('memory')!,
+    `memory is ${config.memory} MiB; expected ${MIN_MEMORY / MIB} to ${MAX_MEMORY / MIB} here, or --memory 64M in its place`,
+  );
 }
 
 /** A disk of the configuration; relative paths start at the configuration's folder. */

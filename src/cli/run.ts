@@ -7,12 +7,10 @@ import { GUEST } from '../parallel/virtual-host.ts';
 import { createDemoDisk } from './demo-disk.ts';
 import { runCopy } from './run-copy.ts';
 import { runNbd } from './run-nbd.ts';
-import { planRun, type RunOptions, type RunPlan } from './run-plan.ts';
+import { MAX_MEMORY, MIN_MEMORY, planRun, type RunOptions, type RunPlan } from './run-plan.ts';
 import { onInterrupt } from './signals.ts';
 import { TraceOutput } from './trace-output.ts';
 import { sizeInBytes, UsageError, wholeNumber } from './usage.ts';
-
-const MIB = 2 ** 20;
 
 const HELP = `
 What it does:
@@ -51,7 +49,7 @@ export function addRunCommand(program: Command): void {
     )
     .option('--queues <n>', 'request queues of each disk', wholeNumber(1, 64), 1)
     .option('--queue-size <n>', 'descriptors of a queue, a power of two', queueSize, 128)
-    .option('--memory <size>', "the guest's memory, such as 64M", sizeInBytes(16 * MIB, 1024 * MIB))
+    .option('--memory <size>', "the guest's memory, such as 64M", sizeInBytes(MIN_MEMORY, MAX_MEMORY))
     .option('--nbd <socket|host:port>', 'export the disks, as the guest sees them, over NBD')
     .option('--run <command>', 'run a shell command with $uri, $nbd and $unixsocket set, then shut down')
     .option('--trace <file>', 'write every event to a file for ui.perfetto.dev')

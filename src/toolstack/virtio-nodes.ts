@@ -12,7 +12,6 @@ import { type Xenstore, XenstoreError, type XenstoreNodes } from '../xen/xenstor
 /** States of a device's two ends (public/io/xenbus.h). */
 export const XENBUS_INITIALISING = 1;
 export const XENBUS_INIT_WAIT = 2;
-export const XENBUS_CONNECTED = 4;
 export const XENBUS_CLOSED = 6;
 
 export const VIRTIO_KINDS = ['virtio', 'virtio_disk'] as const;

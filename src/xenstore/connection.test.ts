@@ -82,6 +82,8 @@ test('malformed arguments are EINVAL, unknown types ENOSYS', () => {
   for (const payload of ['', '/a']) assert.equal(tools.ask(xs.XS_WRITE, payload), 'EINVAL', payload);
   for (const payload of ['', '/a\0', '/a\0x5\0', '/a\0n\0', '/a\0n70000\0', '/a\0n-1\0'])
     assert.equal(tools.ask(xs.XS_SET_PERMS, payload), 'EINVAL', payload);
+  for (const payload of ['', '/a\0', '/a\0t'])
+    assert.equal(tools.ask(xs.XS_UNWATCH, payload), 'EINVAL', payload);
   for (const payload of ['', '/a\0', '/a\0t\x001\0more\0', '/a\0t\0one\0'])
     assert.equal(tools.ask(xs.XS_WATCH, payload), 'EINVAL', payload);
   for (const type of [xs.XS_WATCH_EVENT, xs.XS_ERROR, 20, 27, xs.XS_INVALID, 0xffff_ffff])

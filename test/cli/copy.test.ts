@@ -1,10 +1,10 @@
 // `grantio run` on images: copies in each mode, what is reported of them, and that the images stay as they are.
 
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { grantio, temporaryFolder } from '../support/grantio.ts';
+import { GRANTIO, grantio, Running, temporaryFolder } from '../support/grantio.ts';
 import { checkExposure, parseReport } from '../support/report.ts';
 
 const SIZE = 2 ** 20 + 3 * 512;
@@ -98,6 +98,27 @@ for (const words of [
       assert.ok(figures.bytesNeeded >= SIZE + 512, `${figures.bytesNeeded} bytes needed`);
     }
   });
+
+test('a reader that goes away is no reason to break off', async (t) => {
+  const folder = temporaryFolder(t);
+  writeImage(join(folder, 'disk.img'));
+  const call = `"$0" "$1" run --disk disk.img --mode bounce --json`;
+  const script = `{ ${call}; echo "status $?" >&2; } | true`;
+  const running = new Running('/bin/sh', ['-c', script, process.execPath, GRANTIO], { cwd: folder });
+  t.after(() => running.kill());
+  assert.equal((await running.ended).stderr, 'status 0\n');
+});
+
+test('a full disk behind standard output is a failure', { skip: !existsSync('/dev/full') }, async (t) => {
+  const folder = temporaryFolder(t);
+  writeImage(join(folder, 'disk.img'));
+  const script = '"$0" "$1" run --disk disk.img --mode bounce --json >/dev/full';
+  const running = new Running('/bin/sh', ['-c', script, process.execPath, GRANTIO], { cwd: folder });
+  t.after(() => running.kill());
+  const { status, stderr } = await running.ended;
+  assert.match(stderr, /^grantio: standard output cannot be written: ENOSPC[^\n]*\n$/);
+  assert.equal(status, 1);
+});
 
 test('without any disk it makes one, and removes it', async (t) => {
   const folder = temporaryFolder(t);

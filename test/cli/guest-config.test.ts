@@ -48,13 +48,27 @@ test('the disks have their names of the configuration, and --disk adds to them',
 
 test('a disk whose backend is not trusted is served in bounce mode only', async (t) => {
   const folder = temporaryFolder(t);
-  guest(folder, 'name = "guest"', 'disk = [ "images/one.img,raw,xvda,rw,specification=virtio,trusted=0" ]');
+  guest(folder, 'name = "guest"', 'disk = [ "images/one.img,raw,xvda,rw,specification=virtio,untrusted" ]');
   const { status, stdout, stderr } = await grantio(t, ['run', 'guest.cfg', '--json'], { cwd: folder });
   assert.equal(status, 0, stderr);
   assert.deepEqual(
     parseReport(stdout).map(({ mode }) => mode),
     ['bounce'],
   );
+});
+
+test('--memory stands in for memory that the configuration has and this machine has not', async (t) => {
+  const folder = temporaryFolder(t);
+  guest(
+    folder,
+    'name = "guest"',
+    'memory = 65536',
+    'disk = [ "images/one.img,raw,xvda,rw,specification=virtio" ]',
+  );
+  const words = ['run', 'guest.cfg', '--memory', '32M', '--mode', 'bounce', '--json'];
+  const { status, stdout, stderr } = await grantio(t, words, { cwd: folder });
+  assert.equal(status, 0, stderr);
+  assert.equal(parseReport(stdout)[0].identical, true);
 });
 
 test('O1: an unknown key is reported with line, column and a suggestion', async (t) => {

@@ -10,7 +10,9 @@ import {
   MMIO_DRIVER_FEATURES,
   MMIO_DRIVER_FEATURES_SEL,
   MMIO_INTERRUPT_ACK,
+  MMIO_INTERRUPT_CONFIG,
   MMIO_INTERRUPT_STATUS,
+  MMIO_INTERRUPT_VRING,
   MMIO_MAGIC,
   MMIO_MAGIC_VALUE,
   MMIO_QUEUE_DESC_HIGH,
@@ -113,7 +115,8 @@ export class MmioTransport implements DriverTransport {
   }
 
   takeInterrupt(): number {
-    const bits = this.#read(MMIO_INTERRUPT_STATUS);
+    // §4.2.2.2: bits without a meaning are ignored, and not acknowledged.
+    const bits = this.#read(MMIO_INTERRUPT_STATUS) & (MMIO_INTERRUPT_VRING | MMIO_INTERRUPT_CONFIG);
     if (bits !== 0) this.#write(MMIO_INTERRUPT_ACK, bits);
     return bits;
   }

@@ -1,0 +1,23 @@
+// The package's public entry: what a program needs to build a machine, devices for it, and instruments.
+
+export { DirectTracer } from './audit/event-tracer.ts';
+export type { TraceConsumer, TraceEvent } from './audit/events.ts';
+export { Exposure, type TotalExposure } from './audit/exposure.ts';
+export { BlkDevice, type BlkOptions } from './devices/blk.ts';
+export { RngDevice } from './devices/rng.ts';
+export type { BlkDriver } from './drivers/blk.ts';
+export { DiskError, type GuestBuffer, type GuestDisk } from './drivers/disk.ts';
+export type { RngDriver } from './drivers/rng.ts';
+export { AssertionError, ProtocolViolation } from './errors.ts';
+export type { BackendDomain, ServedDevice } from './machine/backend-domain.ts';
+export { EXPOSURE_MODES, type ExposureMode, type GuestDomain } from './machine/guest-domain.ts';
+export { Machine, type MachineOptions } from './machine/machine.ts';
+export { type NbdAddress, parseNbdAddress } from './nbd/address.ts';
+export type { NbdExport } from './nbd/export.ts';
+export { NbdServer, type NbdServerOptions } from './nbd/server.ts';
+export type { BlockStore, StoreResult } from './storage/block-store.ts';
+export { MemoryStore } from './storage/memory-store.ts';
+export { RawFile } from './storage/raw-file.ts';
+export { noTrace, type Tracer } from './trace.ts';
+export type { VirtioDevice } from './virtio/device.ts';
+export { DeviceRefused } from './virtio/negotiate.ts';

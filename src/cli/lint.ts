@@ -1,11 +1,13 @@
 // `grantio lint`: reads the files, lints them together and prints the findings.
 
-import { hasErrors } from '../toolstack/finding.ts';
+import { readFileSync } from 'node:fs';
+import { type Command, Option } from 'commander';
 import { ALL_RULES } from '../lint/all-rules.ts';
+import type { InputFile } from '../lint/files.ts';
 import { formatJson, formatSarif } from '../lint/format-json.ts';
 import { formatText } from '../lint/format-text.ts';
 import { lintFiles } from '../lint/lint.ts';
-import type { InputFile } from '../lint/files.ts';
+import { hasErrors } from '../toolstack/finding.ts';
 
 /** What the command reads and prints with, so that tests need no process. */
 interface LintIo {
@@ -27,6 +29,32 @@ export interface LintCommandOptions {
 }
 
 const FORMATS = ['text', 'json', 'sarif'];
+
+/** Adds the command to the program. */
+export function addLintCommand(program: Command): void {
+  program
+    .command('lint')
+    .summary('find the traps in guest configurations, device trees and xenstore dumps')
+    .description(
+      'Lint guest configurations (xl.cfg), device trees (.dts, .dtb) and dumps of `xenstore-ls -f` together.',
+    )
+    .argument('[file...]', 'files to read; what they are is told from their content')
+    .addOption(new Option('--format <format>', 'how to print').choices(FORMATS).default('text'))
+    .option('--json', 'the same as --format json')
+    .option('--force-grants', 'every device has to use grants (XEN_VIRTIO_FORCE_GRANT)')
+    .option('--list-rules', 'print the rules')
+    .addHelpText(
+      'after',
+      '\nExit status: 0 nothing worse than warnings, 1 there are errors, 2 a file cannot be read.',
+    )
+    .action((files: string[], { json, ...options }: LintCommandOptions & { readonly json?: boolean }) => {
+      process.exitCode = lintCommand(files, json ? { ...options, format: 'json' } : options, {
+        readFile: (path) => readFileSync(path),
+        out: (text) => process.stdout.write(text),
+        err: (text) => process.stderr.write(text),
+      });
+    });
+}
 
 /**
  * Lints the files at `paths` together.

@@ -1,9 +1,11 @@
 // The command line: which sub-commands there are. Each is a file of its own beside this one.
 
 import { Command, CommanderError } from 'commander';
+import { addLintCommand } from './lint.ts';
 import { addRunCommand } from './run.ts';
 import { UsageError } from './usage.ts';
 import { version } from './version.ts';
+import { addXenstoredCommand } from './xenstored.ts';
 
 /** Exit statuses of every command. */
 const EXIT_FAILED = 1;
@@ -19,6 +21,8 @@ function program(): Command {
     .configureHelp({ helpWidth: 100 })
     .addHelpText('after', '\nExit status: 0 done, 1 it failed, 2 the call was wrong.');
   addRunCommand(grantio);
+  addLintCommand(grantio);
+  addXenstoredCommand(grantio);
   return grantio;
 }
 

@@ -5,8 +5,8 @@ import { statSync } from 'node:fs';
 import type { ExposureMode } from '../machine/guest-domain.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
 import { startProgress } from './progress.ts';
-import { type ModeResult, modeResult, printResults, type Work } from './run-report.ts';
 import type { RunOptions, RunPlan } from './run-plan.ts';
+import { type ModeResult, modeResult, printResults, type Work } from './run-report.ts';
 import type { Interruption } from './signals.ts';
 import type { TraceOutput } from './trace-output.ts';
 

@@ -12,16 +12,14 @@ export interface Interruption {
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** Starts listening. */
-export function onInterrupt(): Interruption {
+/** Starts listening. `does` says what the first signal makes happen. */
+export function onInterrupt(does = 'stopping the queues and revoking all grants'): Interruption {
   const actions: (() => void)[] = [];
   let came: NodeJS.Signals | undefined;
   const handler = (signal: NodeJS.Signals) => {
     if (came !== undefined) process.exit(1);
     came = signal;
-    process.stderr.write(
-      `\ngrantio: ${signal}: stopping the queues and revoking all grants (again: end at once)\n`,
-    );
+    process.stderr.write(`\ngrantio: ${signal}: ${does} (again: end at once)\n`);
     for (const action of actions) action();
   };
   for (const signal of SIGNALS) process.on(signal, handler);

@@ -3,9 +3,11 @@
 // socket is domain 0, as with any xenstored.
 
 import { createServer, type Socket } from 'node:net';
+import type { Command } from 'commander';
 import { ProtocolViolation } from '../errors.ts';
 import { Connection } from '../xenstore/connection.ts';
 import { Store } from '../xenstore/store.ts';
+import { onInterrupt } from './signals.ts';
 import { listenAt, SocketRefusal } from './unix-socket.ts';
 
 export interface XenstoredOptions {
@@ -21,6 +23,32 @@ export interface XenstoredIo {
   out(text: string): void;
   /** Prints to the standard error output. */
   err(text: string): void;
+}
+
+/** Adds the command to the program. */
+export function addXenstoredCommand(program: Command): void {
+  program
+    .command('xenstored')
+    .summary('run a xenstore on a Unix socket')
+    .description(
+      "Run a xenstore daemon. Clients of the socket are domain 0; Debian's xenstore-ls and others find it by XENSTORED_PATH.",
+    )
+    .requiredOption('--socket <path>', 'Unix socket to listen on')
+    .addHelpText(
+      'after',
+      '\nEnds with status 0 on SIGINT or SIGTERM, 1 when it fails, 2 when the socket cannot be used.',
+    )
+    .action(async (options: XenstoredOptions) => {
+      const ending = new AbortController();
+      const interruption = onInterrupt('closing the store');
+      interruption.onSignal(() => ending.abort());
+      process.exitCode = await xenstoredCommand(options, {
+        signal: ending.signal,
+        out: (text) => process.stdout.write(text),
+        err: (text) => process.stderr.write(text),
+      });
+      interruption.release();
+    });
 }
 
 /** Serves until the signal; resolves with the exit code: 0 done, 1 it failed, 2 the call was wrong. */

@@ -42,6 +42,24 @@ const SUPPORTED =
 const REQUEST_BUFFERS = 3;
 const MAX_CAPACITY_SECTORS = Math.floor(Number.MAX_SAFE_INTEGER / SECTOR_SIZE);
 
+/** Fields that only a device with the feature has (§2.5.1), as far as the driver looks at them. */
+const OPTIONAL_FIELDS = new Map<string, bigint>([
+  ['seg_max', VIRTIO_BLK_F_SEG_MAX],
+  ['num_queues', VIRTIO_BLK_F_MQ],
+  ['max_discard_sectors', VIRTIO_BLK_F_DISCARD],
+  ['max_write_zeroes_sectors', VIRTIO_BLK_F_WRITE_ZEROES],
+]);
+
+/** The configuration, with zeroes for what the device does not have. */
+function readConfig(driver: VirtioDriver) {
+  const fields = virtioBlkConfig.fields.filter(
+    ({ name }) => name === 'capacity' || driver.has(OPTIONAL_FIELDS.get(name) ?? 0n),
+  );
+  const config = virtioBlkConfig.make();
+  config.bytes.set(driver.guest.transport.readConfig(fields));
+  return config;
+}
+
 /** A request as its caller asked for it; kept while its queue is full. */
 interface Request {
   readonly type: number;
@@ -82,7 +100,7 @@ export class BlkDriver implements GuestDisk {
   constructor(guest: GuestDevice, options: BlkDriverOptions) {
     const driver = new VirtioDriver(guest, VIRTIO_ID_BLOCK, SUPPORTED);
     this.#driver = driver;
-    const config = virtioBlkConfig.over(guest.transport.readConfig(virtioBlkConfig.fields));
+    const config = readConfig(driver);
     if (config.capacity > MAX_CAPACITY_SECTORS)
       throw driver.refuse(
         `the disk claims ${config.capacity} sectors; at most ${MAX_CAPACITY_SECTORS} make sense`,

@@ -23,6 +23,7 @@ export class MemoryStore implements BlockStore {
   }
 
   write(offset: number, from: Segments): StoreResult {
+    if (this.readOnly) return 'EROFS';
     from.copyTo(this.bytes.subarray(offset, offset + from.byteLength), 0, from.byteLength);
     return 'ok';
   }
@@ -31,11 +32,13 @@ export class MemoryStore implements BlockStore {
     return 'ok';
   }
 
+  /** The bytes stay as they are, which a discard permits. */
   discard(): StoreResult {
-    return 'ok';
+    return this.readOnly ? 'EROFS' : 'ok';
   }
 
   writeZeroes(offset: number, length: number): StoreResult {
+    if (this.readOnly) return 'EROFS';
     this.bytes.fill(0, offset, offset + length);
     return 'ok';
   }

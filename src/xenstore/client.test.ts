@@ -96,6 +96,16 @@ test('a list of children without end, or one that always changes, is given up', 
   }
 });
 
+test('a watch that was refused hears nothing', async () => {
+  const { client, receive } = clientWith(({ requestId }) => [message(xs.XS_ERROR, 'ENOSPC\0', requestId)]);
+  await assert.rejects(
+    client.watch('/a', () => assert.fail('heard something')),
+    { code: 'ENOSPC' },
+  );
+  receive(message(xs.XS_WATCH_EVENT, '/a\x001\0', 0));
+  await Promise.resolve();
+});
+
 test('unwatching asks the store once, however often it is called', async () => {
   const { client, requests } = clientWith(({ type, requestId }) => [message(type, 'OK\0', requestId)]);
   const stop = await client.watch('/a', () => undefined);

@@ -229,6 +229,8 @@ test('X15 a guest that keeps writing is slowed down while a transaction of someb
   assert.equal(writes, 11);
   assert.equal(guest.connection.receive(new Uint8Array(16)), 0, 'not listened to');
   assert.equal(tools.ask(xs.XS_READ, '/local/domain/1/k\0', id), 'x', 'others are');
+  for (let i = 0; i < 20; i++) tools.ask(xs.XS_WRITE, '/k\0x');
+  assert.equal(tools.connection.delay, 0, 'nor is domain 0 ever slowed down');
   time += guest.connection.delay;
   assert.equal(guest.connection.listening, true);
   guest.ask(xs.XS_WRITE, 'k\0x');

@@ -102,7 +102,6 @@ export class Consumer {
 
   /** Gives the room of the first `count` bytes back. */
   took(count: number): void {
-    if (count === 0) return;
     this.#index = (this.#index + count) >>> 0;
     Atomics.store(this.#page.i32, this.#queue.consumer, this.#index);
   }

@@ -144,14 +144,26 @@ test('§2.2.1 no feature is accepted that was not offered', () => {
   }
 });
 
-test('§2.5.1 the capacity is read, and it is all that every disk has', () => {
-  const scene = new HostileScene();
-  const read: number[] = [];
-  scene.lie((register, truth) => {
-    if (register >= MMIO_CONFIG) read.push(register - MMIO_CONFIG);
-    return truth;
+const optional: [string, bigint, (keyof typeof at)[]][] = [
+  ['none', 0n, []],
+  ['VIRTIO_BLK_F_SEG_MAX', blk.VIRTIO_BLK_F_SEG_MAX, ['seg_max']],
+  ['VIRTIO_BLK_F_MQ', blk.VIRTIO_BLK_F_MQ, ['num_queues']],
+  ['VIRTIO_BLK_F_DISCARD', blk.VIRTIO_BLK_F_DISCARD, ['max_discard_sectors']],
+  ['VIRTIO_BLK_F_WRITE_ZEROES', blk.VIRTIO_BLK_F_WRITE_ZEROES, ['max_write_zeroes_sectors']],
+  ['VIRTIO_BLK_F_FLUSH', blk.VIRTIO_BLK_F_FLUSH, []],
+];
+const at = { seg_max: 12, num_queues: 34, max_discard_sectors: 36, max_write_zeroes_sectors: 48 };
+
+for (const [name, features, fields] of optional) {
+  test(`§2.5.1 with feature ${name}, capacity and ${fields.join() || 'nothing else'} of the configuration is read`, () => {
+    const scene = new HostileScene(new HostileDisk({ features }));
+    const read = new Set<number>();
+    scene.lie((register, truth) => {
+      if (register >= MMIO_CONFIG) read.add(register - MMIO_CONFIG);
+      return truth;
+    });
+    const disk = scene.attach('bounce');
+    assert.deepEqual([...read], [0, 4, ...fields.map((field) => at[field])]);
+    scene.detach(disk);
   });
-  const disk = scene.attach('bounce');
-  assert.ok(read.includes(0) && read.includes(4));
-  scene.detach(disk);
-});
+}

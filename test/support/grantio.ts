@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 export const GRANTIO = fileURLToPath(new URL('../../../bin/grantio', import.meta.url));
 
 /** How long one run may take before it counts as hung: far more than any run needs on a busy machine. */
-export const LIMIT_MILLISECONDS = 120_000;
+const LIMIT_MILLISECONDS = 120_000;
 
 /** How a program ended, and all it said. */
 export interface Ended {

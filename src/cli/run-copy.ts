@@ -8,7 +8,7 @@ import { startProgress } from './progress.ts';
 import type { RunOptions, RunPlan } from './run-plan.ts';
 import { type ModeResult, modeResult, printResults, type Work } from './run-report.ts';
 import type { Interruption } from './signals.ts';
-import type { TraceOutput } from './trace-output.ts';
+import { firstDevice, type TraceOutput } from './trace-output.ts';
 
 /** Copies in every mode of the job. Returns the exit status. */
 export async function runCopy(
@@ -21,11 +21,10 @@ export async function runCopy(
   const faults: string[] = [];
   for (const [index, mode] of job.modes.entries()) {
     if (interruption.signal) break;
-    const firstDevice = index * job.disks.length;
     const host = await VirtualHost.start({
       ...job,
       mode,
-      firstDevice,
+      firstDevice: firstDevice(job, index),
       ...(trace && { trace: trace.consumer() }),
     });
     interruption.onSignal(() => void host.cancel().catch(() => undefined));

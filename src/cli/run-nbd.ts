@@ -20,7 +20,7 @@ export async function runNbd(
   trace: TraceOutput | undefined,
   interruption: Interruption,
 ): Promise<number> {
-  const mode = options.mode ?? 'bounce';
+  const [mode] = job.modes;
   const folder = options.nbd === undefined ? mkdtempSync(join(tmpdir(), 'grantio-')) : undefined;
   const address = options.nbd ?? join(folder!, 'nbd.sock');
   const throughput = new Throughput();
@@ -37,12 +37,16 @@ export async function runNbd(
     const { run } = options;
     const work =
       run === undefined ? serve(uris, job, interruption) : runCommand(run, address, uris[0], interruption);
+    let leaked = 0;
     const status = await work.finally(async () => {
-      const result = modeResult(mode, { ...throughput.total, identical: null }, await host.stop());
+      const report = await host.stop();
+      leaked = report.exposure.leakedGrants;
       // Standard output is the command's.
+      const result = modeResult(mode, { ...throughput.total, identical: null }, report);
       printResults([result], options.json === true, process.stderr);
     });
-    return status;
+    if (leaked > 0) process.stderr.write(`grantio: ${mode}: ${leaked} grants leaked\n`);
+    return status === 0 && leaked > 0 ? 1 : status;
   } finally {
     if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   }
@@ -72,8 +76,8 @@ function runCommand(
   uri: string,
   interruption: Interruption,
 ): Promise<number> {
-  const parsed = parseNbdAddress(address);
-  const place = 'path' in parsed ? { unixsocket: parsed.path } : { port: `${parsed.port}` };
+  // The port is in the URI: the one that was asked for may have been 0.
+  const place = 'path' in parseNbdAddress(address) ? { unixsocket: address } : { port: new URL(uri).port };
   const child = spawn('/bin/sh', ['-c', command], {
     stdio: 'inherit',
     env: { ...process.env, ...place, uri, nbd: uri },

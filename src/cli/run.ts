@@ -83,7 +83,9 @@ async function run(configFile: string | undefined, options: RunOptions): Promise
   const interruption = onInterrupt();
   let trace: TraceOutput | undefined;
   try {
-    const job: RunPlan = { ...plan, disks };
+    // Served disks are served in one mode.
+    const modes: RunPlan['modes'] = serving ? [options.mode ?? 'bounce'] : plan.modes;
+    const job: RunPlan = { ...plan, disks, modes };
     if (options.trace !== undefined) trace = new TraceOutput(options.trace, job, GUEST);
     if (serving) return await runNbd(job, options, trace, interruption);
     return await runCopy(job, options, trace, interruption);

@@ -8,6 +8,17 @@ import type { RunPlan } from './run-plan.ts';
 import { UsageError } from './usage.ts';
 import { version } from './version.ts';
 
+/** The guest's devices in the order of their numbers. */
+function deviceNames(plan: RunPlan): string[] {
+  const sources = Array.from({ length: plan.entropyDevices }, (_, index) => `entropy${index}`);
+  return [...plan.disks.map(({ dev }) => dev), ...sources];
+}
+
+/** Number in the trace of the first device of the mode at `index`. */
+export function firstDevice(plan: RunPlan, index: number): number {
+  return index * deviceNames(plan).length;
+}
+
 /** Where the events of a call go. */
 export class TraceOutput {
   readonly #path: string;
@@ -28,10 +39,10 @@ export class TraceOutput {
       version: version(),
       mode: plan.modes.join(','),
       devices: plan.modes.flatMap((mode, index) =>
-        plan.disks.map(({ dev }, devid) => ({
+        deviceNames(plan).map((name, devid) => ({
           domain: guest,
-          device: index * plan.disks.length + devid,
-          name: `${dev} ${mode}`,
+          device: firstDevice(plan, index) + devid,
+          name: `${name} ${mode}`,
         })),
       ),
       startTime: new Date().toISOString(),

@@ -29,6 +29,7 @@ export class CoherentMemory {
     if (tracer.enabled) tracer.privatePages(id, this.#device, frame, pages);
     const ref = this.#grants.share(frame, pages, false);
     if (ref < 0) {
+      if (tracer.enabled) tracer.privatePagesEnd(id, frame, pages);
       memory.freePages(address, pages);
       return undefined;
     }
@@ -43,6 +44,7 @@ export class CoherentMemory {
     const ref = grantAddressRef(buffer.low, buffer.high);
     const released = this.#grants.unshare(ref, pages);
     if (tracer.enabled) tracer.needEnd(id, this.#device, ref, 0, buffer.size);
+    if (tracer.enabled) tracer.privatePagesEnd(id, buffer.address >>> XEN_PAGE_SHIFT, pages);
     wipe(memory.region, buffer.address, pages << XEN_PAGE_SHIFT);
     memory.freePages(buffer.address, pages);
     return released;

@@ -36,15 +36,12 @@ export class BlkQueue {
   readonly #traceIds: number[] = [];
   readonly #header;
   readonly #buffers = new BufferList();
-  readonly #nextTraceId: () => number;
   /** A completed request whose buffer the device still reaches, seen since the last look. */
   stillShared = false;
 
-  /** @param nextTraceId makes the numbers of requests in the trace */
-  constructor(queue: DriverQueue, guest: GuestDevice, nextTraceId: () => number) {
+  constructor(queue: DriverQueue, guest: GuestDevice) {
     this.#queue = queue;
     this.#guest = guest;
-    this.#nextTraceId = nextTraceId;
     this.#header = virtioBlkRequestHeader.over(guest.memory.region.u8);
   }
 
@@ -84,7 +81,7 @@ export class BlkQueue {
     }
     buffers.addWritable(request + HEADER_SIZE, 1);
     const { tracer, domain, device } = this.#guest;
-    const id = tracer.enabled ? this.#nextTraceId() : 0;
+    const id = tracer.enabled ? this.#guest.nextRequestId() : 0;
     if (tracer.enabled) tracer.requestBegin(domain, device, id, type, length);
     const outcome = this.#queue.add(buffers, token);
     if (outcome !== ADDED) {

@@ -94,7 +94,6 @@ export class BlkDriver implements GuestDisk {
   /** Requests that found no room, oldest first. */
   readonly #waiting: Request[] = [];
   #nextQueue = 0;
-  #traceId = 0;
 
   /** Starts the device. Throws DeviceRefused when it is unusable, or its configuration is nonsense (B10). */
   constructor(guest: GuestDevice, options: BlkDriverOptions) {
@@ -121,7 +120,7 @@ export class BlkDriver implements GuestDisk {
     driver.start(queues, options.queueSize);
     if (driver.queues.some((queue) => queue.maxBuffers < REQUEST_BUFFERS))
       throw driver.refuse(`the disk's queues hold less than a request of ${REQUEST_BUFFERS} buffers`);
-    this.#queues = driver.queues.map((queue) => new BlkQueue(queue, guest, () => this.#traceId++));
+    this.#queues = driver.queues.map((queue) => new BlkQueue(queue, guest));
     this.#buffers = new GuestBuffers(guest.memory);
   }
 

@@ -16,6 +16,8 @@ export interface GuestDevice {
   readonly memory: GuestMemory;
   readonly heap: GuestHeap;
   readonly tracer: Tracer;
+  /** Numbers of requests in the trace, unique in the guest. */
+  readonly nextRequestId: () => number;
   /** Tells whoever runs the guest that a driver has begun to wait for its device. */
   readonly waiting: () => void;
   /** Numbers for the trace. */

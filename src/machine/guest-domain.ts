@@ -59,6 +59,7 @@ export class GuestDomain {
   readonly heap: GuestHeap;
   readonly granting: GrantingDomain;
   readonly #attached = new Map<RunningDriver, Attached>();
+  #requests = 0;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
   onWaiting: () => void = () => undefined;
 
@@ -134,6 +135,7 @@ export class GuestDomain {
       memory: ports.memory,
       heap: this.heap,
       tracer: ports.tracer,
+      nextRequestId: () => this.#requests++,
       waiting: () => this.onWaiting(),
       domain: ports.id,
       device: place.device,

@@ -100,3 +100,18 @@ test('O2: a missing directory is named, with the errno', async () => {
     /cannot be made; is its directory .*(ENOENT|EACCES)/,
   );
 });
+
+test('a relative path binds under a temporary name that reads as a number', async () => {
+  const start = process.cwd();
+  process.chdir(folder);
+  const server = createServer();
+  try {
+    // Node takes ".30e519" for a port and refuses to listen.
+    const remove = await listenAtPath(server, 'relative.sock', '.30e519');
+    assert.ok(lstatSync(join(folder, 'relative.sock')).isSocket());
+    await remove();
+  } finally {
+    process.chdir(start);
+    await new Promise((resolve) => server.close(resolve));
+  }
+});

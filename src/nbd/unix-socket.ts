@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
 import { lstat, rename, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { checkSocketPath } from './address.ts';
 
 /** Removes the socket, if it is still ours. */
@@ -17,8 +17,13 @@ export type RemoveSocket = () => Promise<void>;
  * The socket is bound under a name of its own and then moved into place: libuv removes by name what it
  * bound, and would otherwise take away the socket of whoever has replaced ours.
  */
-export async function listenAtPath(server: Server, path: string): Promise<RemoveSocket> {
-  const bound = join(dirname(path), `.${randomBytes(3).toString('hex')}`);
+export async function listenAtPath(
+  server: Server,
+  path: string,
+  temporaryName = `.${randomBytes(3).toString('hex')}`,
+): Promise<RemoveSocket> {
+  // Not join(), which takes "./" away: Node reads a path that is a number, such as ".30e519", as a port.
+  const bound = `${dirname(path)}/${temporaryName}`;
   checkSocketPath(path);
   checkSocketPath(bound);
   await makeWay(path);

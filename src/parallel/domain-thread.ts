@@ -3,6 +3,7 @@
 
 import { Worker } from 'node:worker_threads';
 import type { TraceRing } from '../audit/trace-ring.ts';
+import { ProtocolViolation } from '../errors.ts';
 import type { XenState } from '../hosts/model/state.ts';
 import type { Xen } from '../hosts/model/xen.ts';
 import type { DomainId } from '../xen/ids.ts';
@@ -113,7 +114,7 @@ export class DomainThread<Calls extends CallTable> {
     while (this.#unsent.length > 0 && this.#store.listening) {
       // Taken off first: the store may call back from inside `receive`.
       const bytes = this.#unsent.shift()!;
-      const taken = this.#store.receive(bytes);
+      const taken = this.#giveXenstore(bytes);
       if (taken < bytes.length) this.#unsent.unshift(bytes.subarray(taken));
     }
     const reply = this.#store.peek();
@@ -121,6 +122,19 @@ export class DomainThread<Calls extends CallTable> {
     this.#post({ kind: 'xenstore', bytes: reply.slice() });
     this.#store.sent(reply.length);
     if (this.#unsent.length > 0) queueMicrotask(() => this.#answerXenstore());
+  }
+
+  /** Returns how much of `bytes` the store took. A domain that talks nonsense to it has failed. */
+  #giveXenstore(bytes: Uint8Array): number {
+    try {
+      return this.#store.receive(bytes);
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) throw error;
+      this.#fail(
+        new Error(`domain ${this.id} broke the xenstore protocol: ${error.message}`, { cause: error }),
+      );
+      return bytes.length;
+    }
   }
 
   #fail(error: Error): void {

@@ -1,6 +1,7 @@
 // Opening an image: what is refused, and in which words.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -70,6 +71,14 @@ test('an image is closed once', (t) => {
   image.close();
   assert.equal(openFiles(), before);
 });
+
+for (const readOnly of [false, true]) {
+  test(`a named pipe is refused, not waited for, ${readOnly ? 'ro' : 'rw'}`, (t) => {
+    const path = join(inFolder(t), 'pipe');
+    execFileSync('mkfifo', [path]);
+    refused(path, readOnly, /neither a file nor a directory/);
+  });
+}
 
 test('a device node is refused', () => {
   refused('/dev/zero', true, /neither a file nor a directory/);

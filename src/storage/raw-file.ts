@@ -40,7 +40,8 @@ function resultOf(error: unknown): StoreResult {
 function openImage(path: string, readOnly: boolean): { fd: number; size: number } {
   let fd: number;
   try {
-    fd = openSync(path, readOnly ? constants.O_RDONLY : constants.O_RDWR);
+    // O_NONBLOCK: opening a named pipe to read from it would wait for a writer for ever.
+    fd = openSync(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK);
   } catch (error) {
     const code = errnoOf(error);
     if (code === 'ENOENT') throw new ImageError(`disk image ${path}: no such file`, error);

@@ -174,7 +174,9 @@ export class RawFile implements BlockStore {
     try {
       for (let done = 0; done < length; ) {
         const piece = Math.min(length - done, ZEROES.length);
-        done += retry(() => writeSync(this.#fd, ZEROES, 0, piece, offset + done));
+        const moved = retry(() => writeSync(this.#fd, ZEROES, 0, piece, offset + done));
+        if (moved === 0) return 'EIO';
+        done += moved;
       }
       return 'ok';
     } catch (error) {

@@ -143,6 +143,18 @@ test('a number outside its view is not there, though the buffer goes on', () => 
   }, RangeError);
 });
 
+test('bytes outside the view are not there either, for fields, dumps and random records', () => {
+  const pair = struct('pair', { first: { bytes: 4 }, second: { bytes: 4 } });
+  const view = new Uint8Array(new ArrayBuffer(64), 8, 12);
+  const cursor = pair.over(view);
+  assert.equal(cursor.at(4).second.byteOffset, 16);
+  assert.throws(() => cursor.at(5).second, RangeError);
+  assert.throws(() => cursor.at(-1).first, RangeError);
+  assert.throws(() => pair.dump(view, 5), RangeError);
+  assert.throws(() => pair.randomise(view, 5, () => 1), RangeError);
+  assert.ok(new Uint8Array(view.buffer).every((byte) => byte === 0));
+});
+
 test('a dump has a line for each field: offset, bytes, name and value', () => {
   const record = everything.make({ word: 0x1234, addressHigh: 0x8000_0000 });
   assert.deepEqual(everything.dump(record.bytes).split('\n'), [

@@ -206,10 +206,17 @@ function wideAccessor(kind: 'u64' | 'bits64', name: string, offset: number, litt
   };
 }
 
+/** `length` bytes of `view` from `offset`, bounded by the view as a DataView's accessors are. */
+function bytesOf(view: ByteView, offset: number, length: number): Uint8Array {
+  if (offset < 0 || offset + length > view.byteLength)
+    throw new RangeError(`${length} bytes at ${offset} are outside the view of ${view.byteLength} bytes`);
+  return new Uint8Array(view.buffer, view.byteOffset + offset, length);
+}
+
 function bytesAccessor(offset: number, length: number): Accessor {
   return {
     get() {
-      return new Uint8Array(this.view.buffer, this.view.byteOffset + this.base + offset, length);
+      return bytesOf(this.view, this.base + offset, length);
     },
   };
 }
@@ -269,14 +276,14 @@ export function struct<const F extends Fields>(
       };
     },
     dump(view, offset = 0) {
-      const bytes = new Uint8Array(view.buffer, view.byteOffset + offset, size);
+      const bytes = bytesOf(view, offset, size);
       return [
         `struct ${name} (${size} bytes)`,
         ...fields.map((field) => dumpLine(bytes, field, little)),
       ].join('\n');
     },
     randomise(view, offset, nextByte) {
-      const bytes = new Uint8Array(view.buffer, view.byteOffset + offset, size);
+      const bytes = bytesOf(view, offset, size);
       for (let i = 0; i < size; i++) bytes[i] = nextByte() & 0xff;
     },
   };

@@ -39,7 +39,7 @@ export const virtioBlkConfig = struct('virtio_blk_config', {
   max_secure_erase_sectors: 'u32',
   max_secure_erase_seg: 'u32',
   secure_erase_sector_alignment: 'u32',
-  zoned_sectors: 'u32',
+  zone_sectors: 'u32',
   max_open_zones: 'u32',
   max_active_zones: 'u32',
   max_append_sectors: 'u32',

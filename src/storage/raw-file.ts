@@ -40,7 +40,8 @@ function resultOf(error: unknown): StoreResult {
 function openImage(path: string, readOnly: boolean): { fd: number; size: number } {
   let fd: number;
   try {
-    fd = openSync(path, readOnly ? constants.O_RDONLY : constants.O_RDWR);
+    // O_NONBLOCK: opening a named pipe to read from it would wait for a writer for ever.
+    fd = openSync(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK);
   } catch (error) {
     const code = errnoOf(error);
     if (code === 'ENOENT') throw new ImageError(`disk image ${path}: no such file`, error);
@@ -173,7 +174,9 @@ export class RawFile implements BlockStore {
     try {
       for (let done = 0; done < length; ) {
         const piece = Math.min(length - done, ZEROES.length);
-        done += retry(() => writeSync(this.#fd, ZEROES, 0, piece, offset + done));
+        const moved = retry(() => writeSync(this.#fd, ZEROES, 0, piece, offset + done));
+        if (moved === 0) return 'EIO';
+        done += moved;
       }
       return 'ok';
     } catch (error) {

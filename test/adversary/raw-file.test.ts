@@ -187,6 +187,21 @@ for (const code of ['EINTR', 'EAGAIN']) {
   });
 }
 
+test('R3 calls that move nothing at all are an error, not an endless loop', async (t) => {
+  const { scene, disk } = serveFile(t);
+  let calls = 0;
+  for (const call of ['readSync', 'readvSync', 'writeSync', 'writevSync'] as const)
+    fakeCall(t, call, () => {
+      if (++calls > 100) throw systemError('EPROTO');
+      return 0;
+    });
+  assert.equal(disk.ask(IN, 0, undefined, 512).status, IOERR);
+  assert.equal(disk.ask(OUT, 0, new Uint8Array(512)).status, IOERR);
+  assert.equal(disk.ask(blk.VIRTIO_BLK_T_WRITE_ZEROES, 0, range(0, 1)).status, IOERR);
+  assert.equal(calls, 3);
+  await scene.finish();
+});
+
 for (const most of [1, 100, 511, 513]) {
   test(`R3 calls that move ${most} bytes at most are made until everything is moved`, async (t) => {
     const { scene, path, bytes, disk } = serveFile(t);

@@ -37,10 +37,12 @@ import { lock, unlock } from './lock.ts';
 import {
   clearMapping,
   giveHandle,
+  mappedOwner,
+  mappedRef,
+  mappedWord,
   mappingFlags,
   mappingFrame,
-  mappingOwner,
-  mappingRef,
+  mappingOf,
   setMapping,
   takeHandle,
 } from './maptrack.ts';
@@ -96,25 +98,16 @@ export class GrantOps {
   /** Ends the mapping `handle`, which must stand at the mapper's frame `gfn`. */
   unmap(mapper: DomainRecord, gfn: number, handle: number): number {
     const heap = this.#heap;
-    const ownerId = mappingOwner(heap, mapper, handle);
-    if (ownerId < 0) return GNTST_BAD_HANDLE;
-    if (mappingFrame(heap, mapper, handle) !== gfn) return GNTST_BAD_VIRT_ADDR;
-    const owner = this.#domains.find(ownerId);
+    const mapped = mappingOf(heap, mapper, handle);
+    if (mapped === 0) return GNTST_BAD_HANDLE;
+    const owner = this.#domains.find(mappedOwner(mapped));
     if (owner === undefined) return GNTST_BAD_DOMAIN;
-    const ref = mappingRef(heap, mapper, handle);
-    const flags = mappingFlags(heap, mapper, handle);
-    const active = owner.activeEntry(ref);
+    const active = owner.activeEntry(mappedRef(mapped));
     lock(heap, active + LOCK);
-    // Two threads may have come here with one handle: the first one unmaps.
-    const mine = clearMapping(heap, mapper, handle, ownerId);
-    if (mine) {
-      mapper.p2mRemove(gfn);
-      this.#unpin(owner, ref, active, (flags & GNTMAP_READONLY) !== 0);
-    }
+    const status = this.#unmapAt(handle, mapped, mapper, gfn, owner);
     unlock(heap, active + LOCK);
-    if (!mine) return GNTST_BAD_HANDLE;
-    giveHandle(heap, mapper, handle);
-    return GNTST_OKAY;
+    if (status === GNTST_OKAY) giveHandle(heap, mapper, handle);
+    return status;
   }
 
   /** Pin counters of an entry, in one word; for tests and the recount of invariants. */
@@ -139,7 +132,7 @@ export class GrantOps {
     if (status === GNTST_OKAY) {
       const type = readonly ? P2M_GRANT_READONLY : P2M_GRANT_WRITABLE;
       if (mapper.p2mAdd(gfn, heap[active + FRAME], type))
-        setMapping(heap, mapper, handle, owner.id, ref, flags, gfn);
+        setMapping(heap, mapper, handle, mappedWord(owner.id, ref), flags, gfn);
       else {
         this.#unpin(owner, ref, active, readonly);
         status = GNTST_GENERAL_ERROR;
@@ -147,6 +140,20 @@ export class GrantOps {
     }
     unlock(heap, active + LOCK);
     return status;
+  }
+
+  /** Ends the mapping, if it is still the one that was found. Its active entry is locked. */
+  #unmapAt(handle: number, mapped: number, mapper: DomainRecord, gfn: number, owner: DomainRecord): number {
+    const heap = this.#heap;
+    // Another thread may have unmapped the handle meanwhile, and mapped something else with it.
+    if (mappingOf(heap, mapper, handle) !== mapped) return GNTST_BAD_HANDLE;
+    if (mappingFrame(heap, mapper, handle) !== gfn) return GNTST_BAD_VIRT_ADDR;
+    const readonly = (mappingFlags(heap, mapper, handle) & GNTMAP_READONLY) !== 0;
+    clearMapping(heap, mapper, handle);
+    mapper.p2mRemove(gfn);
+    const ref = mappedRef(mapped);
+    this.#unpin(owner, ref, owner.activeEntry(ref), readonly);
+    return GNTST_OKAY;
   }
 
   /** Checks the shared entry, sets its status bits, and counts the pin. The active entry is locked. */

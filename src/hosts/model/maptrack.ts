@@ -2,16 +2,16 @@
 // a counter, so that a thread that was overtaken between its look and its swap notices (the ABA problem);
 // handles never used before are taken in order, so that memory is touched only as far as it is needed.
 
-import { type DomainRecord, MAPTRACK_INDEX_BITS } from './domains.ts';
+import { type DomainRecord, MAPPED_REF_BITS, MAPTRACK_INDEX_BITS } from './domains.ts';
 
 const INDEX_MASK = (1 << MAPTRACK_INDEX_BITS) - 1;
 const COUNT_STEP = 1 << MAPTRACK_INDEX_BITS;
 
 // Words of an entry.
-/** The owner's id + 1; 0 while the handle is free. */
-const OWNER = 0;
-/** The reference; while the handle is free, the handle below it on the stack, plus one. */
-const REF = 1;
+/** What is mapped: the owner's id + 1 in 8 bits above the reference in 24; 0 while the handle is free. */
+const MAPPED = 0;
+/** While the handle is free, the handle below it on the stack, plus one. */
+const BELOW = 1;
 /** GNTMAP_ flags that are still mapped. */
 const FLAGS = 2;
 /** The mapper's own frame at which the page stands. */
@@ -24,7 +24,7 @@ export function takeHandle(heap: Int32Array, domain: DomainRecord): number {
     const head = Atomics.load(heap, word);
     const top = head & INDEX_MASK;
     if (top === 0) break;
-    const below = Atomics.load(heap, domain.maptrackEntry(top - 1) + REF);
+    const below = Atomics.load(heap, domain.maptrackEntry(top - 1) + BELOW);
     const next = ((head + COUNT_STEP) & ~INDEX_MASK) | below;
     if (Atomics.compareExchange(heap, word, head, next) === head) return top - 1;
   }
@@ -39,10 +39,28 @@ export function giveHandle(heap: Int32Array, domain: DomainRecord, handle: numbe
   const word = domain.maptrackFreeWord;
   for (;;) {
     const head = Atomics.load(heap, word);
-    Atomics.store(heap, domain.maptrackEntry(handle) + REF, head & INDEX_MASK);
+    Atomics.store(heap, domain.maptrackEntry(handle) + BELOW, head & INDEX_MASK);
     const next = ((head + COUNT_STEP) & ~INDEX_MASK) | (handle + 1);
     if (Atomics.compareExchange(heap, word, head, next) === head) return;
   }
+}
+
+/**
+ * Whose page and which, in one word, so that no thread can see the one of an old mapping with the other of a
+ * new one. The word of a mapping changes only under the lock of the active entry that it names.
+ */
+export function mappedWord(owner: number, ref: number): number {
+  return ((owner + 1) << MAPPED_REF_BITS) | ref;
+}
+
+/** The owner in the word of a mapping. */
+export function mappedOwner(mapped: number): number {
+  return (mapped >>> MAPPED_REF_BITS) - 1;
+}
+
+/** The reference in the word of a mapping. */
+export function mappedRef(mapped: number): number {
+  return mapped & ((1 << MAPPED_REF_BITS) - 1);
 }
 
 /** Books a mapping at a handle that was taken. */
@@ -50,27 +68,20 @@ export function setMapping(
   heap: Int32Array,
   domain: DomainRecord,
   handle: number,
-  owner: number,
-  ref: number,
+  mapped: number,
   flags: number,
   frame: number,
 ): void {
   const at = domain.maptrackEntry(handle);
-  heap[at + REF] = ref;
   heap[at + FLAGS] = flags;
   heap[at + FRAME] = frame;
-  Atomics.store(heap, at + OWNER, owner + 1);
+  Atomics.store(heap, at + MAPPED, mapped);
 }
 
-/** A handle's owner, or -1 when the handle is out of range or free. */
-export function mappingOwner(heap: Int32Array, domain: DomainRecord, handle: number): number {
-  if (handle < 0 || handle >= domain.maptrackHandles) return -1;
-  return Atomics.load(heap, domain.maptrackEntry(handle) + OWNER) - 1;
-}
-
-/** The reference behind a handle in use. */
-export function mappingRef(heap: Int32Array, domain: DomainRecord, handle: number): number {
-  return heap[domain.maptrackEntry(handle) + REF] >>> 0;
+/** The word of a handle's mapping, or 0 when the handle is out of range or free. */
+export function mappingOf(heap: Int32Array, domain: DomainRecord, handle: number): number {
+  if (!(handle >= 0 && handle < domain.maptrackHandles)) return 0;
+  return Atomics.load(heap, domain.maptrackEntry(handle) + MAPPED);
 }
 
 export function mappingFlags(heap: Int32Array, domain: DomainRecord, handle: number): number {
@@ -82,7 +93,7 @@ export function mappingFrame(heap: Int32Array, domain: DomainRecord, handle: num
   return heap[domain.maptrackEntry(handle) + FRAME];
 }
 
-/** Clears a mapping; of several threads that try, one gets true and gives the handle back. */
-export function clearMapping(heap: Int32Array, domain: DomainRecord, handle: number, owner: number): boolean {
-  return Atomics.compareExchange(heap, domain.maptrackEntry(handle) + OWNER, owner + 1, 0) === owner + 1;
+/** Clears a mapping, whose handle may then be given back. */
+export function clearMapping(heap: Int32Array, domain: DomainRecord, handle: number): void {
+  Atomics.store(heap, domain.maptrackEntry(handle) + MAPPED, 0);
 }

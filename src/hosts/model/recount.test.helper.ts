@@ -12,7 +12,15 @@ import {
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { P2M_GRANT_READONLY, P2M_GRANT_WRITABLE, P2M_NONE } from './domains.ts';
 import type { TestDomain } from './domains.test.helper.ts';
-import { giveHandle, mappingFlags, mappingFrame, mappingOwner, mappingRef, takeHandle } from './maptrack.ts';
+import {
+  giveHandle,
+  mappedOwner,
+  mappedRef,
+  mappingFlags,
+  mappingFrame,
+  mappingOf,
+  takeHandle,
+} from './maptrack.ts';
 
 /** An entry of a grant table that holds something. */
 export interface SharedEntry {
@@ -61,12 +69,12 @@ export function mappings(domain: TestDomain): Mapping[] {
   const { record } = domain;
   const found: Mapping[] = [];
   for (let handle = 0; handle < record.maptrackHandles; handle++) {
-    const owner = mappingOwner(heap, record, handle);
-    if (owner < 0) continue;
+    const mapped = mappingOf(heap, record, handle);
+    if (mapped === 0) continue;
     found.push({
       handle,
-      owner,
-      ref: mappingRef(heap, record, handle),
+      owner: mappedOwner(mapped),
+      ref: mappedRef(mapped),
       readonly: (mappingFlags(heap, record, handle) & GNTMAP_READONLY) !== 0,
       gfn: mappingFrame(heap, record, handle),
     });

@@ -55,6 +55,7 @@ for (const [what, id, options] of [
   ['memory of half a page', 1, { memory: 2048 }],
   ['memory that is not a number', 1, { memory: Number.NaN }],
   ['no frame of grant table', 1, { maxGrantFrames: 0 }],
+  ['more references than maptrack can number', 1, { maxGrantFrames: 32769 }],
   ['a negative number of handles', 1, { maxMaptrackHandles: -1 }],
   ['more handles than a handle can number', 1, { maxMaptrackHandles: 1 << 19 }],
 ] as const) {

@@ -30,6 +30,9 @@ export const ACTIVE_WORDS = 4;
 export const MAPTRACK_WORDS = 4;
 /** Bits of a link in the list of free handles: a handle + 1, or 0. */
 export const MAPTRACK_INDEX_BITS = 19;
+/** Bits of a reference in a maptrack entry. */
+export const MAPPED_REF_BITS = 24;
+const MOST_GRANT_FRAMES = (1 << MAPPED_REF_BITS) / GRANT_ENTRIES_PER_FRAME_V1;
 /** Words of an event channel: state, remote domain, remote port. */
 export const EVENT_WORDS = 4;
 
@@ -52,6 +55,7 @@ const WAKE = 15;
 const SLEEPING = 16;
 const GRANT_LOCK = 17;
 const MAPTRACK_USED = 18;
+const MAPTRACK_FREE = 19;
 
 /** What a domain is made with. */
 export interface DomainOptions {
@@ -73,6 +77,8 @@ export class DomainRecord {
   readonly window: number;
   /** Byte offset in the machine's memory of the shared_info page. */
   readonly sharedInfo: number;
+  /** Word that heads the list of maptrack handles that were given back. */
+  readonly maptrackFreeWord: number;
   /** Word that counts the maptrack handles used at least once. */
   readonly maptrackUsedWord: number;
   /** Word that changes whenever the domain is to wake, and the word that says it sleeps. */
@@ -98,6 +104,7 @@ export class DomainRecord {
     this.maptrackHandles = heap[at + MAPTRACK_HANDLES];
     this.window = heap[at + WINDOW];
     this.sharedInfo = heap[at + SHARED_INFO] * XEN_PAGE_SIZE;
+    this.maptrackFreeWord = at + MAPTRACK_FREE;
     this.maptrackUsedWord = at + MAPTRACK_USED;
     this.wakeWord = at + WAKE;
     this.sleepingWord = at + SLEEPING;
@@ -274,8 +281,10 @@ function checkOptions(id: number, options: DomainOptions): void {
     throw new RangeError(`domain ${id}: the embedded Xen has room for ids from 0 to ${MAX_DOMAINS - 1}`);
   if (!(memory > 0) || memory % XEN_PAGE_SIZE !== 0)
     throw new RangeError(`domain ${id}: memory of ${memory} bytes is no multiple of ${XEN_PAGE_SIZE}`);
-  if (!(maxGrantFrames >= 1))
-    throw new RangeError(`domain ${id}: max_grant_frames is ${maxGrantFrames}; a grant table has at least 1`);
+  if (!(maxGrantFrames >= 1 && maxGrantFrames <= MOST_GRANT_FRAMES))
+    throw new RangeError(
+      `domain ${id}: max_grant_frames is ${maxGrantFrames}; expected 1 to ${MOST_GRANT_FRAMES}`,
+    );
   if (!(maxMaptrackHandles >= 0 && maxMaptrackHandles < 1 << MAPTRACK_INDEX_BITS))
     throw new RangeError(
       `domain ${id}: ${maxMaptrackHandles} maptrack handles; expected 0 to ${(1 << MAPTRACK_INDEX_BITS) - 1}`,

@@ -4,8 +4,7 @@
 // What Xen itself knows of an entry is its active entry: how often it is pinned (four counters of 8 bits:
 // host writable, host read-only, device writable, device read-only), by which domain, and the machine
 // frame as it was at the first map. The guest may rewrite its shared entry at any time; a pinned frame
-// stays the one that was snapshot. Each active entry has a lock, held for the whole step; what it guards,
-// the maptrack entry of each mapping included, is plain words.
+// stays the one that was snapshot. Each active entry has a lock, held for the whole step.
 
 import {
   GNTMAP_DEVICE_MAP,
@@ -35,7 +34,18 @@ import {
   P2M_RAM,
 } from './domains.ts';
 import { lock, unlock } from './lock.ts';
-import { Maptrack } from './maptrack.ts';
+import {
+  clearMapping,
+  giveHandle,
+  mappedOwner,
+  mappedRef,
+  mappedWord,
+  mappingFlags,
+  mappingFrame,
+  mappingOf,
+  setMapping,
+  takeHandle,
+} from './maptrack.ts';
 import type { Machine } from './state.ts';
 
 // Words of an active entry.
@@ -58,8 +68,6 @@ export class GrantOps {
   readonly #domains: Domains;
   readonly #heap: Int32Array;
   readonly #shared: Int32Array;
-  /** By mapper. */
-  readonly #maptracks: Maptrack[] = [];
 
   constructor(machine: Machine, domains: Domains) {
     this.#domains = domains;
@@ -79,39 +87,27 @@ export class GrantOps {
     if (flags & ~(GNTMAP_HOST_MAP | GNTMAP_READONLY)) return GNTST_GENERAL_ERROR;
     const owner = this.#domains.find(ownerId);
     if (owner === undefined) return GNTST_BAD_DOMAIN;
-    const maptrack = this.maptrack(mapper);
-    const handle = maptrack.take();
+    const handle = takeHandle(this.#heap, mapper);
     if (handle < 0) return GNTST_NO_SPACE;
-    const status = this.#mapAt(maptrack, handle, mapper, gfn, flags, ref, owner);
+    const status = this.#mapAt(handle, mapper, gfn, flags, ref, owner);
     if (status === GNTST_OKAY) return handle;
-    maptrack.give(handle);
+    giveHandle(this.#heap, mapper, handle);
     return status;
   }
 
   /** Ends the mapping `handle`, which must stand at the mapper's frame `gfn`. */
   unmap(mapper: DomainRecord, gfn: number, handle: number): number {
-    const maptrack = this.maptrack(mapper);
-    const ownerId = maptrack.owner(handle);
-    if (ownerId < 0) return GNTST_BAD_HANDLE;
-    if (maptrack.frame(handle) !== gfn) return GNTST_BAD_VIRT_ADDR;
-    const owner = this.#domains.find(ownerId);
+    const heap = this.#heap;
+    const mapped = mappingOf(heap, mapper, handle);
+    if (mapped === 0) return GNTST_BAD_HANDLE;
+    const owner = this.#domains.find(mappedOwner(mapped));
     if (owner === undefined) return GNTST_BAD_DOMAIN;
-    const ref = maptrack.ref(handle);
-    const active = owner.activeEntry(ref);
-    lock(this.#heap, active + LOCK);
-    // Another thread may have come here with the same handle and been first.
-    const mine =
-      maptrack.owner(handle) === ownerId && maptrack.ref(handle) === ref && maptrack.frame(handle) === gfn;
-    if (mine) {
-      const readonly = (maptrack.flags(handle) & GNTMAP_READONLY) !== 0;
-      maptrack.clear(handle);
-      mapper.p2mRemove(gfn);
-      this.#unpin(owner, ref, active, readonly);
-    }
-    unlock(this.#heap, active + LOCK);
-    if (!mine) return GNTST_BAD_HANDLE;
-    maptrack.give(handle);
-    return GNTST_OKAY;
+    const active = owner.activeEntry(mappedRef(mapped));
+    lock(heap, active + LOCK);
+    const status = this.#unmapAt(handle, mapped, mapper, gfn, owner);
+    unlock(heap, active + LOCK);
+    if (status === GNTST_OKAY) giveHandle(heap, mapper, handle);
+    return status;
   }
 
   /** Pin counters of an entry, in one word; for tests and the recount of invariants. */
@@ -119,14 +115,7 @@ export class GrantOps {
     return Atomics.load(this.#heap, owner.activeEntry(ref) + PINS);
   }
 
-  /** What a domain has mapped, with the free handles that this thread has. */
-  maptrack(mapper: DomainRecord): Maptrack {
-    this.#maptracks[mapper.id] ??= new Maptrack(this.#heap, mapper);
-    return this.#maptracks[mapper.id];
-  }
-
   #mapAt(
-    maptrack: Maptrack,
     handle: number,
     mapper: DomainRecord,
     gfn: number,
@@ -142,7 +131,8 @@ export class GrantOps {
     let status = this.#pin(mapper, owner, ref, active, readonly);
     if (status === GNTST_OKAY) {
       const type = readonly ? P2M_GRANT_READONLY : P2M_GRANT_WRITABLE;
-      if (mapper.p2mAdd(gfn, heap[active + FRAME], type)) maptrack.set(handle, owner.id, ref, flags, gfn);
+      if (mapper.p2mAdd(gfn, heap[active + FRAME], type))
+        setMapping(heap, mapper, handle, mappedWord(owner.id, ref), flags, gfn);
       else {
         this.#unpin(owner, ref, active, readonly);
         status = GNTST_GENERAL_ERROR;
@@ -150,6 +140,20 @@ export class GrantOps {
     }
     unlock(heap, active + LOCK);
     return status;
+  }
+
+  /** Ends the mapping, if it is still the one that was found. Its active entry is locked. */
+  #unmapAt(handle: number, mapped: number, mapper: DomainRecord, gfn: number, owner: DomainRecord): number {
+    const heap = this.#heap;
+    // Another thread may have unmapped the handle meanwhile, and mapped something else with it.
+    if (mappingOf(heap, mapper, handle) !== mapped) return GNTST_BAD_HANDLE;
+    if (mappingFrame(heap, mapper, handle) !== gfn) return GNTST_BAD_VIRT_ADDR;
+    const readonly = (mappingFlags(heap, mapper, handle) & GNTMAP_READONLY) !== 0;
+    clearMapping(heap, mapper, handle);
+    mapper.p2mRemove(gfn);
+    const ref = mappedRef(mapped);
+    this.#unpin(owner, ref, owner.activeEntry(ref), readonly);
+    return GNTST_OKAY;
   }
 
   /** Checks the shared entry, sets its status bits, and counts the pin. The active entry is locked. */
@@ -172,7 +176,7 @@ export class GrantOps {
       heap[active + FRAME] = owner.p2mFrame(frame);
       heap[active + PINNED_BY] = mapper.id;
     }
-    heap[active + PINS] = pins + (readonly ? PIN_HOST_READONLY : PIN_HOST_WRITABLE);
+    Atomics.store(heap, active + PINS, pins + (readonly ? PIN_HOST_READONLY : PIN_HOST_WRITABLE));
     return GNTST_OKAY;
   }
 
@@ -193,7 +197,7 @@ export class GrantOps {
   /** Counts a pin down and clears the status bits that no pin holds any more. The active entry is locked. */
   #unpin(owner: DomainRecord, ref: number, active: number, readonly: boolean): void {
     const left = this.#heap[active + PINS] - (readonly ? PIN_HOST_READONLY : PIN_HOST_WRITABLE);
-    this.#heap[active + PINS] = left;
+    Atomics.store(this.#heap, active + PINS, left);
     let clear = 0;
     if (!readonly && (left & PINS_WRITABLE) === 0) clear |= GTF_WRITING;
     if (left === 0) clear |= GTF_READING;

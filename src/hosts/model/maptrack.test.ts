@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { GNTST_BAD_HANDLE, GNTST_NO_SPACE, GNTST_OKAY } from '../../abi/grant.ts';
 import type { FrameNumber, GrantRef } from '../../xen/ids.ts';
 import { addDomain, bootTestMachine, TEST_HANDLES } from './domains.test.helper.ts';
+import { giveHandle, takeHandle } from './maptrack.ts';
 import { grantState, recount } from './recount.test.helper.ts';
 
 const REF = 8 as GrantRef;
@@ -76,11 +77,12 @@ test('the free list gives every handle once, whatever the order in which they co
   fc.assert(
     fc.property(fc.array(fc.option(fc.nat()), { maxLength: 200 }), (steps) => {
       const { xen, mapper } = machine();
-      const maptrack = xen.grants.maptrack(mapper.record);
+      const heap = new Int32Array(xen.state.heap);
       const held: number[] = [];
       for (const giveBack of steps) {
-        if (giveBack !== null && held.length > 0) maptrack.give(held.splice(giveBack % held.length, 1)[0]);
-        const handle = maptrack.take();
+        if (giveBack !== null && held.length > 0)
+          giveHandle(heap, mapper.record, held.splice(giveBack % held.length, 1)[0]);
+        const handle = takeHandle(heap, mapper.record);
         assert.equal(handle < 0, held.length === TEST_HANDLES);
         if (handle < 0) continue;
         assert.ok(handle < TEST_HANDLES && !held.includes(handle));

@@ -1,76 +1,99 @@
-// Maptrack: what a domain has mapped, by handle. An entry is guarded by the lock of the active grant entry
-// that it pins (grant-ops.ts).
-//
-// Each thread keeps the handles that were given back on it for itself, as Xen does for each processor, so
-// that taking one costs no atomic operation.
+// Maptrack: what a domain has mapped, by handle. Given-back handles are a lock-free stack whose head carries
+// a counter, so that a thread that was overtaken between its look and its swap notices (the ABA problem);
+// handles never used before are taken in order, so that memory is touched only as far as it is needed.
 
-import type { DomainRecord } from './domains.ts';
+import { type DomainRecord, MAPPED_REF_BITS, MAPTRACK_INDEX_BITS } from './domains.ts';
+
+const INDEX_MASK = (1 << MAPTRACK_INDEX_BITS) - 1;
+const COUNT_STEP = 1 << MAPTRACK_INDEX_BITS;
 
 // Words of an entry.
-/** The owner's id + 1; 0 while the handle is free. */
-const OWNER = 0;
-const REF = 1;
-/** GNTMAP_ flags of the mapping. */
+/** What is mapped: the owner's id + 1 in 8 bits above the reference in 24; 0 while the handle is free. */
+const MAPPED = 0;
+/** While the handle is free, the handle below it on the stack, plus one. */
+const BELOW = 1;
+/** GNTMAP_ flags that are still mapped. */
 const FLAGS = 2;
 /** The mapper's own frame at which the page stands. */
 const FRAME = 3;
 
-/** The mappings of one domain, as one thread uses them. */
-export class Maptrack {
-  readonly #heap: Int32Array;
-  readonly #domain: DomainRecord;
-  /** Free handles, the one given back last on top. */
-  readonly #free: number[] = [];
-
-  constructor(heap: Int32Array, domain: DomainRecord) {
-    this.#heap = heap;
-    this.#domain = domain;
+/** Takes a free handle, or -1 when the domain may hold no more mappings. */
+export function takeHandle(heap: Int32Array, domain: DomainRecord): number {
+  const word = domain.maptrackFreeWord;
+  for (;;) {
+    const head = Atomics.load(heap, word);
+    const top = head & INDEX_MASK;
+    if (top === 0) break;
+    const below = Atomics.load(heap, domain.maptrackEntry(top - 1) + BELOW);
+    const next = ((head + COUNT_STEP) & ~INDEX_MASK) | below;
+    if (Atomics.compareExchange(heap, word, head, next) === head) return top - 1;
   }
+  const fresh = Atomics.add(heap, domain.maptrackUsedWord, 1);
+  if (fresh < domain.maptrackHandles) return fresh;
+  Atomics.sub(heap, domain.maptrackUsedWord, 1);
+  return -1;
+}
 
-  /** Takes a free handle, or -1 when the domain may hold no more mappings. */
-  take(): number {
-    if (this.#free.length > 0) return this.#free.pop()!;
-    const { maptrackUsedWord, maptrackHandles } = this.#domain;
-    const fresh = Atomics.add(this.#heap, maptrackUsedWord, 1);
-    if (fresh < maptrackHandles) return fresh;
-    Atomics.sub(this.#heap, maptrackUsedWord, 1);
-    return -1;
+/** Gives a handle back; its entry must be cleared. */
+export function giveHandle(heap: Int32Array, domain: DomainRecord, handle: number): void {
+  const word = domain.maptrackFreeWord;
+  for (;;) {
+    const head = Atomics.load(heap, word);
+    Atomics.store(heap, domain.maptrackEntry(handle) + BELOW, head & INDEX_MASK);
+    const next = ((head + COUNT_STEP) & ~INDEX_MASK) | (handle + 1);
+    if (Atomics.compareExchange(heap, word, head, next) === head) return;
   }
+}
 
-  /** Gives a handle back; its entry must be clear. */
-  give(handle: number): void {
-    this.#free.push(handle);
-  }
+/**
+ * Whose page and which, in one word, so that no thread can see the one of an old mapping with the other of a
+ * new one. The word of a mapping changes only under the lock of the active entry that it names.
+ */
+export function mappedWord(owner: number, ref: number): number {
+  return ((owner + 1) << MAPPED_REF_BITS) | ref;
+}
 
-  /** Books a mapping at a handle that was taken. */
-  set(handle: number, owner: number, ref: number, flags: number, frame: number): void {
-    const at = this.#domain.maptrackEntry(handle);
-    this.#heap[at + REF] = ref;
-    this.#heap[at + FLAGS] = flags;
-    this.#heap[at + FRAME] = frame;
-    this.#heap[at + OWNER] = owner + 1;
-  }
+/** The owner in the word of a mapping. */
+export function mappedOwner(mapped: number): number {
+  return (mapped >>> MAPPED_REF_BITS) - 1;
+}
 
-  clear(handle: number): void {
-    this.#heap[this.#domain.maptrackEntry(handle) + OWNER] = 0;
-  }
+/** The reference in the word of a mapping. */
+export function mappedRef(mapped: number): number {
+  return mapped & ((1 << MAPPED_REF_BITS) - 1);
+}
 
-  /** A handle's owner, or -1 when the handle is out of range or free. */
-  owner(handle: number): number {
-    if (!(handle >= 0 && handle < this.#domain.maptrackHandles)) return -1;
-    return this.#heap[this.#domain.maptrackEntry(handle) + OWNER] - 1;
-  }
+/** Books a mapping at a handle that was taken. */
+export function setMapping(
+  heap: Int32Array,
+  domain: DomainRecord,
+  handle: number,
+  mapped: number,
+  flags: number,
+  frame: number,
+): void {
+  const at = domain.maptrackEntry(handle);
+  heap[at + FLAGS] = flags;
+  heap[at + FRAME] = frame;
+  Atomics.store(heap, at + MAPPED, mapped);
+}
 
-  ref(handle: number): number {
-    return this.#heap[this.#domain.maptrackEntry(handle) + REF] >>> 0;
-  }
+/** The word of a handle's mapping, or 0 when the handle is out of range or free. */
+export function mappingOf(heap: Int32Array, domain: DomainRecord, handle: number): number {
+  if (!(handle >= 0 && handle < domain.maptrackHandles)) return 0;
+  return Atomics.load(heap, domain.maptrackEntry(handle) + MAPPED);
+}
 
-  flags(handle: number): number {
-    return this.#heap[this.#domain.maptrackEntry(handle) + FLAGS];
-  }
+export function mappingFlags(heap: Int32Array, domain: DomainRecord, handle: number): number {
+  return heap[domain.maptrackEntry(handle) + FLAGS];
+}
 
-  /** The mapper's frame behind a handle in use. */
-  frame(handle: number): number {
-    return this.#heap[this.#domain.maptrackEntry(handle) + FRAME];
-  }
+/** The mapper's frame behind a handle in use. */
+export function mappingFrame(heap: Int32Array, domain: DomainRecord, handle: number): number {
+  return heap[domain.maptrackEntry(handle) + FRAME];
+}
+
+/** Clears a mapping, whose handle may then be given back. */
+export function clearMapping(heap: Int32Array, domain: DomainRecord, handle: number): void {
+  Atomics.store(heap, domain.maptrackEntry(handle) + MAPPED, 0);
 }

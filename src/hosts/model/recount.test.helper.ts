@@ -12,6 +12,15 @@ import {
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { P2M_GRANT_READONLY, P2M_GRANT_WRITABLE, P2M_NONE } from './domains.ts';
 import type { TestDomain } from './domains.test.helper.ts';
+import {
+  giveHandle,
+  mappedOwner,
+  mappedRef,
+  mappingFlags,
+  mappingFrame,
+  mappingOf,
+  takeHandle,
+} from './maptrack.ts';
 
 /** An entry of a grant table that holds something. */
 export interface SharedEntry {
@@ -30,6 +39,8 @@ export interface Mapping {
   readonly readonly: boolean;
   readonly gfn: number;
 }
+
+const heapOf = ({ xen }: TestDomain) => new Int32Array(xen.state.heap);
 
 /** An entry in the granter's own frames, to be read and scribbled on by whoever only knows the ABI. */
 export function sharedEntry({ record, xen }: TestDomain, ref: number) {
@@ -54,18 +65,18 @@ export function sharedEntries(domain: TestDomain): SharedEntry[] {
 
 /** All mappings that a domain holds. */
 export function mappings(domain: TestDomain): Mapping[] {
-  const { record, xen } = domain;
-  const maptrack = xen.grants.maptrack(record);
+  const heap = heapOf(domain);
+  const { record } = domain;
   const found: Mapping[] = [];
   for (let handle = 0; handle < record.maptrackHandles; handle++) {
-    const owner = maptrack.owner(handle);
-    if (owner < 0) continue;
+    const mapped = mappingOf(heap, record, handle);
+    if (mapped === 0) continue;
     found.push({
       handle,
-      owner,
-      ref: maptrack.ref(handle),
-      readonly: (maptrack.flags(handle) & GNTMAP_READONLY) !== 0,
-      gfn: maptrack.frame(handle),
+      owner: mappedOwner(mapped),
+      ref: mappedRef(mapped),
+      readonly: (mappingFlags(heap, record, handle) & GNTMAP_READONLY) !== 0,
+      gfn: mappingFrame(heap, record, handle),
     });
   }
   return found;
@@ -73,10 +84,11 @@ export function mappings(domain: TestDomain): Mapping[] {
 
 /** Handles that can be taken; each is taken once and given back. */
 function freeHandles(domain: TestDomain): number[] {
-  const maptrack = domain.xen.grants.maptrack(domain.record);
+  const heap = heapOf(domain);
   const taken: number[] = [];
-  for (let handle = maptrack.take(); handle >= 0; handle = maptrack.take()) taken.push(handle);
-  for (const handle of taken.toReversed()) maptrack.give(handle);
+  for (let handle = takeHandle(heap, domain.record); handle >= 0; handle = takeHandle(heap, domain.record))
+    taken.push(handle);
+  for (const handle of taken.toReversed()) giveHandle(heap, domain.record, handle);
   return taken.toSorted((a, b) => a - b);
 }
 

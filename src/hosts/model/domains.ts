@@ -165,7 +165,7 @@ export class DomainRecord {
   }
 
   p2mRemove(gfn: number): void {
-    Atomics.store(this.#heap, this.#p2m + gfn, P2M_NONE);
+    this.#heap[this.#p2m + gfn] = P2M_NONE;
   }
 
   #hasPlace(gfn: number): boolean {

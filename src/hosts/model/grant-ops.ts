@@ -4,7 +4,8 @@
 // What Xen itself knows of an entry is its active entry: how often it is pinned (four counters of 8 bits:
 // host writable, host read-only, device writable, device read-only), by which domain, and the machine
 // frame as it was at the first map. The guest may rewrite its shared entry at any time; a pinned frame
-// stays the one that was snapshot. Each active entry has a lock, held for the whole step.
+// stays the one that was snapshot. Each active entry has a lock, held for the whole step; what it guards
+// is plain words.
 
 import {
   GNTMAP_DEVICE_MAP,
@@ -176,7 +177,7 @@ export class GrantOps {
       heap[active + FRAME] = owner.p2mFrame(frame);
       heap[active + PINNED_BY] = mapper.id;
     }
-    Atomics.store(heap, active + PINS, pins + (readonly ? PIN_HOST_READONLY : PIN_HOST_WRITABLE));
+    heap[active + PINS] = pins + (readonly ? PIN_HOST_READONLY : PIN_HOST_WRITABLE);
     return GNTST_OKAY;
   }
 
@@ -197,7 +198,7 @@ export class GrantOps {
   /** Counts a pin down and clears the status bits that no pin holds any more. The active entry is locked. */
   #unpin(owner: DomainRecord, ref: number, active: number, readonly: boolean): void {
     const left = this.#heap[active + PINS] - (readonly ? PIN_HOST_READONLY : PIN_HOST_WRITABLE);
-    Atomics.store(this.#heap, active + PINS, left);
+    this.#heap[active + PINS] = left;
     let clear = 0;
     if (!readonly && (left & PINS_WRITABLE) === 0) clear |= GTF_WRITING;
     if (left === 0) clear |= GTF_READING;

@@ -47,7 +47,8 @@ export function giveHandle(heap: Int32Array, domain: DomainRecord, handle: numbe
 
 /**
  * Whose page and which, in one word, so that no thread can see the one of an old mapping with the other of a
- * new one. The word of a mapping changes only under the lock of the active entry that it names.
+ * new one. The word of a mapping changes only under the lock of the active entry that it names, whose release
+ * publishes it; who reads it without the lock looks again under it. So these are plain accesses.
  */
 export function mappedWord(owner: number, ref: number): number {
   return ((owner + 1) << MAPPED_REF_BITS) | ref;
@@ -75,13 +76,13 @@ export function setMapping(
   const at = domain.maptrackEntry(handle);
   heap[at + FLAGS] = flags;
   heap[at + FRAME] = frame;
-  Atomics.store(heap, at + MAPPED, mapped);
+  heap[at + MAPPED] = mapped;
 }
 
 /** The word of a handle's mapping, or 0 when the handle is out of range or free. */
 export function mappingOf(heap: Int32Array, domain: DomainRecord, handle: number): number {
   if (!(handle >= 0 && handle < domain.maptrackHandles)) return 0;
-  return Atomics.load(heap, domain.maptrackEntry(handle) + MAPPED);
+  return heap[domain.maptrackEntry(handle) + MAPPED];
 }
 
 export function mappingFlags(heap: Int32Array, domain: DomainRecord, handle: number): number {
@@ -95,5 +96,5 @@ export function mappingFrame(heap: Int32Array, domain: DomainRecord, handle: num
 
 /** Clears a mapping, whose handle may then be given back. */
 export function clearMapping(heap: Int32Array, domain: DomainRecord, handle: number): void {
-  Atomics.store(heap, domain.maptrackEntry(handle) + MAPPED, 0);
+  heap[domain.maptrackEntry(handle) + MAPPED] = 0;
 }

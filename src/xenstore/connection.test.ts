@@ -127,6 +127,19 @@ test('a list of children that fits no message is E2BIG, and DIRECTORY_PART gives
   assert.equal(tools.ask(xs.XS_DIRECTORY_PART, '/d\0'), 'EINVAL');
 });
 
+test('DIRECTORY_PART never exceeds a message, whatever the lengths of the names', () => {
+  const { tools } = talks();
+  for (let length = 2060; length < 2100; length++) {
+    const names = ['x'.repeat(2000), 'y'.repeat(length)];
+    for (const name of names) assert.equal(tools.ask(xs.XS_MKDIR, `/d${length}/${name}\0`), 'OK\0');
+    const first = tools.ask(xs.XS_DIRECTORY_PART, `/d${length}\x000\0`);
+    assert.ok(first.length <= 4096 && first.includes(names[0]!), `${first} for ${length}`);
+    const complete = first.endsWith('\0\0');
+    assert.equal(complete, first.includes(names[1]!));
+    if (!complete) assert.match(tools.ask(xs.XS_DIRECTORY_PART, `/d${length}\x002001\0`), /^\d+\0y+\0\0$/);
+  }
+});
+
 test('transactions: isolated, committed, discarded, in conflict, unknown, nested', () => {
   const { tools } = talks();
   const start = () => Number(tools.ask(xs.XS_TRANSACTION_START, '\0').slice(0, -1));
@@ -149,6 +162,8 @@ test('transactions: isolated, committed, discarded, in conflict, unknown, nested
   assert.equal(tools.ask(xs.XS_READ, '/t/a\0', three), '1');
   assert.equal(tools.ask(xs.XS_TRANSACTION_END, 'T\0', three), 'EAGAIN');
   assert.notEqual(two, three);
+  assert.equal(tools.ask(xs.XS_WATCH, '/t\0t\0', 999), 'OK\0', 'watches know no transactions');
+  assert.equal(tools.ask(xs.XS_UNWATCH, '/t\0t\0', 999), 'OK\0');
 });
 
 test('one client’s transaction is none of another client’s business', () => {
@@ -163,6 +178,7 @@ test('one client’s transaction is none of another client’s business', () => 
 
 test('INTRODUCE, IS_DOMAIN_INTRODUCED, GET_DOMAIN_PATH, RESUME, RELEASE', () => {
   const { store, tools, guest } = talks();
+  assert.equal(tools.ask(xs.XS_IS_DOMAIN_INTRODUCED, '0\0'), 'T\0');
   assert.equal(tools.ask(xs.XS_IS_DOMAIN_INTRODUCED, '5\0'), 'F\0');
   assert.equal(tools.ask(xs.XS_INTRODUCE, '5\x00-1\x003\0'), 'OK\0');
   assert.equal(tools.ask(xs.XS_IS_DOMAIN_INTRODUCED, '5\0'), 'T\0');

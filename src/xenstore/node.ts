@@ -69,9 +69,7 @@ function subtree(view: Pick<View, 'get'>, path: string): string[] {
   const paths = [path];
   for (let i = 0; i < paths.length; i++) {
     const at = paths[i]!;
-    const children = view.get(at)?.children;
-    if (children !== undefined && children.count > 0)
-      for (const name of children.all()) paths.push(childOf(at, name));
+    for (const name of view.get(at)?.children.all() ?? []) paths.push(childOf(at, name));
   }
   return paths;
 }

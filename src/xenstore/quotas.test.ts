@@ -75,6 +75,22 @@ test('X8 memory: values, watches and transactions together', () => {
   assertAccounts(store);
 });
 
+test('X8 a node is charged to its owner by its path, its value and its permissions', () => {
+  const { guest, domain } = talks();
+  const charged = (type: number, payload: string) => {
+    const before = domain.usage.memory;
+    assert.equal(guest.ask(type, payload), 'OK\0');
+    return domain.usage.memory - before;
+  };
+  const empty = charged(xs.XS_WRITE, 'a\0');
+  assert.ok(empty > '/local/domain/1/a'.length);
+  assert.equal(charged(xs.XS_WRITE, 'a-longer-name\0'), empty + 'a-longer-name'.length - 1);
+  assert.equal(charged(xs.XS_WRITE, `a\0${'x'.repeat(50)}`), 50);
+  assert.equal(charged(xs.XS_SET_PERMS, 'a\0n1\0r0\0'), 8);
+  const watch = charged(xs.XS_WATCH, 'a\0t\0');
+  assert.equal(charged(xs.XS_WATCH, 'a\0longer-token\0'), watch + 'longer-token'.length - 1);
+});
+
 test('X8 watches, transactions, nodes in a transaction, permissions, size of a value', () => {
   const { store, guest } = talks({
     watches: 2,

@@ -84,6 +84,8 @@ test('the store’s end starts with empty queues and says what it offers', () =>
   assert.equal(bench.ask(xs.XS_WRITE, 'k\0v'), 'OK\0');
   assert.equal(bench.ask(xs.XS_READ, 'k\0'), 'v');
   assert.equal(bench.notified, 2);
+  bench.server.poll();
+  assert.equal(bench.notified, 2, 'nothing moved');
 });
 
 test('a change by somebody else wakes the store’s end, and its poll signals the guest', () => {
@@ -373,7 +375,8 @@ test('a guest’s channel waits for the store to confirm a reconnection before i
   const at = (field: Field) => xs.xenstoreDomainInterface.offsetOf(field) / 4;
   page.u32.fill(0x5555_5555);
   page.u32[at('connection')] = xs.XENSTORE_RECONNECT;
-  const channel = new RingChannel(page, () => undefined);
+  let notified = 0;
+  const channel = new RingChannel(page, () => notified++);
   channel.attach({
     received: () => assert.fail('too early'),
     closed: (reason) => assert.fail(reason.message),
@@ -385,4 +388,7 @@ test('a guest’s channel waits for the store to confirm a reconnection before i
   new RingServer(page, store, store.introduce(1), signals);
   channel.poll();
   assert.equal(page.u32[at('req_prod')], 4);
+  assert.equal(notified, 1);
+  channel.poll();
+  assert.equal(notified, 1, 'nothing moved');
 });

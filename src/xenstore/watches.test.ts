@@ -157,13 +157,15 @@ test('X6 after 20 seconds without reading, a client’s events become one for ea
   const { tools, guest } = talks({ now: () => time });
   guest.ask(XS_WATCH, '/local/domain/1\0outer\0');
   guest.ask(XS_WATCH, 'dir\0inner\0');
+  guest.ask(XS_WATCH, 'other\0other\0');
   guest.events();
   for (let i = 0; i < 10; i++) tools.ask(XS_WRITE, `/local/domain/1/dir/k${i}\0x`);
-  assert.equal(guest.connection.subscriber.waiting, 20);
+  tools.ask(XS_WRITE, '/local/domain/1/other/k\0x');
+  assert.equal(guest.connection.subscriber.waiting, 22);
   time += STALLED_MS + 1;
   tools.ask(XS_WRITE, '/local/domain/1/dir/last\0x');
   tools.ask(XS_WRITE, '/local/domain/1/dir/last2\0x');
-  assert.deepEqual(guest.events(), ['dir inner', '/local/domain/1 outer']);
+  assert.deepEqual(guest.events(), ['dir inner', '/local/domain/1 outer', 'other other']);
   tools.ask(XS_WRITE, '/local/domain/1/dir/k0\0y');
   assert.deepEqual(guest.events(), ['dir/k0 inner', '/local/domain/1/dir/k0 outer']);
 });

@@ -1,0 +1,88 @@
+// The same script gives the same results (17), whatever was negotiated and however buffers are exposed: with and
+// without indirect descriptors and event indices, direct and bounced, on any schedule.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC } from '../../src/abi/virtio.ts';
+import { BlkDevice } from '../../src/devices/blk.ts';
+import { DiskError } from '../../src/drivers/disk.ts';
+import { EXPOSURE_MODES, type ExposureMode } from '../../src/machine/guest-domain.ts';
+import { Machine } from '../../src/machine/machine.ts';
+import { randomFrom } from '../../src/machine/random.ts';
+import { MemoryStore } from '../../src/storage/memory-store.ts';
+import { hideFeatures } from '../support/hide-features.test.helper.ts';
+import { BASE, DISK_SIZE, diskBytes } from '../support/scene.test.helper.ts';
+
+const MIB = 2 ** 20;
+const STEPS = 60;
+
+/** Runs the script of `script` and tells all that its caller can see. */
+async function results(
+  script: number,
+  mode: ExposureMode,
+  without: bigint,
+  schedule: number,
+): Promise<unknown> {
+  const machine = new Machine({ seed: schedule, memory: 8 * MIB, heap: 3 * MIB });
+  const limits = { maxGrantFrames: 4, maxMaptrackHandles: 512 };
+  const backend = machine.createBackend(1, { memory: MIB, ...limits });
+  const guest = machine.createGuest(2, { memory: 2 * MIB, ...limits });
+  const bytes = diskBytes(DISK_SIZE, script);
+  const device = new BlkDevice(new MemoryStore(bytes), { queues: 2, queueSize: 16, id: 'same' });
+  const served = backend.serve(device, guest.ports.id, BASE);
+  hideFeatures(guest, BASE, without);
+  const disk = guest.attachBlk({ base: BASE, backend: backend.ports.id, device: 0 }, mode, {
+    queues: 2,
+    queueSize: 16,
+  });
+  assert.equal(served.state.driverFeatures & without, 0n, 'what is hidden is not negotiated');
+  const random = randomFrom(script);
+  const below = (limit: number) => Math.floor(random() * limit);
+  const seen: unknown[] = [];
+  const buffer = await disk.buffer(8192);
+  for (let step = 0; step < STEPS; step++) {
+    const offset = below(130) * 512;
+    const length = (1 + below(16)) * 512;
+    const action = below(5);
+    buffer.bytes.fill(step);
+    const ask = [
+      () => disk.read(offset, buffer, length),
+      () => disk.write(offset, buffer, length),
+      () => disk.writeZeroes(offset, length, step % 2 === 0),
+      () => disk.discard(offset, length),
+      () => disk.flush(),
+    ][action];
+    const outcome = await machine.settle(
+      ask().then(
+        () => 'ok',
+        (error) => (error instanceof DiskError ? error.code : assert.fail(String(error))),
+      ),
+    );
+    seen.push([action, outcome, buffer.bytes.slice(0, 8192)]);
+  }
+  buffer.release();
+  assert.deepEqual(guest.detach(disk), { live: 0, quarantined: 0 });
+  assert.equal(backend.ports.grantMapper.live, 0);
+  return { seen, bytes };
+}
+
+const hidden: [string, bigint][] = [
+  ['nothing', 0n],
+  ['indirect', VIRTIO_F_INDIRECT_DESC],
+  ['event index', VIRTIO_F_EVENT_IDX],
+  ['both', VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX],
+];
+
+for (const script of [1, 2]) {
+  test(`script ${script} gives the same results in every mode and with every choice of features (17)`, async () => {
+    const expected = await results(script, 'direct', 0n, 1);
+    for (const mode of EXPOSURE_MODES)
+      for (const [name, without] of hidden)
+        for (const schedule of [2, 3])
+          assert.deepEqual(
+            await results(script, mode, without, schedule),
+            expected,
+            `${mode}, without ${name}, schedule ${schedule}`,
+          );
+  });
+}

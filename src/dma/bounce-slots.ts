@@ -58,10 +58,12 @@ export class BounceSlots {
     if (page === undefined) return -1;
     const slot = 31 - Math.clz32(page.free & -page.free);
     const place = (page.frame << XEN_PAGE_SHIFT) + (slot << page.slotShift);
-    const u8 = this.#grants.domain.memory.region.u8;
-    if (direction !== DMA_FROM_DEVICE) u8.copyWithin(place, address, address + size);
+    const { region } = this.#grants.domain.memory;
+    if (direction !== DMA_FROM_DEVICE) region.u8.copyWithin(place, address, address + size);
+    // The device may have written into the free slot, beside the ones it was given.
+    else if (page.ref >= 0) wipe(region, place, size);
     if (page.ref < 0 && !this.#grant(page)) {
-      wipe(this.#grants.domain.memory.region, place, size);
+      wipe(region, place, size);
       return -1;
     }
     page.free &= ~(1 << slot);

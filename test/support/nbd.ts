@@ -64,7 +64,9 @@ class End extends Duplex {
 
 /** Two connected streams. */
 function duplexPair(): [Duplex, Duplex] {
-  const [one, other] = [new End({ allowHalfOpen: true }), new End({ allowHalfOpen: true })];
+  // What a stream buffers by default is not the same in every version of Node.
+  const options = { allowHalfOpen: true, highWaterMark: 16 * 1024 };
+  const [one, other] = [new End(options), new End(options)];
   one.peer = other;
   other.peer = one;
   return [one, other];

@@ -22,6 +22,8 @@ export class ChainReader {
   count = 0;
   /** How many of them the device may only read; they come first. */
   readableCount = 0;
+  /** Bytes of all buffers. */
+  byteLength = 0;
   readonly low: Uint32Array;
   readonly high: Uint32Array;
   readonly len: Uint32Array;
@@ -33,7 +35,6 @@ export class ChainReader {
   readonly #copy: Uint8Array;
   readonly #copyTable: DescriptorTable;
   readonly #tableAccess: ChainAccess;
-  #bytes = 0;
 
   constructor(size: number, table: DescriptorTable, indirect: boolean, memory: DeviceMemory) {
     this.#size = size;
@@ -58,7 +59,7 @@ export class ChainReader {
   read(head: number): number {
     this.count = 0;
     this.readableCount = 0;
-    this.#bytes = 0;
+    this.byteLength = 0;
     return this.#walk(this.#table, this.#size, head, false);
   }
 
@@ -85,8 +86,8 @@ export class ChainReader {
       throw new ProtocolViolation('§2.7.5.3.1', `a chain longer than the queue size ${this.#size}`);
     if (!writable && this.readableCount < this.count)
       throw new ProtocolViolation('§2.7.4.2', 'a device-readable descriptor after a device-writable one');
-    this.#bytes += len;
-    if (this.#bytes > MAX_CHAIN_BYTES)
+    this.byteLength += len;
+    if (this.byteLength > MAX_CHAIN_BYTES)
       throw new ProtocolViolation('§2.7.5.2', 'a chain of more than 2^32 bytes');
     this.low[this.count] = low;
     this.high[this.count] = high;

@@ -20,6 +20,8 @@ export interface RingAreas {
 export class Chain {
   readonly head: number;
   readonly access: ChainAccess;
+  /** Bytes that its descriptors speak of, mapped or refused. */
+  byteLength = 0;
   /** Status with which the platform refused one of its buffers, 0 when all are mapped. */
   fault = 0;
   inFlight = false;
@@ -91,6 +93,7 @@ export class DeviceQueue {
     const chain = this.#chainAt(head);
     if (chain.inFlight) throw new ProtocolViolation('§2.7.6', `head ${head} made available while in flight`);
     chain.fault = this.#reader.read(head) || this.#mapBuffers(chain);
+    chain.byteLength = this.#reader.byteLength;
     chain.inFlight = true;
     this.#inFlight++;
     this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;

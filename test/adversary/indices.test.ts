@@ -115,6 +115,34 @@ test('F25 a ring that is refilled for ever gets its turn and no more: the neighb
   await scene.finish();
 });
 
+test('F25 chains of large buffers get fewer to a turn: the neighbour does not wait for all of them', async () => {
+  const scene = new Scene();
+  const { queue } = readyToRead(scene);
+  const pages = 60;
+  const large = scene.driver.share(pages);
+  const piece = { at: large, length: pages * 4096, writable: true };
+  scene.driver.chain(queue, 0, new Array(16).fill(piece));
+  for (let i = 0; i < 16; i++) scene.driver.offer(queue, 0);
+  scene.driver.notify(0);
+  const { grantMapper } = scene.backend.ports;
+  const map = grantMapper.map.bind(grantMapper);
+  let maps = 0;
+  grantMapper.map = (owner, ref, readonly) => {
+    maps++;
+    return map(owner, ref, readonly);
+  };
+  let turns = 0;
+  for (; queue.used.index < 16; turns++) {
+    maps = 0;
+    scene.backend.poll();
+    // A turn for the doorbell, one for what it left over; each 64 pieces of 256 KiB, and the rest of a chain.
+    assert.ok(maps <= 2 * (64 * 64 + 16 * pages), `${maps} pages are mapped in two turns`);
+  }
+  assert.ok(turns > 1);
+  scene.driver.run();
+  await scene.finish();
+});
+
 test('F25 a storm of notifications costs nothing but looks at an empty ring', async () => {
   const scene = new Scene();
   const { queue, request } = readyToRead(scene);

@@ -34,8 +34,9 @@ export class BounceDma implements DmaOperations {
     this.#grants = grants;
     this.#device = device;
     this.#coherent = new CoherentMemory(grants, device);
-    this.#runs = new BounceRuns(grants, device);
-    this.#slots = new BounceSlots(grants, device);
+    const takePages = (count: number) => this.#takePages(count);
+    this.#runs = new BounceRuns(grants, device, takePages);
+    this.#slots = new BounceSlots(grants, device, takePages);
   }
 
   get live(): number {
@@ -47,7 +48,7 @@ export class BounceDma implements DmaOperations {
   }
 
   allocate(size: number): CoherentBuffer | undefined {
-    return this.#coherent.allocate(size);
+    return this.#coherent.allocate(size) ?? (this.#releaseIdle() ? this.#coherent.allocate(size) : undefined);
   }
 
   free(buffer: CoherentBuffer): boolean {
@@ -90,7 +91,18 @@ export class BounceDma implements DmaOperations {
 
   close(): void {
     assert(this.#grants.live === 0, 'pages are still shared', this.#grants.live, 0);
-    this.#runs.close();
-    this.#slots.close();
+    this.#releaseIdle();
+  }
+
+  /** Pages for the pool. When the guest has none left, those that lie idle for other lengths may be enough. */
+  #takePages(count: number): number | undefined {
+    const { memory } = this.#grants.domain;
+    return memory.allocatePages(count) ?? (this.#releaseIdle() ? memory.allocatePages(count) : undefined);
+  }
+
+  /** Gives the idle part of the pool back to the guest. Returns whether there was any. */
+  #releaseIdle(): boolean {
+    const runs = this.#runs.releaseIdle();
+    return this.#slots.releaseIdle() || runs;
   }
 }

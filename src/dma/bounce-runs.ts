@@ -9,14 +9,17 @@ import { wipe } from './guest-memory.ts';
 export class BounceRuns {
   readonly #grants: Grants;
   readonly #device: number;
+  readonly #takePages: (count: number) => number | undefined;
   /** First frames of idle runs, by their number of pages. */
   readonly #idle: number[][] = [];
   /** The caller's buffer behind each run in use, by the run's first reference. */
   readonly #origins: Float64Array;
 
-  constructor(grants: Grants, device: number) {
+  /** @param takePages allocates contiguous zeroed pages: the address of the first, or undefined */
+  constructor(grants: Grants, device: number, takePages: (count: number) => number | undefined) {
     this.#grants = grants;
     this.#device = device;
+    this.#takePages = takePages;
     this.#origins = new Float64Array(grants.domain.table.maxEntries);
   }
 
@@ -50,19 +53,24 @@ export class BounceRuns {
     else this.#abandon(frame, pages);
   }
 
-  /** Gives the idle runs back to the guest. */
-  close(): void {
+  /** Gives the idle runs back to the guest. Returns whether there were any. */
+  releaseIdle(): boolean {
+    let any = false;
     for (const [pages, frames] of this.#idle.entries()) {
-      for (const frame of frames ?? []) this.#abandon(frame, pages);
+      for (const frame of frames ?? []) {
+        this.#abandon(frame, pages);
+        any = true;
+      }
     }
     this.#idle.length = 0;
+    return any;
   }
 
   #take(pages: number): number {
     const idle = this.#idle[pages];
     if (idle !== undefined && idle.length > 0) return idle.pop()!;
-    const { memory, tracer, id } = this.#grants.domain;
-    const address = memory.allocatePages(pages);
+    const { tracer, id } = this.#grants.domain;
+    const address = this.#takePages(pages);
     if (address === undefined) return -1;
     const frame = address >>> XEN_PAGE_SHIFT;
     if (tracer.enabled) tracer.privatePages(id, this.#device, frame, pages);

@@ -37,15 +37,18 @@ function sizeClass(size: number): number {
 export class BounceSlots {
   readonly #grants: Grants;
   readonly #device: number;
+  readonly #takePages: (count: number) => number | undefined;
   /** Pages with a free slot, by size class: those that the device may write, those that it only reads. */
   readonly #writable: SlotPage[][] = [[], [], []];
   readonly #readonly: SlotPage[][] = [[], [], []];
   /** The page behind each granted reference. */
   readonly #byRef: (SlotPage | undefined)[] = [];
 
-  constructor(grants: Grants, device: number) {
+  /** @param takePages allocates contiguous zeroed pages: the address of the first, or undefined */
+  constructor(grants: Grants, device: number, takePages: (count: number) => number | undefined) {
     this.#grants = grants;
     this.#device = device;
+    this.#takePages = takePages;
   }
 
   /**
@@ -85,12 +88,17 @@ export class BounceSlots {
     if (page.free === page.allFree) this.#revoke(page);
   }
 
-  /** Gives the idle pages back to the guest. */
-  close(): void {
-    for (const pages of [...this.#writable, ...this.#readonly]) {
-      for (const page of pages) this.#abandon(page);
-      pages.length = 0;
+  /** Gives the idle pages back to the guest. Returns whether there were any. */
+  releaseIdle(): boolean {
+    let any = false;
+    for (const open of [...this.#writable, ...this.#readonly]) {
+      for (const page of open.filter(({ free, allFree }) => free === allFree)) {
+        open.splice(open.indexOf(page), 1);
+        this.#abandon(page);
+        any = true;
+      }
     }
+    return any;
   }
 
   #pageWithSlot(sizeClass: number, readonly: boolean): SlotPage | undefined {
@@ -104,8 +112,8 @@ export class BounceSlots {
   }
 
   #newPage(slotShift: number, readonly: boolean, open: SlotPage[]): SlotPage | undefined {
-    const { memory, tracer, id } = this.#grants.domain;
-    const address = memory.allocatePages(1);
+    const { tracer, id } = this.#grants.domain;
+    const address = this.#takePages(1);
     if (address === undefined) return undefined;
     const frame = address >>> XEN_PAGE_SHIFT;
     if (tracer.enabled) tracer.privatePages(id, this.#device, frame, 1);

@@ -36,13 +36,14 @@ if ((EUID != 0)); then
 fi
 apt_get() {
   "${as_root[@]}" DEBIAN_FRONTEND=noninteractive \
-    apt-get -q -y -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 "$@" </dev/null
+    apt-get -q -y -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 "$@" </dev/null
 }
 
 # The lock of the package lists has no timeout of its own, and a mirror may be away for a moment.
 for ((attempt = 1; attempt <= attempts; attempt++)); do
   echo "peers-install: installing ${missing[*]} (attempt $attempt of $attempts)"
-  if apt_get update && apt_get install --no-install-recommends "${missing[@]}"; then
+  apt_get update || echo "peers-install: the package lists are not all up to date; trying with what is there"
+  if apt_get install --no-install-recommends "${missing[@]}"; then
     exit 0
   fi
   ((attempt == attempts)) || sleep "$seconds_between"

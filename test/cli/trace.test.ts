@@ -2,10 +2,10 @@
 // fail without failing the run.
 
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { grantio, temporaryFolder } from '../support/grantio.ts';
+import { grantio, startGrantio, temporaryFolder, tracing } from '../support/grantio.ts';
 import { parseReport } from '../support/report.ts';
 
 /** The events of a trace in the JSON array format, in which the closing bracket may be missing. */
@@ -48,6 +48,20 @@ test('a trace cut at the end of any line can be read', async (t) => {
     assert.ok(events.length > 0, `nothing is left at ${part}`);
     assert.deepEqual(events, whole.slice(0, events.length));
   }
+});
+
+test('C8: the trace of a run that was killed can be read up to its last full line', async (t) => {
+  const folder = temporaryFolder(t);
+  diskIn(folder);
+  truncateSync(join(folder, 'disk.img'), 2 ** 31);
+  const trace = join(folder, 'trace.json');
+  const running = startGrantio(t, ['run', '--disk', 'disk.img', '--trace', 'trace.json'], { cwd: folder });
+  await tracing(running, trace);
+  running.signal('SIGKILL');
+  assert.equal((await running.ended).signal, 'SIGKILL');
+  const text = readFileSync(trace, 'utf8');
+  const events = parseTrace(text.slice(0, text.lastIndexOf('\n') + 1));
+  assert.ok(events.length > 100, `${events.length} events`);
 });
 
 test('O4: a full disk ends the trace and not the run', { skip: !existsSync('/dev/full') }, async (t) => {

@@ -1,11 +1,13 @@
 // Runs bin/grantio as users do, as a child process: for the tests of its command line (test/cli) and of real
 // programs on its disks (test/peers). Whatever a test started ends with the test.
 
+import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 /** The program; the compiled tests are in dist/test. */
@@ -124,6 +126,19 @@ export function grantio(
   surroundings: Surroundings = {},
 ): Promise<Ended> {
   return startGrantio(test, words, surroundings).ended;
+}
+
+/** Waits until the run has written events to its trace file: it is in the middle of its work then. */
+export async function tracing(running: Running, file: string): Promise<void> {
+  let hasEnded = false;
+  const ended = (): void => {
+    hasEnded = true;
+  };
+  running.ended.then(ended, ended);
+  while (!statSync(file, { throwIfNoEntry: false })?.size) {
+    assert.ok(!hasEnded, `ended before anything was traced: ${running.stderr}`);
+    await delay(5);
+  }
 }
 
 /** A folder that is removed after the test. */

@@ -26,7 +26,8 @@ import {
   GTF_WRITING,
   grantEntryV1,
   grantStatusName,
-  MAPTRACK_DEFAULT_HANDLES,
+  MAPTRACK_DEFAULT_FRAMES,
+  MAPTRACK_HANDLES_PER_FRAME,
 } from './grant.ts';
 
 test('a version 1 entry is flags at 0, domid at 2, frame at 4, little endian, 8 bytes in all', () => {
@@ -46,7 +47,7 @@ test('flags have the bits of grant_table.h', () => {
 test('limits are those of a Xen without options: 32768 references, 8 of them reserved, 262144 handles', () => {
   assert.equal(GRANT_DEFAULT_MAX_FRAMES * GRANT_ENTRIES_PER_FRAME_V1, 32768);
   assert.equal(GRANT_RESERVED_ENTRIES, 8);
-  assert.equal(MAPTRACK_DEFAULT_HANDLES, 1024 * 256);
+  assert.equal(MAPTRACK_DEFAULT_FRAMES * MAPTRACK_HANDLES_PER_FRAME, 1024 * 256);
 });
 
 test('every status from 0 to -13 has its name of the header, others their number', () => {

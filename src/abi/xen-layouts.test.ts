@@ -47,7 +47,7 @@ test('struct grant_entry_v1: u16 flags 0, u16 domid 2, u32 frame 4; 512 in a fra
 
 test('grant table numbers: reserved entries, limits, flags and statuses', () => {
   assert.deepEqual([grant.GRANT_RESERVED_ENTRIES, grant.GRANT_DEFAULT_MAX_FRAMES], [8, 64]);
-  assert.equal(grant.MAPTRACK_DEFAULT_HANDLES, 1024 * 256);
+  assert.equal(grant.MAPTRACK_DEFAULT_FRAMES * grant.MAPTRACK_HANDLES_PER_FRAME, 1024 * 256);
   assert.deepEqual([grant.GTF_TYPE_MASK, grant.GTF_INVALID, grant.GTF_PERMIT_ACCESS], [3, 0, 1]);
   assert.deepEqual([grant.GTF_READONLY, grant.GTF_READING, grant.GTF_WRITING], [4, 8, 16]);
   assert.deepEqual([grant.GNTMAP_DEVICE_MAP, grant.GNTMAP_HOST_MAP, grant.GNTMAP_READONLY], [1, 2, 4]);

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
-import { sharedEntries } from '../hosts/model/recount.test.helper.ts';
+import { sharedEntries } from '../hosts/model/grants/recount.test.helper.ts';
 import type { GrantRef } from '../xen/ids.ts';
 import { Grants } from './grants.ts';
 import { checkNothingShared, newSharing, takePages, traceTo } from './sharing.test.helper.ts';

@@ -6,7 +6,7 @@ import { GTF_READONLY } from '../abi/grant.ts';
 import { grantAddressOffset, grantAddressRef } from '../abi/grant-address.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { addDomain, bootTestMachine, type TestDomain } from '../hosts/model/domains.test.helper.ts';
-import { type SharedEntry, sharedEntries } from '../hosts/model/recount.test.helper.ts';
+import { type SharedEntry, sharedEntries } from '../hosts/model/grants/recount.test.helper.ts';
 import { noTrace, type Tracer } from '../trace.ts';
 import { BounceDma } from './bounce-dma.ts';
 import { DirectDma } from './direct-dma.ts';
@@ -20,7 +20,6 @@ export type GrantingMode = (typeof GRANTING_MODES)[number];
 
 /** Pages of the guest unless a test asks for more. */
 const PAGES = 256;
-const HANDLES = 1024;
 
 /** A page that the backend can reach. */
 export interface Reached {
@@ -129,7 +128,7 @@ export function newSharing(
   const { pages = PAGES, maxGrantFrames = 1, tracer = noTrace } = options;
   const xen = bootTestMachine();
   const guest = addDomain(xen, 2, { memory: pages * XEN_PAGE_SIZE, maxGrantFrames }, tracer);
-  const backend = addDomain(xen, 1, { maxMaptrackHandles: HANDLES });
+  const backend = addDomain(xen, 1, { maxMaptrackFrames: 1 });
   const { id, ports } = guest;
   const domain = {
     id,

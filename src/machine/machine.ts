@@ -32,7 +32,7 @@ export interface MachineDomainOptions {
   /** Bytes; 4 MiB for a backend and 16 MiB for a guest unless given. */
   readonly memory?: number;
   readonly maxGrantFrames?: number;
-  readonly maxMaptrackHandles?: number;
+  readonly maxMaptrackFrames?: number;
 }
 
 /** Something that runs when it has something to do. */

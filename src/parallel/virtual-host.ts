@@ -105,7 +105,7 @@ export class VirtualHost {
     xen.createDomain(GUEST, {
       memory: options.memory,
       maxGrantFrames: options.maxGrantFrames,
-      maxMaptrackHandles: 256,
+      maxMaptrackFrames: 1,
     });
     const [backendTrace, guestTrace] = traceRings(2);
     const consumers = options.trace ? [this.#exposure, options.trace] : [this.#exposure];

@@ -102,7 +102,7 @@ test('H1 B19 a backend that tries references it was not given gets nothing, and 
 
 test('H17 what was granted to another domain looks the same as what was not granted at all', async () => {
   const scene = new Scene();
-  const stranger = scene.machine.createBackend(9, { memory: 2 ** 20, maxMaptrackHandles: 64 });
+  const stranger = scene.machine.createBackend(9, { memory: 2 ** 20, maxMaptrackFrames: 1 });
   const { queue, request } = readyToRead(scene);
   const suspect = scene.driver.guest.ports.id;
   assert.equal(stranger.ports.grantMapper.map(suspect, request.data.ref, true), GNTST_GENERAL_ERROR);

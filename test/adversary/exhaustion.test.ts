@@ -15,21 +15,21 @@ const TRANSFER = 512 * 1024;
 interface Limits {
   readonly guestFrames?: number;
   readonly guestMemory?: number;
-  readonly backendHandles?: number;
+  readonly backendFrames?: number;
 }
 
 function build(limits: Limits) {
-  const { guestFrames = 4, guestMemory = 8 * MIB, backendHandles = 4096 } = limits;
+  const { guestFrames = 4, guestMemory = 8 * MIB, backendFrames = 16 } = limits;
   const machine = new Machine({ seed: 1, memory: 16 * MIB, heap: 4 * MIB });
   const backend = machine.createBackend(1, {
     memory: MIB,
     maxGrantFrames: 1,
-    maxMaptrackHandles: backendHandles,
+    maxMaptrackFrames: backendFrames,
   });
   const guest = machine.createGuest(2, {
     memory: guestMemory,
     maxGrantFrames: guestFrames,
-    maxMaptrackHandles: 64,
+    maxMaptrackFrames: 1,
   });
   const bytes = diskBytes(MIB, 0x29);
   const served = backend.serve(
@@ -74,7 +74,7 @@ for (const mode of EXPOSURE_MODES) {
   });
 
   test(`H21 a backend without mappings left fails that request, and the next one works, ${mode}`, async () => {
-    const { machine, backend, guest, attach } = build({ backendHandles: 140 });
+    const { machine, backend, guest, attach } = build({ backendFrames: 1 });
     const disk = attach(mode);
     const large = await disk.buffer(TRANSFER);
     await machine.settle(disk.read(0, large, TRANSFER));

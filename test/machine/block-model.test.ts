@@ -88,7 +88,7 @@ for (const [what, make] of stores) {
     test(`a disk on ${what} is an array of sectors (29), ${mode}`, async (t) => {
       const seed = mode.length;
       const machine = new Machine({ seed, memory: 8 * MIB, heap: 3 * MIB });
-      const limits = { maxGrantFrames: 4, maxMaptrackHandles: 512 };
+      const limits = { maxGrantFrames: 4, maxMaptrackFrames: 2 };
       const backend = machine.createBackend(1, { memory: MIB, ...limits });
       const guest = machine.createGuest(2, { memory: 2 * MIB, ...limits });
       const { store, contents } = make(t, diskBytes(DISK_SIZE, 0x61));

@@ -24,7 +24,7 @@ async function results(
   schedule: number,
 ): Promise<unknown> {
   const machine = new Machine({ seed: schedule, memory: 8 * MIB, heap: 3 * MIB });
-  const limits = { maxGrantFrames: 4, maxMaptrackHandles: 512 };
+  const limits = { maxGrantFrames: 4, maxMaptrackFrames: 2 };
   const backend = machine.createBackend(1, { memory: MIB, ...limits });
   const guest = machine.createGuest(2, { memory: 2 * MIB, ...limits });
   const bytes = diskBytes(DISK_SIZE, script);

@@ -27,7 +27,7 @@ class Sleepy {
 
   constructor(seed: number, queues: number, eventIndex: boolean) {
     this.machine = new Machine({ seed, memory: 8 * MIB, heap: 3 * MIB });
-    const limits = { maxGrantFrames: 4, maxMaptrackHandles: 512 };
+    const limits = { maxGrantFrames: 4, maxMaptrackFrames: 2 };
     const backend = this.machine.createBackend(1, { memory: MIB, ...limits });
     // Not createGuest: the machine would let the guest look without an event.
     this.machine.xen.createDomain(2, { memory: 2 * MIB, ...limits });

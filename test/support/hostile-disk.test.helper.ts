@@ -98,7 +98,7 @@ export class HostileScene {
 
   constructor(device = new HostileDisk(), seed = 1) {
     this.machine = new Machine({ seed, memory: 8 * MIB, heap: 3 * MIB });
-    const limits = { maxGrantFrames: 4, maxMaptrackHandles: 1024 };
+    const limits = { maxGrantFrames: 4, maxMaptrackFrames: 4 };
     this.backend = this.machine.createBackend(1, { memory: MIB, ...limits });
     this.guest = this.machine.createGuest(2, { memory: 2 * MIB, ...limits });
     this.device = device;

@@ -67,7 +67,7 @@ export class Scene {
     const { seed = 1, queues = 2, queueSize = 64 } = options;
     const tracer = options.tracer === undefined ? {} : { tracer: options.tracer };
     this.machine = new Machine({ seed, memory: 8 * MIB, heap: 3 * MIB, ...tracer });
-    const limits = { maxGrantFrames: 4, maxMaptrackHandles: 1024 };
+    const limits = { maxGrantFrames: 4, maxMaptrackFrames: 4 };
     this.backend = this.machine.createBackend(1, { memory: MIB, ...limits });
     const guest = this.machine.createGuest(2, { memory: 2 * MIB, ...limits });
     this.#neighbour = this.machine.createGuest(3, { memory: 2 * MIB, ...limits });

@@ -2,7 +2,8 @@
 // it reaches its own memory and what is mapped into it, byte for byte, and nothing else.
 
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
-import { type DomainRecord, P2M_GRANT_READONLY, P2M_NONE } from './domains.ts';
+import type { DomainRecord } from './domain-record.ts';
+import { P2M_GRANT_READONLY, P2M_NONE, p2mFrame, p2mType } from './physmap.ts';
 import type { Machine } from './state.ts';
 
 /** An access that the address space does not permit; on a real machine the processor's page fault. */
@@ -49,12 +50,13 @@ export class AddressSpace {
   ): void {
     for (let at = 0; at < length; ) {
       const gfn = Math.floor((address + at) / XEN_PAGE_SIZE);
-      const type = this.#domain.p2mType(gfn);
+      const entry = this.#domain.physmap.get(gfn);
+      const type = p2mType(entry);
       if (type === P2M_NONE || (access === 'write' && type === P2M_GRANT_READONLY))
         throw new PageFault(this.#domain.id, address + at, access);
       const inPage = (address + at) % XEN_PAGE_SIZE;
       const size = Math.min(length - at, XEN_PAGE_SIZE - inPage);
-      each(this.#domain.p2mFrame(gfn) * XEN_PAGE_SIZE + inPage, at, size);
+      each(p2mFrame(entry) * XEN_PAGE_SIZE + inPage, at, size);
       at += size;
     }
   }

@@ -9,7 +9,7 @@ import {
 } from '../../abi/event-channel.ts';
 import type { EventChannels } from '../../xen/event-channels.ts';
 import type { DomainId, EventPort } from '../../xen/ids.ts';
-import type { DomainRecord } from './domains.ts';
+import type { DomainRecord } from './domain-record.ts';
 import type { EventOps } from './event-ops.ts';
 import type { Machine } from './state.ts';
 

@@ -1,20 +1,27 @@
-// A backend domain's mapping of grants through the hypercalls of grant-ops.ts. Pages appear in a window of
+// A backend domain's mapping of grants through the hypercalls of grants/mapping.ts. Pages appear in a window of
 // the domain's own address space. Implements the port of xen/grant-mapper.ts.
 
-import { GNTMAP_HOST_MAP, GNTMAP_READONLY, GNTST_BAD_HANDLE, GNTST_NO_SPACE } from '../../abi/grant.ts';
+import {
+  GNTMAP_HOST_MAP,
+  GNTMAP_READONLY,
+  GNTST_BAD_HANDLE,
+  GNTST_NO_SPACE,
+  MAPTRACK_HANDLES_PER_FRAME,
+} from '../../abi/grant.ts';
 import type { Region } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import type { Tracer } from '../../trace.ts';
 import type { GrantMapper } from '../../xen/grant-mapper.ts';
 import type { DomainId } from '../../xen/ids.ts';
-import type { DomainRecord } from './domains.ts';
-import type { GrantOps } from './grant-ops.ts';
+import type { DomainRecord } from './domain-record.ts';
+import type { GrantMapping } from './grants/mapping.ts';
+import { p2mFrame } from './physmap.ts';
 import type { Machine } from './state.ts';
 
 /** Handles of this port are places in the window; Xen's own handles stay inside. */
 export class DomainGrantMapper implements GrantMapper {
   readonly #machine: Machine;
-  readonly #ops: GrantOps;
+  readonly #ops: GrantMapping;
   readonly #domain: DomainRecord;
   readonly #tracer: Tracer;
   /** Free places of the window, the ones used last on top; those never used come after #fresh. */
@@ -25,13 +32,15 @@ export class DomainGrantMapper implements GrantMapper {
   readonly #owners: number[] = [];
   readonly #refs: number[] = [];
   readonly #offsets: number[] = [];
+  readonly #places: number;
   #live = 0;
 
-  constructor(machine: Machine, ops: GrantOps, domain: DomainRecord, tracer: Tracer) {
+  constructor(machine: Machine, ops: GrantMapping, domain: DomainRecord, tracer: Tracer) {
     this.#machine = machine;
     this.#ops = ops;
     this.#domain = domain;
     this.#tracer = tracer;
+    this.#places = domain.maxMaptrackFrames * MAPTRACK_HANDLES_PER_FRAME;
   }
 
   /** Mappings held now. */
@@ -53,7 +62,7 @@ export class DomainGrantMapper implements GrantMapper {
     this.#handles[place] = handle;
     this.#owners[place] = owner;
     this.#refs[place] = ref;
-    this.#offsets[place] = this.#domain.p2mFrame(gfn) * XEN_PAGE_SIZE;
+    this.#offsets[place] = p2mFrame(this.#domain.physmap.get(gfn)) * XEN_PAGE_SIZE;
     this.#live++;
     if (this.#tracer.enabled) this.#tracer.map(this.#domain.id, owner, ref, place, readonly);
     return place;
@@ -87,6 +96,6 @@ export class DomainGrantMapper implements GrantMapper {
 
   #takePlace(): number {
     if (this.#free.length > 0) return this.#free.pop()!;
-    return this.#fresh < this.#domain.maptrackHandles ? this.#fresh++ : -1;
+    return this.#fresh < this.#places ? this.#fresh++ : -1;
   }
 }

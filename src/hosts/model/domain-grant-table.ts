@@ -1,50 +1,74 @@
-// A guest kernel's own hands on its grant table: entries are written into frames that the domain shares with
-// Xen, in Xen's ABI, without a hypercall. Implements the port of xen/grant-table.ts for version 1.
+// A guest kernel's own hands on its grant table: entries are written into frames that the domain shares with Xen,
+// in Xen's ABI, without a hypercall. Implements the port of xen/grant-table.ts for both versions.
 
 import {
   GRANT_ENTRIES_PER_FRAME_V1,
+  GRANT_ENTRIES_PER_FRAME_V2,
   GTF_PERMIT_ACCESS,
   GTF_READING,
   GTF_READONLY,
   GTF_WRITING,
 } from '../../abi/grant.ts';
-import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import type { GrantTable } from '../../xen/grant-table.ts';
 import type { DomainId, FrameNumber, GrantRef } from '../../xen/ids.ts';
-import type { DomainRecord, Domains } from './domains.ts';
-import type { Machine } from './state.ts';
+import type { DomainRecord } from './domain-record.ts';
+import { headerWord, statusWord } from './grants/shared-entry.ts';
+import { placeTableFrame } from './grants/table-ops.ts';
+import { growGrantTable } from './grants/table-size.ts';
+import { setVersion } from './grants/version.ts';
+import { p2mFrame } from './physmap.ts';
+import { type Machine, PAGE_WORDS } from './state.ts';
 
 const IN_USE = GTF_READING | GTF_WRITING;
 
 export class DomainGrantTable implements GrantTable {
-  readonly #domains: Domains;
+  readonly #machine: Machine;
   readonly #domain: DomainRecord;
   readonly #words: Int32Array;
+  readonly #halves: Uint16Array;
   /** Word index at which each frame of the table starts. */
   readonly #frames: number[] = [];
+  #version: number;
 
-  constructor(machine: Machine, domains: Domains, domain: DomainRecord) {
-    this.#domains = domains;
+  constructor(machine: Machine, domain: DomainRecord) {
+    this.#machine = machine;
     this.#domain = domain;
     this.#words = machine.memory.i32;
-    if (!this.grow(GRANT_ENTRIES_PER_FRAME_V1))
+    this.#halves = machine.memory.u16;
+    this.#version = domain.grantVersion;
+    if (!this.grow(this.#perFrame))
       throw new RangeError(`the machine has no memory left for the grant table of domain ${domain.id}`);
   }
 
   get entries(): number {
-    return this.#frames.length * GRANT_ENTRIES_PER_FRAME_V1;
+    return this.#frames.length * this.#perFrame;
   }
 
   get maxEntries(): number {
-    return this.#domain.maxGrantFrames * GRANT_ENTRIES_PER_FRAME_V1;
+    return this.#domain.maxGrantFrames * this.#perFrame;
   }
 
-  /** GNTTABOP_setup_table. */
+  /** Version of the table, 1 or 2. */
+  get version(): number {
+    return this.#version;
+  }
+
+  /** Switches to the other version: all that was granted is forgotten. Returns 0 or a negative errno. */
+  setVersion(version: number): number {
+    const result = setVersion(this.#machine, this.#domain, version);
+    this.#version = this.#domain.grantVersion;
+    return result;
+  }
+
+  /** GNTTABOP_setup_table, then XENMEM_add_to_physmap to where this guest's address map has the table. */
   grow(entries: number): boolean {
-    const frames = Math.ceil(entries / GRANT_ENTRIES_PER_FRAME_V1);
-    if (!this.#domains.growGrantTable(this.#domain, frames)) return false;
-    for (let index = this.#frames.length; index < frames; index++)
-      this.#frames.push((this.#domain.grantFrame(index) * XEN_PAGE_SIZE) / 4);
+    const frames = Math.ceil(entries / this.#perFrame);
+    if (!growGrantTable(this.#machine, this.#domain, frames)) return false;
+    for (let index = this.#frames.length; index < frames; index++) {
+      const gfn = this.#domain.map.grantTable + index;
+      if (placeTableFrame(this.#machine, this.#domain, index, false, gfn) < 0) return false;
+      this.#frames.push(this.#domain.grantFrame(index) * PAGE_WORDS);
+    }
     return true;
   }
 
@@ -52,7 +76,11 @@ export class DomainGrantTable implements GrantTable {
     const flags = GTF_PERMIT_ACCESS | (readonly ? GTF_READONLY : 0) | (peer << 16);
     for (let page = 0; page < count; page++) {
       const word = this.#wordOf(first + page);
-      this.#words[word + 1] = frame + page;
+      if (this.#version === 1) this.#words[word + 1] = this.#granted(frame + page);
+      else {
+        this.#words[word + 2] = this.#granted(frame + page);
+        this.#words[word + 3] = 0;
+      }
       // Flags last: they make the entry valid.
       Atomics.store(this.#words, word, flags);
     }
@@ -61,17 +89,19 @@ export class DomainGrantTable implements GrantTable {
   revoke(first: GrantRef, count: number): number {
     let busy = 0;
     for (let page = 0; page < count; page++) {
-      if (!this.#end(this.#wordOf(first + page))) busy++;
+      const ref = first + page;
+      if (!(this.#version === 1 ? this.#endV1(ref) : this.#endV2(ref))) busy++;
     }
     return busy;
   }
 
   isFree(ref: GrantRef): boolean {
-    return Atomics.load(this.#words, this.#wordOf(ref)) === 0;
+    return Atomics.load(this.#words, this.#wordOf(ref)) === 0 && (this.#version === 1 || !this.#inUse(ref));
   }
 
   /** One entry, by compare-and-swap: Xen may be marking it as mapped at this moment. */
-  #end(word: number): boolean {
+  #endV1(ref: number): boolean {
+    const word = this.#wordOf(ref);
     for (;;) {
       const entry = Atomics.load(this.#words, word);
       if (entry & IN_USE) return false;
@@ -79,7 +109,28 @@ export class DomainGrantTable implements GrantTable {
     }
   }
 
+  /** Nobody can begin to use an entry without flags; who does use it is seen in its status. */
+  #endV2(ref: number): boolean {
+    Atomics.store(this.#words, this.#wordOf(ref), 0);
+    return !this.#inUse(ref);
+  }
+
+  #inUse(ref: number): boolean {
+    return (Atomics.load(this.#halves, statusWord(this.#domain, ref)) & IN_USE) !== 0;
+  }
+
+  /** What an entry calls one of the guest's frames: a PV guest knows its frames by the machine's numbers. */
+  #granted(frame: number): number {
+    return this.#domain.translated ? frame : p2mFrame(this.#domain.physmap.get(frame));
+  }
+
   #wordOf(ref: number): number {
-    return this.#frames[ref >>> 9] + (ref & (GRANT_ENTRIES_PER_FRAME_V1 - 1)) * 2;
+    return this.#version === 1
+      ? this.#frames[ref >>> 9] + (ref & (GRANT_ENTRIES_PER_FRAME_V1 - 1)) * 2
+      : headerWord(this.#domain, ref, 2);
+  }
+
+  get #perFrame(): number {
+    return this.#version === 1 ? GRANT_ENTRIES_PER_FRAME_V1 : GRANT_ENTRIES_PER_FRAME_V2;
   }
 }

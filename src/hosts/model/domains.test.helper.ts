@@ -2,14 +2,15 @@
 
 import { noTrace, type Tracer } from '../../trace.ts';
 import { type DomainId, domainId } from '../../xen/ids.ts';
-import type { DomainOptions, DomainRecord } from './domains.ts';
+import type { DomainOptions } from './domain-options.ts';
+import type { DomainRecord } from './domain-record.ts';
 import type { WaitWhile } from './waiting.ts';
 import { type DomainPorts, Xen } from './xen.ts';
 
 /** Pages of a test domain unless it asks for more. */
 export const TEST_PAGES = 64;
-/** Handles of a test domain unless it asks for more. */
-export const TEST_HANDLES = 16;
+/** Handles of a test domain: those of one frame, of which one always stays free (grants/maptrack.ts). */
+export const TEST_HANDLES = 255;
 
 const KIB = 1024;
 
@@ -37,7 +38,7 @@ export function addDomain(
   const record = xen.createDomain(id, {
     memory: TEST_PAGES * 4096,
     maxGrantFrames: 1,
-    maxMaptrackHandles: TEST_HANDLES,
+    maxMaptrackFrames: 1,
     ...options,
   });
   return { xen, id: domainId(id), record, ports: xen.ports(domainId(id), waitWhile, tracer) };

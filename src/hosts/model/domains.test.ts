@@ -7,8 +7,8 @@ import type { FrameNumber, GrantRef } from '../../xen/ids.ts';
 import { addDomain, bootTestMachine, TEST_PAGES } from './domains.test.helper.ts';
 import { Xen } from './xen.ts';
 
-/** Frames that a test domain takes: memory, shared_info, and the first frame of its grant table. */
-const DOMAIN_FRAMES = TEST_PAGES + 2;
+/** Frames that a test domain takes: memory, shared_info, console, xenstore, and the first frame of its grant table. */
+const DOMAIN_FRAMES = TEST_PAGES + 4;
 /** Of every machine's memory, frame 0 is never given out. */
 const machineWith = (frames: number, heap = 1 << 20) => Xen.boot((1 + frames) * XEN_PAGE_SIZE, heap, false);
 
@@ -38,11 +38,11 @@ test('a machine with memory for one domain has that one, after any number of ref
 });
 
 test('memory taken for a domain for which Xen’s heap is too small is given back', () => {
-  const xen = machineWith(DOMAIN_FRAMES);
+  const xen = machineWith(DOMAIN_FRAMES, 1 << 19);
   for (let i = 0; i < 100; i++)
-    assert.throws(() => addDomain(xen, 1, { maxMaptrackHandles: 1 << 18 }), {
+    assert.throws(() => addDomain(xen, 1, { memory: 4096, maxGrantFrames: 1 << 15 }), {
       name: 'RangeError',
-      message: /words of Xen heap/,
+      message: /pages of Xen heap/,
     });
   assert.equal(addDomain(xen, 1).ports.grantTable.entries, 512);
 });
@@ -56,8 +56,8 @@ for (const [what, id, options] of [
   ['memory that is not a number', 1, { memory: Number.NaN }],
   ['no frame of grant table', 1, { maxGrantFrames: 0 }],
   ['more references than maptrack can number', 1, { maxGrantFrames: 32769 }],
-  ['a negative number of handles', 1, { maxMaptrackHandles: -1 }],
-  ['more handles than a handle can number', 1, { maxMaptrackHandles: 1 << 19 }],
+  ['a negative number of frames of maptrack', 1, { maxMaptrackFrames: -1 }],
+  ['more handles than the window has places for', 1, { maxMaptrackFrames: 4097 }],
 ] as const) {
   test(`a domain with ${what} is refused, and the machine is as it was`, () => {
     const xen = bootTestMachine();
@@ -68,9 +68,9 @@ for (const [what, id, options] of [
   });
 }
 
-test('a domain of 4 GiB is not taken for one of nothing', () => {
+test('a domain of 3 GiB is more than the machine has', () => {
   const xen = bootTestMachine();
-  assert.throws(() => addDomain(xen, 1, { memory: 2 ** 32 }), /left; 10\d{5} are needed/);
+  assert.throws(() => addDomain(xen, 1, { memory: 3 * 2 ** 30 }), /frames of memory left; 786432 are needed/);
 });
 
 test('H20: a grant table grows to max_grant_frames, and asking for more changes nothing', () => {
@@ -99,7 +99,7 @@ test('H20: a grant table that the machine has no memory for does not grow, and w
 });
 
 test('a machine without a frame for a domain’s first grant table frame says so', () => {
-  const xen = machineWith(TEST_PAGES + 1);
+  const xen = machineWith(DOMAIN_FRAMES - 1);
   assert.throws(() => addDomain(xen, 1), { name: 'RangeError', message: /grant table/ });
 });
 

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { EVTCHN_2L_PORTS } from '../../abi/event-channel.ts';
 import type { DomainId, EventPort } from '../../xen/ids.ts';
 import { addDomain, bootTestMachine, type TestDomain } from './domains.test.helper.ts';
-import { EINVAL, ENOSPC, ESRCH } from './event-ops.ts';
+import { EINVAL, ENOSPC, ESRCH } from './errno.ts';
 
 /** Ports that a domain can have: port 0 is never given out. */
 const PORTS = EVTCHN_2L_PORTS - 1;

@@ -11,7 +11,9 @@ import {
   SHARED_INFO_PENDING_SEL,
   SHARED_INFO_UPCALL_PENDING,
 } from '../../abi/event-channel.ts';
-import type { DomainRecord, Domains } from './domains.ts';
+import type { DomainRecord } from './domain-record.ts';
+import type { Domains } from './domains.ts';
+import { EINVAL, ENOSPC, ESRCH } from './errno.ts';
 import { lock, unlock } from './lock.ts';
 import type { Machine } from './state.ts';
 
@@ -19,10 +21,6 @@ import type { Machine } from './state.ts';
 const STATE = 0;
 const REMOTE_DOMAIN = 1;
 const REMOTE_PORT = 2;
-
-export const EINVAL = -22;
-export const ENOSPC = -28;
-export const ESRCH = -3;
 
 /** Event channel hypercalls as one thread makes them. */
 export class EventOps {
@@ -94,6 +92,14 @@ export class EventOps {
     const remote = this.#domains.find(this.#heap[entry + REMOTE_DOMAIN]);
     if (remote !== undefined) this.raise(remote, Atomics.load(this.#heap, entry + REMOTE_PORT));
     return 0;
+  }
+
+  /** Closes all ports of a domain that is going, some at a time. */
+  *release(domain: DomainRecord): Generator<void> {
+    for (let port = 1; port < EVTCHN_2L_PORTS; port++) {
+      this.close(domain, port);
+      if (port % 256 === 0) yield;
+    }
   }
 
   /** Makes a port pending and wakes its domain, as Xen does for its own events too. */

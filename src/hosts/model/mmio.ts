@@ -17,7 +17,8 @@ import {
 import { MMIO_INTERRUPT_ACK, MMIO_INTERRUPT_STATUS, MMIO_QUEUE_NOTIFY } from '../../abi/virtio-mmio.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import type { MmioBus, MmioHandler } from '../../xen/mmio.ts';
-import type { DomainRecord, Domains } from './domains.ts';
+import type { DomainRecord } from './domain-record.ts';
+import type { Domains } from './domains.ts';
 import type { EventOps } from './event-ops.ts';
 import { lock, unlock } from './lock.ts';
 import { MAX_WINDOWS, type Machine } from './state.ts';
@@ -264,6 +265,17 @@ export class MmioServer {
   }
 }
 
+/** Takes away the windows of a domain that is going: those that it has, and those that it serves. */
+export function* releaseWindows(machine: Machine, domain: DomainRecord): Generator<void> {
+  const { heap } = machine;
+  for (let index = 0; index < MAX_WINDOWS; index++) {
+    const at = machine.windowRecord(index);
+    if (heap[at + GUEST] === domain.id + 1 || (heap[at + GUEST] !== 0 && heap[at + SERVER] === domain.id))
+      Atomics.store(heap, at + GUEST, 0);
+  }
+  yield;
+}
+
 /** Fills in a free record. Throws RangeError when there is none, or the place is taken. */
 function takeWindow(
   machine: Machine,
@@ -281,7 +293,7 @@ function takeWindow(
       throw new RangeError(`domain ${guest} has a device at 0x${base.toString(16)} already`);
     const at = freeWindow(machine);
     // The page stays with the record when its window is taken away, but no access that was left in it.
-    const page = heap[at + PAGE] || machine.allocateFrames(1);
+    const page = heap[at + PAGE] || takeFrame(machine);
     memory.u8.fill(0, page * XEN_PAGE_SIZE, (page + 1) * XEN_PAGE_SIZE);
     heap.fill(0, at, at + DOORBELL_HIGH + 1);
     heap[at + BASE] = base;
@@ -306,6 +318,12 @@ function isTaken(machine: Machine, guest: number, base: number, size: number): b
     if (heap[at + GUEST] === guest + 1 && first < base + size && base < first + heap[at + SIZE]) return true;
   }
   return false;
+}
+
+function takeFrame(machine: Machine): number {
+  const frame = machine.frames.take(1);
+  if (frame < 0) throw new RangeError('the machine has no frame of memory left for an ioreq page');
+  return frame;
 }
 
 function freeWindow(machine: Machine): number {

@@ -1,8 +1,10 @@
-// Everything the embedded Xen knows, in two stretches of memory: the machine's frames and Xen's own heap. A hypercall runs on the caller's thread over this state, so all of it is words that several
-// threads change by compare-and-swap; a thread needs nothing but a XenState to take part.
+// Everything the embedded Xen knows, in two stretches of memory: the machine's frames and Xen's own heap. A
+// hypercall runs on the caller's thread over this state, so all of it is words that several threads change by
+// compare-and-swap or under a lock; a thread needs nothing but a XenState to take part.
 
 import { regionOver, type Region } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
+import { PagePool, poolWords } from './page-pool.ts';
 
 /** The two stretches; where they are shared, what can be sent to another thread. */
 export interface XenState {
@@ -15,36 +17,47 @@ export const MAX_DOMAINS = 128;
 /** MMIO windows that can exist at once. */
 export const MAX_WINDOWS = 128;
 
-/** Words of the heap's fixed part. Word 0 stays 0, so that 0 can mean "none" in links. */
-const HEAP_NEXT = 1;
-const FRAMES_NEXT = 2;
-const LOCK_DOMAINS = 3;
-const LOCK_EVENTS = 4;
-const TABLES = 16;
-
+/** Words of a page of Xen's heap. */
+export const PAGE_WORDS = XEN_PAGE_SIZE / 4;
 /** Words of a domain's record. */
-export const DOMAIN_WORDS = 32;
+export const DOMAIN_WORDS = 128;
 /** Words of an MMIO window's record. */
 export const WINDOW_WORDS = 16;
 
-const DOMAINS = TABLES;
+// Words of the heap's fixed part. Word 0 stays 0, so that 0 can mean "none" in links.
+const LOCK_DOMAINS = 1;
+const LOCK_EVENTS = 2;
+const GENERATIONS = 3;
+const DOMAINS = 16;
 const WINDOWS = DOMAINS + MAX_DOMAINS * DOMAIN_WORDS;
-const HEAP_START = WINDOWS + MAX_WINDOWS * WINDOW_WORDS;
+const FRAME_POOL = WINDOWS + MAX_WINDOWS * WINDOW_WORDS;
+
+/** Where the pools of a heap lie, and how many units they have. */
+function layout(memoryBytes: number, heapBytes: number) {
+  const frames = Math.floor(memoryBytes / XEN_PAGE_SIZE);
+  const pagePool = FRAME_POOL + poolWords(frames);
+  const pageCount = Math.floor(heapBytes / XEN_PAGE_SIZE);
+  const firstPage = Math.ceil((pagePool + poolWords(pageCount)) / PAGE_WORDS);
+  return { frames, pagePool, firstPage, pages: Math.max(pageCount - firstPage, 0) };
+}
 
 /**
  * Makes the state of a machine that has just been switched on.
  *
  * @param memoryBytes memory of the machine, for all domains; a multiple of 4096
- * @param heapBytes memory for Xen's own tables
+ * @param heapBytes memory for Xen's own tables; a multiple of 4096
  * @param shared whether domains run on threads of their own; copies are slower in shared memory
  */
 export function createXenState(memoryBytes: number, heapBytes: number, shared: boolean): XenState {
+  const { frames, pagePool, firstPage, pages } = layout(memoryBytes, heapBytes);
+  if (pages === 0)
+    throw new RangeError(`a heap of ${heapBytes} bytes: expected more than ${firstPage * XEN_PAGE_SIZE}`);
   const make = (bytes: number) => (shared ? new SharedArrayBuffer(bytes) : new ArrayBuffer(bytes));
   const state = { memory: make(memoryBytes), heap: make(heapBytes) };
   const heap = new Int32Array(state.heap);
-  heap[HEAP_NEXT] = HEAP_START;
   // Frame 0 is never given out: a frame number of 0 means "none" in Xen's tables.
-  heap[FRAMES_NEXT] = 1;
+  PagePool.initialise(heap, FRAME_POOL, frames).take(1);
+  PagePool.initialise(heap, pagePool, pages);
   return state;
 }
 
@@ -53,15 +66,23 @@ export class Machine {
   readonly state: XenState;
   readonly memory: Region;
   readonly heap: Int32Array;
-  /** Index of the word that locks the tables of domains and windows, and the heap. */
+  /** Machine frames. */
+  readonly frames: PagePool;
+  /** Index of the word that locks the tables of domains and windows. */
   readonly lockWord = LOCK_DOMAINS;
   /** Index of the word that locks the event channels of all domains. */
   readonly eventLockWord = LOCK_EVENTS;
+  readonly #pages: PagePool;
+  readonly #firstPage: number;
 
   constructor(state: XenState) {
     this.state = state;
     this.memory = regionOver(state.memory);
     this.heap = new Int32Array(state.heap);
+    const { frames, pagePool, firstPage, pages } = layout(state.memory.byteLength, state.heap.byteLength);
+    this.frames = new PagePool(this.heap, FRAME_POOL, frames);
+    this.#pages = new PagePool(this.heap, pagePool, pages);
+    this.#firstPage = firstPage;
   }
 
   /** Index of the first word of a domain's record. */
@@ -74,41 +95,31 @@ export class Machine {
     return WINDOWS + index * WINDOW_WORDS;
   }
 
-  /** Throws RangeError unless the heap has `count` words left. For the holder of the lock. */
-  requireWords(count: number): void {
-    const left = this.heap.length - this.heap[HEAP_NEXT];
-    if (count > left) throw usedUp(left, 'words of Xen heap', count);
+  /** A number that no domain has had; for the holder of the lock. */
+  nextGeneration(): number {
+    return ++this.heap[GENERATIONS];
   }
 
-  /** Takes zeroed words that `requireWords` has found. */
-  allocateWords(count: number): number {
-    const first = this.heap[HEAP_NEXT];
-    this.heap[HEAP_NEXT] = first + count;
-    return first;
+  /** Pages of Xen's heap that nobody has. */
+  get pagesFree(): number {
+    return this.#pages.free;
   }
 
-  /** Takes zeroed machine frames that follow each other. Throws RangeError when memory is used up. */
-  allocateFrames(count: number): number {
-    const first = this.takeFrames(count);
-    if (first < 0)
-      throw usedUp(this.#frames - Atomics.load(this.heap, FRAMES_NEXT), 'frames of memory', count);
-    return first;
+  /** Takes zeroed pages of Xen's heap. Returns the index of the first word, or 0 when the heap is used up. */
+  takePages(count: number): number {
+    const page = this.#pages.take(count);
+    return page < 0 ? 0 : (this.#firstPage + page) * PAGE_WORDS;
   }
 
-  /** The same where that is to be expected: -1 when memory is used up. */
-  takeFrames(count: number): number {
-    for (;;) {
-      const first = Atomics.load(this.heap, FRAMES_NEXT);
-      if (first + count > this.#frames) return -1;
-      if (Atomics.compareExchange(this.heap, FRAMES_NEXT, first, first + count) === first) return first;
-    }
+  /** Gives pages of the heap back, from the index of their first word, and wipes them. */
+  givePages(at: number, count: number): void {
+    this.heap.fill(0, at, at + count * PAGE_WORDS);
+    this.#pages.give(at / PAGE_WORDS - this.#firstPage, count);
   }
 
-  get #frames(): number {
-    return this.memory.byteLength / XEN_PAGE_SIZE;
+  /** Gives machine frames back, wiped: what a domain leaves behind is nobody's to read. */
+  giveFrames(first: number, count: number): void {
+    this.memory.u8.fill(0, first * XEN_PAGE_SIZE, (first + count) * XEN_PAGE_SIZE);
+    this.frames.give(first, count);
   }
-}
-
-function usedUp(left: number, what: string, needed: number): RangeError {
-  return new RangeError(`the machine has ${left} ${what} left; ${needed} are needed`);
 }

@@ -9,27 +9,37 @@ import { AddressSpace } from './address-space.ts';
 import { DomainEvents } from './domain-events.ts';
 import { DomainGrantMapper } from './domain-grant-mapper.ts';
 import { DomainGrantTable } from './domain-grant-table.ts';
-import { type DomainOptions, type DomainRecord, Domains } from './domains.ts';
+import type { DomainOptions } from './domain-options.ts';
+import type { DomainRecord } from './domain-record.ts';
+import { Domains } from './domains.ts';
 import { EventOps } from './event-ops.ts';
-import { GrantOps } from './grant-ops.ts';
-import { GuestMmio, MmioServer } from './mmio.ts';
+import { GrantCopying } from './grants/copying.ts';
+import { grantTableOp } from './grants/hypercall.ts';
+import { GrantMapping } from './grants/mapping.ts';
+import { SharedEntries } from './grants/shared-entry.ts';
+import { GuestCopy } from './guest-copy.ts';
+import { GuestMmio, MmioServer, releaseWindows } from './mmio.ts';
 import { createXenState, Machine, type XenState } from './state.ts';
+import { destroyDomain } from './teardown.ts';
 import type { WaitWhile } from './waiting.ts';
 
 /** The hypervisor, for the domains whose processor this thread is. */
 export class Xen {
   readonly state: XenState;
-  readonly grants: GrantOps;
+  readonly grants: GrantMapping;
+  readonly copies: GrantCopying;
   readonly events: EventOps;
+  readonly domains: Domains;
   readonly #machine: Machine;
-  readonly #domains: Domains;
 
   constructor(state: XenState) {
     this.state = state;
     this.#machine = new Machine(state);
-    this.#domains = new Domains(this.#machine);
-    this.grants = new GrantOps(this.#machine, this.#domains);
-    this.events = new EventOps(this.#machine, this.#domains);
+    this.domains = new Domains(this.#machine);
+    const shared = new SharedEntries(this.#machine);
+    this.grants = new GrantMapping(this.#machine, this.domains, shared);
+    this.copies = new GrantCopying(this.#machine, this.domains, shared);
+    this.events = new EventOps(this.#machine, this.domains);
   }
 
   /**
@@ -43,12 +53,26 @@ export class Xen {
   }
 
   createDomain(id: number, options: DomainOptions): DomainRecord {
-    return this.#domains.create(id, options);
+    return this.domains.create(id, options);
+  }
+
+  /** Takes a domain apart, one slice a step; see teardown.ts. Its threads must have been stopped. */
+  destroyDomain(id: number): Generator<void> {
+    const releases = [
+      (domain: DomainRecord) => this.events.release(domain),
+      (domain: DomainRecord) => releaseWindows(this.#machine, domain),
+    ];
+    return destroyDomain(this.#machine, this.grants, releases, this.domain(id));
+  }
+
+  /** Frames of memory and pages of Xen's heap that nobody has. */
+  get free(): { readonly frames: number; readonly heapPages: number } {
+    return { frames: this.#machine.frames.free, heapPages: this.#machine.pagesFree };
   }
 
   /** The record of a domain, for hypercalls on its behalf. Throws RangeError when there is none. */
   domain(id: number): DomainRecord {
-    const record = this.#domains.find(id);
+    const record = this.domains.find(id);
     if (record === undefined) throw new RangeError(`there is no domain ${id}`);
     return record;
   }
@@ -61,17 +85,29 @@ export class Xen {
       record.ramFrame * XEN_PAGE_SIZE,
       record.ramFrames * XEN_PAGE_SIZE,
     );
+    const addressSpace = new AddressSpace(this.#machine, record);
+    const caller = {
+      machine: this.#machine,
+      domains: this.domains,
+      mapping: this.grants,
+      copying: this.copies,
+      domain: record,
+      memory: new GuestCopy(addressSpace),
+      vcpu: 0,
+      pause: () => undefined,
+    };
     return {
       id,
       tracer,
       memory: new GuestMemory(memory),
-      addressSpace: new AddressSpace(this.#machine, record),
-      grantTable: new DomainGrantTable(this.#machine, this.#domains, record),
+      addressSpace,
+      grantTable: new DomainGrantTable(this.#machine, record),
+      grantTableOp: (command, address, count) => grantTableOp(caller, command, address, count),
       grantMapper: new DomainGrantMapper(this.#machine, this.grants, record, tracer),
       events: new DomainEvents(this.#machine, this.events, record),
-      mmio: new GuestMmio(this.#machine, this.#domains, this.events, record, waitWhile),
+      mmio: new GuestMmio(this.#machine, this.domains, this.events, record, waitWhile),
       serveMmio: (guest, base, size) =>
-        MmioServer.create(this.#machine, this.#domains, this.events, record, this.domain(guest), base, size),
+        MmioServer.create(this.#machine, this.domains, this.events, record, this.domain(guest), base, size),
     };
   }
 }
@@ -84,6 +120,8 @@ export interface DomainPorts {
   readonly addressSpace: AddressSpace;
   readonly grantTable: DomainGrantTable;
   readonly grantMapper: DomainGrantMapper;
+  /** The grant table hypercall as a kernel makes it: a GNTTABOP_, where its arguments are, and how many. */
+  grantTableOp(command: number, address: number, count: number): number;
   readonly events: DomainEvents;
   readonly mmio: GuestMmio;
   /** Makes this domain the device model of `size` bytes from `base` in the address space of `guest`. */

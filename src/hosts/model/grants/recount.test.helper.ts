@@ -8,19 +8,12 @@ import {
   grantEntryV1,
   GTF_READING,
   GTF_WRITING,
-} from '../../abi/grant.ts';
-import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
-import { P2M_GRANT_READONLY, P2M_GRANT_WRITABLE, P2M_NONE } from './domains.ts';
-import type { TestDomain } from './domains.test.helper.ts';
-import {
-  giveHandle,
-  mappedOwner,
-  mappedRef,
-  mappingFlags,
-  mappingFrame,
-  mappingOf,
-  takeHandle,
-} from './maptrack.ts';
+} from '../../../abi/grant.ts';
+import { XEN_PAGE_SIZE } from '../../../abi/xen.ts';
+import { P2M_GRANT_READONLY, P2M_GRANT_WRITABLE } from '../physmap.ts';
+import type { TestDomain } from '../domains.test.helper.ts';
+import { ACTIVE_FRAME } from './active-entry.ts';
+import { mappingFlags, mappingOwner, mappingRef } from './maptrack.ts';
 
 /** An entry of a grant table that holds something. */
 export interface SharedEntry {
@@ -37,7 +30,8 @@ export interface Mapping {
   readonly owner: number;
   readonly ref: number;
   readonly readonly: boolean;
-  readonly gfn: number;
+  /** The machine frame, as the owner's active entry has it. */
+  readonly frame: number;
 }
 
 const heapOf = ({ xen }: TestDomain) => new Int32Array(xen.state.heap);
@@ -66,42 +60,40 @@ export function sharedEntries(domain: TestDomain): SharedEntry[] {
 /** All mappings that a domain holds. */
 export function mappings(domain: TestDomain): Mapping[] {
   const heap = heapOf(domain);
-  const { record } = domain;
+  const { record, xen } = domain;
   const found: Mapping[] = [];
-  for (let handle = 0; handle < record.maptrackHandles; handle++) {
-    const mapped = mappingOf(heap, record, handle);
-    if (mapped === 0) continue;
-    found.push({
-      handle,
-      owner: mappedOwner(mapped),
-      ref: mappedRef(mapped),
-      readonly: (mappingFlags(heap, record, handle) & GNTMAP_READONLY) !== 0,
-      gfn: mappingFrame(heap, record, handle),
-    });
+  for (let handle = 0; handle < record.maptrackLimit; handle++) {
+    const flags = mappingFlags(heap, record, handle);
+    if (flags === 0) continue;
+    const owner = mappingOwner(heap, record, handle);
+    const ref = mappingRef(heap, record, handle);
+    const frame = heap[xen.domain(owner).activeEntry(ref) + ACTIVE_FRAME];
+    found.push({ handle, owner, ref, readonly: (flags & GNTMAP_READONLY) !== 0, frame });
   }
   return found;
 }
 
-/** Handles that can be taken; each is taken once and given back. */
-function freeHandles(domain: TestDomain): number[] {
+/** The lists of free handles, processor by processor, from first to last. */
+function freeHandles(domain: TestDomain): number[][] {
   const heap = heapOf(domain);
-  const taken: number[] = [];
-  for (let handle = takeHandle(heap, domain.record); handle >= 0; handle = takeHandle(heap, domain.record))
-    taken.push(handle);
-  for (const handle of taken.toReversed()) giveHandle(heap, domain.record, handle);
-  return taken.toSorted((a, b) => a - b);
+  const { record } = domain;
+  return Array.from({ length: record.vcpus }, (_, vcpu) => {
+    const list = record.maptrackList(vcpu);
+    const handles: number[] = [];
+    for (let next = heap[list + 1] - 1; next >= 0; next = mappingRef(heap, record, next)) {
+      assert.ok(handles.length <= record.maptrackLimit, 'a list of free handles ends');
+      handles.push(next);
+    }
+    assert.equal(handles.at(-1) ?? -1, heap[list + 2] - 1, 'the last handle of a list');
+    return handles;
+  });
 }
 
 /** What of other domains' memory stands in a domain's address space. */
 function foreignFrames({ record }: TestDomain) {
-  const found: { gfn: number; type: number; frame: number }[] = [];
-  for (let gfn = 0; gfn < record.window + record.maptrackHandles; gfn++) {
-    const type = record.p2mType(gfn);
-    if (type === P2M_GRANT_READONLY || type === P2M_GRANT_WRITABLE)
-      found.push({ gfn, type, frame: record.p2mFrame(gfn) });
-    else assert.equal(type === P2M_NONE, gfn >= record.ramFrames + record.grantFrames, `gfn ${gfn}`);
-  }
-  return found;
+  return [...record.physmap.entries()].filter(
+    ({ type }) => type === P2M_GRANT_READONLY || type === P2M_GRANT_WRITABLE,
+  );
 }
 
 function pinnedEntries({ xen, record }: TestDomain) {
@@ -121,7 +113,6 @@ export function grantState(domains: readonly TestDomain[]) {
     entries: sharedEntries(domain),
     pinned: pinnedEntries(domain),
     mappings: mappings(domain),
-    freeHandles: freeHandles(domain),
     foreign: foreignFrames(domain),
   }));
 }
@@ -163,16 +154,18 @@ function recountOwner(domain: TestDomain, counts: Map<number, Count>): void {
 
 function recountMapper(domain: TestDomain): void {
   const held = mappings(domain);
-  const places = held.map(({ gfn, readonly }) => [gfn, readonly ? P2M_GRANT_READONLY : P2M_GRANT_WRITABLE]);
+  const asText = (frame: number, readonly: boolean) => `${frame} ${readonly ? 'read-only' : 'writable'}`;
   assert.deepEqual(
-    foreignFrames(domain).map(({ gfn, type }) => [gfn, type]),
-    places.toSorted(([a], [b]) => a - b),
+    foreignFrames(domain)
+      .map(({ frame, type }) => asText(frame, type === P2M_GRANT_READONLY))
+      .sort(),
+    held.map(({ frame, readonly }) => asText(frame, readonly)).sort(),
     `address space of domain ${domain.id}`,
   );
-  const handles = [...held.map(({ handle }) => handle), ...freeHandles(domain)].sort((a, b) => a - b);
+  const handles = [...held.map(({ handle }) => handle), ...freeHandles(domain).flat()].sort((a, b) => a - b);
   assert.deepEqual(
     handles,
-    Array.from({ length: domain.record.maptrackHandles }, (_, handle) => handle),
+    Array.from({ length: domain.record.maptrackLimit }, (_, handle) => handle),
     `handles of domain ${domain.id}`,
   );
 }

@@ -12,20 +12,29 @@ import {
   GNTST_BAD_GNTREF,
   GNTST_BAD_HANDLE,
   GNTST_BAD_PAGE,
-  GNTST_BAD_VIRT_ADDR,
   GNTST_GENERAL_ERROR,
   GNTST_NO_SPACE,
   GNTST_OKAY,
   GTF_READONLY,
-} from '../../abi/grant.ts';
-import type { DomainId, FrameNumber, GrantRef } from '../../xen/ids.ts';
-import { P2M_NONE } from './domains.ts';
-import { addDomain, bootTestMachine, type TestDomain, TEST_PAGES } from './domains.test.helper.ts';
-import { grantState, mappings, recount, sharedEntries } from './recount.test.helper.ts';
+} from '../../../abi/grant.ts';
+import type { DomainId, FrameNumber, GrantRef } from '../../../xen/ids.ts';
+import { addressMap } from '../address-map.ts';
+import { P2M_GRANT_READONLY, P2M_GRANT_WRITABLE, P2M_NONE, p2mEntry, PHYSMAP_FRAMES } from '../physmap.ts';
+import {
+  addDomain,
+  bootTestMachine,
+  type TestDomain,
+  TEST_HANDLES,
+  TEST_PAGES,
+} from '../domains.test.helper.ts';
+import { grantState, type Mapping, mappings, recount, sharedEntries } from './recount.test.helper.ts';
 
-const HANDLES = 6;
+const HANDLES = TEST_HANDLES;
+/** Places of the window that are mapped at, and one more. */
+const PLACES = 6;
 const DOMAINS = [1, 2, 3];
 const ENTRIES = 512;
+const GRANT_TABLE = addressMap('x86').grantTable;
 
 type Operation =
   | { kind: 'grant'; owner: number; ref: number; peer: number; frame: number; readonly: boolean }
@@ -36,7 +45,7 @@ type Of<Kind> = Extract<Operation, { kind: Kind }>;
 
 class Bench {
   readonly xen = bootTestMachine();
-  readonly domains = DOMAINS.map((id) => addDomain(this.xen, id, { maxMaptrackHandles: HANDLES }));
+  readonly domains = DOMAINS.map((id) => addDomain(this.xen, id, { maxMaptrackFrames: 1 }));
 
   domain(id: number): TestDomain {
     return this.domains[id - 1];
@@ -69,7 +78,7 @@ class Bench {
 
   map({ mapper, place, flags, ref, owner }: Of<'map'>): void {
     const { record } = this.domain(mapper);
-    const gfn = place < 0 ? 5 : record.window + place;
+    const gfn = place < 0 ? PHYSMAP_FRAMES : record.window + place;
     this.check(this.expectedMap(this.domain(mapper), gfn, flags, ref, owner), () =>
       this.xen.grants.map(record, gfn, flags, ref, owner),
     );
@@ -87,18 +96,26 @@ class Bench {
     if (entry === undefined || entry.domid !== mapper.id) return GNTST_GENERAL_ERROR;
     if (flags === GNTMAP_HOST_MAP && entry.flags & GTF_READONLY) return GNTST_GENERAL_ERROR;
     // Memory and the one frame of the grant table are the owner's own.
-    if (entry.frame > TEST_PAGES) return GNTST_BAD_PAGE;
-    const { record } = mapper;
-    const isFree = gfn < record.window + HANDLES && record.p2mType(gfn) === P2M_NONE;
+    if (entry.frame >= TEST_PAGES && entry.frame !== GRANT_TABLE) return GNTST_BAD_PAGE;
+    const isFree = gfn < PHYSMAP_FRAMES && mapper.record.physmap.get(gfn) === P2M_NONE;
     return isFree ? GNTST_OKAY : GNTST_GENERAL_ERROR;
   }
 
   unmap({ mapper, handle, place }: Of<'unmap'>): void {
     const { record } = this.domain(mapper);
     const held = mappings(this.domain(mapper)).find((each) => each.handle === handle);
-    const gfn = place === null && held !== undefined ? held.gfn : record.window + (place ?? 0);
-    const refusal = held === undefined ? GNTST_BAD_HANDLE : GNTST_BAD_VIRT_ADDR;
-    this.check(held?.gfn === gfn ? GNTST_OKAY : refusal, () => this.xen.grants.unmap(record, gfn, handle));
+    const standsAt = ({ readonly, frame }: Mapping) =>
+      p2mEntry(frame, readonly ? P2M_GRANT_READONLY : P2M_GRANT_WRITABLE);
+    const places = Array.from({ length: PLACES }, (_, index) => record.window + index);
+    const right = places.find((each) => held && record.physmap.get(each) === standsAt(held));
+    const gfn = place === null && right !== undefined ? right : record.window + (place ?? 0);
+    const expected =
+      held === undefined
+        ? GNTST_BAD_HANDLE
+        : record.physmap.get(gfn) === standsAt(held)
+          ? GNTST_OKAY
+          : GNTST_GENERAL_ERROR;
+    this.check(expected, () => this.xen.grants.unmap(record, gfn, handle));
   }
 
   revoke({ owner, ref: first, count }: Of<'revoke'>): void {
@@ -116,7 +133,7 @@ const anyReference = fc.oneof(
   { weight: 9, arbitrary: reference },
   { weight: 1, arbitrary: fc.constantFrom(-1, 0, 11, ENTRIES, 0x7fff_ffff, 0xffff_ffff) },
 );
-const place = fc.integer({ min: -1, max: HANDLES + 1 });
+const place = fc.integer({ min: -1, max: PLACES - 1 });
 const operation: fc.Arbitrary<Operation> = fc.oneof(
   {
     weight: 3,
@@ -125,7 +142,7 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
       owner: domain,
       ref: reference,
       peer: domain,
-      frame: fc.constantFrom(1, 2, TEST_PAGES - 1, TEST_PAGES, TEST_PAGES + 1, 5000, 0xffff_ffff),
+      frame: fc.constantFrom(1, 2, TEST_PAGES - 1, TEST_PAGES, GRANT_TABLE, 5000, 0xffff_ffff),
       readonly: fc.boolean(),
     }),
   },
@@ -145,7 +162,7 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
     arbitrary: fc.record({
       kind: fc.constant('unmap' as const),
       mapper: domain,
-      handle: fc.integer({ min: -1, max: HANDLES }),
+      handle: fc.integer({ min: -1, max: PLACES }),
       place: fc.option(place, { freq: 2 }),
     }),
   },

@@ -4,15 +4,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isMainThread } from 'node:worker_threads';
-import { GNTMAP_HOST_MAP, GNTMAP_READONLY, GNTST_OKAY } from '../../abi/grant.ts';
-import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
-import { noTrace } from '../../trace.ts';
-import type { DomainId, FrameNumber, GrantRef } from '../../xen/ids.ts';
-import type { AddressSpace } from './address-space.ts';
-import { addDomain, bootTestMachine } from './domains.test.helper.ts';
-import { lock, unlock } from './lock.ts';
+import { GNTMAP_HOST_MAP, GNTMAP_READONLY, GNTST_OKAY } from '../../../abi/grant.ts';
+import { XEN_PAGE_SIZE } from '../../../abi/xen.ts';
+import { noTrace } from '../../../trace.ts';
+import type { DomainId, FrameNumber, GrantRef } from '../../../xen/ids.ts';
+import type { AddressSpace } from '../address-space.ts';
+import { addDomain, bootTestMachine } from '../domains.test.helper.ts';
+import { lock, unlock } from '../lock.ts';
 import { grantState, recount, sharedEntries } from './recount.test.helper.ts';
-import { meet, myPart, newStage, perform, type Stage } from './threads.test.helper.ts';
+import { meet, myPart, newStage, perform, type Stage } from '../threads.test.helper.ts';
 
 const GRANTER = 2 as DomainId;
 const PEER = 1 as DomainId;
@@ -95,8 +95,12 @@ function mapAndSteal(stage: Stage, processor: number): void {
   const { xen, words } = stage;
   const record = xen.domain(PEER);
   const other = 1 - processor;
+  // Where two mappings of one page stand, either handle ends either of them.
   const unmap = (owner: number, handle: number) =>
-    handle >= 0 && xen.grants.unmap(record, record.window + owner, handle) === GNTST_OKAY;
+    handle >= 0 &&
+    [owner, 1 - owner].some(
+      (place) => xen.grants.unmap(record, record.window + place, handle) === GNTST_OKAY,
+    );
   meet(stage, 2);
   for (let round = 0; round < THEFTS; round++) {
     const flags = GNTMAP_HOST_MAP | (round % 3 === 0 ? GNTMAP_READONLY : 0);

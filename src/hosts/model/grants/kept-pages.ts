@@ -1,0 +1,74 @@
+// Pages that outlive their domain: what others still map or copy of a domain that is being taken apart stays, with
+// the entries that say so, until they let go of it. The last one to do so ends the domain for good.
+// After mapping.ts and copying.ts; teardown.ts decides what is kept.
+
+import { DOMAIN_DEAD, DOMAIN_NONE, type DomainRecord } from '../domain-record.ts';
+import { lock, unlock } from '../lock.ts';
+import type { Machine } from '../state.ts';
+import { ACTIVE_FRAME, ACTIVE_KEPT, ACTIVE_LOCK, ACTIVE_PINS } from './active-entry.ts';
+import { GRANT_ENTRIES_PER_FRAME_V1 } from '../../../abi/grant.ts';
+import { removeStatuses } from './table-size.ts';
+
+/** Entries that are looked at in one turn. */
+const SLICE = 1024;
+
+/** All entries that the table ever had, whatever its version. */
+function entriesOf(domain: DomainRecord): number {
+  return domain.grantFrames * GRANT_ENTRIES_PER_FRAME_V1;
+}
+
+/**
+ * Marks the pinned entries of a domain that is dying, and adds their frames to `kept`. Each entry's lock is taken
+ * once, so that from here on nobody can pin anything: who had seen the domain alive has done with its lock.
+ */
+export function* keepPinned(machine: Machine, domain: DomainRecord, kept: Set<number>): Generator<void> {
+  const { heap } = machine;
+  for (let ref = 0; ref < entriesOf(domain); ref++) {
+    const active = domain.activeEntry(ref);
+    lock(heap, active + ACTIVE_LOCK);
+    if (heap[active + ACTIVE_PINS] !== 0) {
+      heap[active + ACTIVE_KEPT] = 1;
+      Atomics.add(heap, domain.keptWord, 1);
+      kept.add(heap[active + ACTIVE_FRAME]);
+    }
+    unlock(heap, active + ACTIVE_LOCK);
+    if (ref % SLICE === SLICE - 1) yield;
+  }
+}
+
+/** Lets go of the page of a kept entry that nothing pins any more. */
+export function releaseKept(machine: Machine, domain: DomainRecord, ref: number): void {
+  const { heap } = machine;
+  lock(heap, machine.lockWord);
+  const active = domain.activeEntry(ref);
+  const frame = heap[active + ACTIVE_FRAME];
+  heap[active + ACTIVE_KEPT] = 0;
+  if (!isKeptElsewhere(machine, domain, frame)) machine.giveFrames(frame, 1);
+  const last = Atomics.sub(heap, domain.keptWord, 1) === 1;
+  if (last && domain.state === DOMAIN_DEAD) for (const _ of endRecord(machine, domain));
+  unlock(heap, machine.lockWord);
+}
+
+/** Whether another entry keeps the same frame. */
+function isKeptElsewhere(machine: Machine, domain: DomainRecord, frame: number): boolean {
+  const { heap } = machine;
+  for (let ref = 0; ref < entriesOf(domain); ref++) {
+    const active = domain.activeEntry(ref);
+    if (heap[active + ACTIVE_KEPT] !== 0 && heap[active + ACTIVE_FRAME] === frame) return true;
+  }
+  return false;
+}
+
+/** Gives back the last of a domain: its grant table and its record. The id is free then. */
+export function* endRecord(machine: Machine, domain: DomainRecord): Generator<void> {
+  const { heap } = machine;
+  for (let index = 0; index < domain.grantFrames; index++) {
+    machine.giveFrames(domain.grantFrame(index), 1);
+    for (let page = domain.activePages(index); page < domain.activePages(index + 1); page++)
+      machine.givePages(heap[domain.activePageWord(page)], 1);
+    yield;
+  }
+  removeStatuses(machine, domain);
+  machine.givePages(domain.directory, domain.directoryPages);
+  domain.state = DOMAIN_NONE;
+}

@@ -2,7 +2,8 @@
 
 import type { Exhibit } from './exhibit.ts';
 import { FRONTEND } from './exhibits/frontend.ts';
+import { GRANTS } from './exhibits/grants.ts';
 import { RINGS } from './exhibits/rings.ts';
 import { XENSTORE } from './exhibits/xenstore.ts';
 
-export const EXHIBITS: readonly Exhibit[] = [...FRONTEND, ...RINGS, ...XENSTORE];
+export const EXHIBITS: readonly Exhibit[] = [...FRONTEND, ...RINGS, ...GRANTS, ...XENSTORE];

@@ -8,7 +8,8 @@ import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { benchCopy } from './copy.ts';
 import { type Figure, printFigures } from './figures.ts';
-import { benchHypervisor, benchMapping } from './grants.ts';
+import { benchMapping } from './grants.ts';
+import { benchHypercalls, benchScale } from './hypervisor.ts';
 import { benchRequests } from './request.ts';
 
 const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
@@ -16,7 +17,8 @@ const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
   'requests-bounce': () => benchRequests('bounce'),
   'mapping-direct': () => benchMapping('direct'),
   'mapping-bounce': () => benchMapping('bounce'),
-  hypervisor: benchHypervisor,
+  hypercalls: benchHypercalls,
+  scale: benchScale,
   copy: benchCopy,
 };
 

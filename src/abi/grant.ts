@@ -10,6 +10,8 @@ export const GRANT_ENTRIES_PER_FRAME_V1 = XEN_PAGE_SIZE / grantEntryV1.size;
 
 /** References 0-7 belong to the toolstack (0 console, 1 xenstore). */
 export const GRANT_RESERVED_ENTRIES = 8;
+/** The domain builder grants the page that a guest shares with the store through it. */
+export const GNTTAB_RESERVED_XENSTORE = 1;
 /** Frames a table may have unless the guest's configuration says otherwise. */
 export const GRANT_DEFAULT_MAX_FRAMES = 64;
 /** Mappings a domain may hold: 1024 frames of 256 handles. */

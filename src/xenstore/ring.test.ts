@@ -21,6 +21,7 @@ class Bench {
   readonly page: Region = regionOver(new SharedArrayBuffer(XEN_PAGE_SIZE));
   notified = 0;
   woken = 0;
+  released = 0;
   readonly server: RingServer;
 
   constructor() {
@@ -30,6 +31,7 @@ class Bench {
     this.server = new RingServer(this.page, this.store, this.store.introduce(1), {
       notify: () => this.notified++,
       wake: () => this.woken++,
+      released: () => this.released++,
     });
   }
 
@@ -141,7 +143,7 @@ test('X1 without the features the error field is not the store’s to write, nor
   const store = new Store();
   store.domains.obtain(1).features = 0;
   const page = regionOver(new ArrayBuffer(XEN_PAGE_SIZE));
-  const signals = { notify: () => undefined, wake: () => undefined };
+  const signals = { notify: () => undefined, wake: () => undefined, released: () => undefined };
   const server = new RingServer(page, store, store.introduce(1), signals);
   page.u32[xs.xenstoreDomainInterface.offsetOf('req_prod') / 4] = 5000;
   page.u32[xs.xenstoreDomainInterface.offsetOf('connection') / 4] = xs.XENSTORE_RECONNECT;
@@ -272,7 +274,10 @@ test('X17 toggling a device’s state fast: the backend hears in order, at most 
 
 test('a released domain’s ring is left alone for good', () => {
   const bench = new Bench();
+  bench.reconnect();
+  assert.equal(bench.released, 0);
   bench.store.release(bench.store.domains.find(1)!);
+  assert.equal(bench.released, 1, 'whoever mapped the page is told');
   const before = Uint8Array.from(bench.page.u8);
   bench.set('connection', xs.XENSTORE_RECONNECT);
   assert.equal(bench.server.poll(), undefined);
@@ -384,7 +389,7 @@ test('a guest’s channel waits for the store to confirm a reconnection before i
   channel.send(new Uint8Array(4));
   channel.poll();
   const store = new Store();
-  const signals = { notify: () => undefined, wake: () => undefined };
+  const signals = { notify: () => undefined, wake: () => undefined, released: () => undefined };
   new RingServer(page, store, store.introduce(1), signals);
   channel.poll();
   assert.equal(page.u32[at('req_prod')], 4);

@@ -5,10 +5,10 @@
 import { createServer, type Socket } from 'node:net';
 import type { Command } from 'commander';
 import { ProtocolViolation } from '../errors.ts';
+import { listenAtPath, type RemoveSocket } from '../hosts/linux/unix-socket.ts';
 import { Connection } from '../xenstore/connection.ts';
 import { Store } from '../xenstore/store.ts';
 import { onInterrupt } from './signals.ts';
-import { listenAt, SocketRefusal } from './unix-socket.ts';
 
 export interface XenstoredOptions {
   /** Path of the Unix socket. */
@@ -60,20 +60,20 @@ export async function xenstoredCommand({ socket }: XenstoredOptions, io: Xenstor
     clients.add(client);
     peer.once('close', () => clients.delete(client));
   });
-  let stop: () => Promise<void>;
+  let remove: RemoveSocket;
   try {
-    stop = await listenAt(server, socket);
+    remove = await listenAtPath(server, socket, { mode: 0o600 });
   } catch (error) {
-    if (!(error instanceof SocketRefusal)) throw error;
+    if (!(error instanceof Error)) throw error;
     io.err(`grantio xenstored: ${error.message}\n`);
-    return error.exitCode;
+    return error instanceof RangeError ? 2 : 1;
   }
   server.on('error', (error) => io.err(`grantio xenstored: ${error.message}\n`));
   io.out(`grantio xenstored: listening on ${socket}\n`);
   await aborted(io.signal);
-  const stopped = stop();
+  const stopped = new Promise((resolve) => server.close(resolve));
   for (const client of clients) client.end();
-  await stopped;
+  await Promise.all([stopped, remove()]);
   return 0;
 }
 

@@ -38,17 +38,20 @@ export function addXenstoredCommand(program: Command): void {
       'after',
       '\nEnds with status 0 on SIGINT or SIGTERM, 1 when it fails, 2 when the socket cannot be used.',
     )
-    .action(async (options: XenstoredOptions) => {
-      const ending = new AbortController();
-      const interruption = onInterrupt('closing the store');
-      interruption.onSignal(() => ending.abort());
-      process.exitCode = await xenstoredCommand(options, {
-        signal: ending.signal,
-        out: (text) => process.stdout.write(text),
-        err: (text) => process.stderr.write(text),
-      });
-      interruption.release();
-    });
+    .action(runXenstored);
+}
+
+/** The daemon as a process: until a signal, which sets the exit status. */
+export async function runXenstored(options: XenstoredOptions): Promise<void> {
+  const ending = new AbortController();
+  const interruption = onInterrupt('closing the store');
+  interruption.onSignal(() => ending.abort());
+  process.exitCode = await xenstoredCommand(options, {
+    signal: ending.signal,
+    out: (text) => process.stdout.write(text),
+    err: (text) => process.stderr.write(text),
+  });
+  interruption.release();
 }
 
 /** Serves until the signal; resolves with the exit code: 0 done, 1 it failed, 2 the call was wrong. */

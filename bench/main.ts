@@ -10,6 +10,7 @@ import { benchCopy } from './copy.ts';
 import { type Figure, printFigures } from './figures.ts';
 import { benchHypervisor, benchMapping } from './grants.ts';
 import { benchRequests } from './request.ts';
+import { benchXenstored } from './xenstored.ts';
 
 const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
   'requests-direct': () => benchRequests('direct'),
@@ -18,6 +19,7 @@ const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
   'mapping-bounce': () => benchMapping('bounce'),
   hypervisor: benchHypervisor,
   copy: benchCopy,
+  xenstored: benchXenstored,
 };
 
 function runGroup(name: string): Figure[] {

@@ -8,11 +8,20 @@ import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import * as xs from '../abi/xenstore.ts';
 import { BlkDevice } from '../devices/blk.ts';
 import { MemoryStore } from '../storage/memory-store.ts';
-import { announceDevice, createHome, withdrawDevice } from '../toolstack/virtio-nodes.ts';
-import type { GrantRef } from '../xen/ids.ts';
+import {
+  announceDevice,
+  backendPath,
+  createHome,
+  frontendPath,
+  readDevice,
+  withdrawDevice,
+} from '../toolstack/virtio-nodes.ts';
+import { domainId, type GrantRef } from '../xen/ids.ts';
+import type { Xenstore, XenstoreNodes } from '../xen/xenstore.ts';
 import { BackendService } from './backend-service.ts';
 import { findDevice } from './device-finder.ts';
 import { Machine } from './machine.ts';
+import { randomFrom } from './random.ts';
 import { openXenstore } from './store-link.ts';
 
 const refused = (code: string) => ({ name: 'XenstoreError', code });
@@ -139,6 +148,72 @@ test('X15 a guest that writes too fast is served when its time has come; others 
   assert.ok(store.now() >= 195 && store.now() < 1000, `${store.now()} ms`);
   assert.equal(await tools.read('/local/domain/1/device/k'), '49');
 });
+
+test('X16 what its backend or the toolstack owns a frontend cannot change, whatever it sends over its ring', async () => {
+  const { machine, tools, stores } = await machineWith(2);
+  const [frontend, backend] = stores;
+  const ends = { backend: domainId(2), guest: domainId(1) };
+  const place = { ...ends, kind: 'virtio' as const, devid: 0 };
+  await announceDevice(tools, { ...place, virtioId: 4, base: 0x200_0000, irq: 33, grantUsage: true });
+  const path = backendPath(place);
+  const before = await readDevice(tools, 'virtio', ends.backend, ends.guest, 0);
+  for (const attempt of [
+    frontend!.write(`${path}/grant_usage`, '0'),
+    frontend!.write(`${path}/new`, ''),
+    frontend!.remove(path),
+    frontend!.remove(`/local/domain/2`),
+    frontend!.setPermissions(`${path}/grant_usage`, [{ domain: 1, access: 'b' }]),
+    frontend!.transaction((nodes) => nodes.write(`${path}/base`, '0x0')),
+    backend!.write(`${frontendPath(place)}/backend-id`, '0'),
+  ])
+    await assert.rejects(machine.settle(attempt), refused('EACCES'));
+  assert.deepEqual(await readDevice(tools, 'virtio', ends.backend, ends.guest, 0), before);
+});
+
+test('27: whatever the schedule, each guest finds its home as a plain map would be', async () => {
+  for (let seed = 0; seed < 20; seed++) {
+    const machine = new Machine({ seed, xenstore: true });
+    const guests = [1, 2, 3].map((id) => machine.createGuest(id, { memory: 1 << 20 }).ports);
+    for (const { id } of guests) await createHome(machine.xenstore, id);
+    const maps = guests.map((ports) => keepMap(machine.xenstoreOf(ports), randomFrom(seed * 3 + ports.id)));
+    await machine.settle(Promise.all(maps));
+    for (const [i, { id }] of guests.entries()) {
+      const home = `/local/domain/${id}/device`;
+      const found = new Map<string, string>();
+      for (const name of await machine.xenstore.directory(home))
+        found.set(name, await machine.xenstore.read(`${home}/${name}`));
+      assert.deepEqual([...found].sort(), [...(await maps[i]!)].sort(), `seed ${seed}, domain ${id}`);
+    }
+    const { store } = machine.control;
+    for (const [domain, counted] of store.recount()) assert.deepEqual(domain.usage, counted);
+  }
+});
+
+/** Does the same to a guest's directory and to a map, compares on the way, and returns the map. */
+async function keepMap(store: Xenstore, random: () => number): Promise<Map<string, string>> {
+  const any = (count: number) => Math.floor(random() * count);
+  let map = new Map<string, string>();
+  for (let i = 0; i < 25; i++) {
+    const inside = new Map(map);
+    const act = async (nodes: XenstoreNodes) => {
+      const name = `k${any(4)}`;
+      if (any(3) > 0) await nodes.write(`device/${name}`, `${i}`.repeat(any(400)));
+      else await nodes.remove(`device/${name}`);
+      if ((await nodes.directory('device')).includes(name))
+        inside.set(name, await nodes.read(`device/${name}`));
+      else inside.delete(name);
+      assert.deepEqual(await nodes.directory('device'), [...inside.keys()].sort());
+    };
+    if (any(2) === 0) await act(store);
+    else
+      await store.transaction(async (nodes) => {
+        await act(nodes);
+        await act(nodes);
+      });
+    map = inside;
+  }
+  return map;
+}
 
 test('X17 a device that is announced and withdrawn again and again is served, or not, as the last word says', async () => {
   const machine = new Machine({ seed: 6, xenstore: true });

@@ -5,12 +5,13 @@ import { type Command, Option } from 'commander';
 import { EXPOSURE_MODES } from '../machine/guest-domain.ts';
 import { GUEST } from '../parallel/virtual-host.ts';
 import { createDemoDisk } from './demo-disk.ts';
+import { sizeInBytes, wholeNumber } from './option-values.ts';
 import { runCopy } from './run-copy.ts';
 import { runNbd } from './run-nbd.ts';
 import { MAX_MEMORY, MIN_MEMORY, planRun, type RunOptions, type RunPlan } from './run-plan.ts';
 import { onInterrupt } from './signals.ts';
 import { TraceOutput } from './trace-output.ts';
-import { sizeInBytes, UsageError, wholeNumber } from './usage.ts';
+import { UsageError } from './usage.ts';
 
 const HELP = `
 What it does:

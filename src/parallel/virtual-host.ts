@@ -8,20 +8,20 @@ import { TraceMerger } from '../audit/trace-merger.ts';
 import { traceRings } from '../audit/trace-ring.ts';
 import type { BlkDriverOptions } from '../drivers/blk.ts';
 import { Xen } from '../hosts/model/xen.ts';
+import { sleepWhile } from '../hosts/model/waiting.ts';
 import type { ExposureMode } from '../machine/guest-domain.ts';
+import { StoreDomain } from '../machine/store-domain.ts';
 import { announceDevice, createHome, type VirtioKind, withdrawDevice } from '../toolstack/virtio-nodes.ts';
-import { domainId } from '../xen/ids.ts';
-import type { Xenstore } from '../xen/xenstore.ts';
-import { localXenstore } from '../xenstore/local.ts';
+import { type DomainId, domainId } from '../xen/ids.ts';
 import { Store } from '../xenstore/store.ts';
 import type { BackendCalls } from './backend-thread.ts';
 import type { CopyResult } from './copy-job.ts';
 import { DomainThread } from './domain-thread.ts';
 import type { CopyProgress, GuestCalls } from './guest-thread.ts';
 import type { Glimpse } from './peeping-mapper.ts';
+import { StoreLoop } from './store-loop.ts';
 
 const MIB = 2 ** 20;
-const TOOLSTACK = domainId(0);
 /** The driver domain: not domain 0, which has no part in the data path. */
 export const BACKEND = domainId(1);
 export const GUEST = domainId(2);
@@ -86,7 +86,8 @@ export interface HostReport {
 /** One boot of a host, with its disks attached. */
 export class VirtualHost {
   readonly #options: HostOptions;
-  readonly #store: Xenstore;
+  readonly #control: StoreDomain;
+  readonly #storeLoop: StoreLoop;
   readonly #backend: DomainThread<BackendCalls>;
   readonly #guest: DomainThread<GuestCalls>;
   readonly #exposure = new Exposure();
@@ -97,10 +98,10 @@ export class VirtualHost {
   /** Called while disks are copied. */
   onProgress: (progress: CopyProgress) => void = () => undefined;
 
-  private constructor(options: HostOptions, store: Store, toolstack: Xenstore) {
+  private constructor(options: HostOptions, xen: Xen, control: StoreDomain) {
     this.#options = options;
-    this.#store = toolstack;
-    const xen = Xen.boot(options.memory + BACKEND_MEMORY + SPARE_MEMORY, XEN_HEAP, true);
+    this.#control = control;
+    this.#storeLoop = new StoreLoop(xen, control);
     xen.createDomain(BACKEND, { memory: BACKEND_MEMORY });
     xen.createDomain(GUEST, {
       memory: options.memory,
@@ -110,8 +111,9 @@ export class VirtualHost {
     const [backendTrace, guestTrace] = traceRings(2);
     const consumers = options.trace ? [this.#exposure, options.trace] : [this.#exposure];
     this.#merger = new TraceMerger([backendTrace, guestTrace], consumers);
-    this.#backend = new DomainThread('backend-thread', xen, store, BACKEND, backendTrace);
-    this.#guest = new DomainThread('guest-thread', xen, store, GUEST, guestTrace);
+    const link = (id: DomainId) => control.introduce(xen.ports(id, sleepWhile));
+    this.#backend = new DomainThread('backend-thread', xen, BACKEND, link(BACKEND), backendTrace);
+    this.#guest = new DomainThread('guest-thread', xen, GUEST, link(GUEST), guestTrace);
     this.#guest.onNotice = (notice) => this.onProgress(notice as CopyProgress);
     this.#drain = setInterval(() => this.#merger.drain(DRAIN_BATCH), DRAIN_INTERVAL);
   }
@@ -122,12 +124,12 @@ export class VirtualHost {
    * @throws CallFailed when a disk cannot be attached; nothing is left running then
    */
   static async start(options: HostOptions): Promise<VirtualHost> {
-    const store = new Store();
-    const toolstack = localXenstore(store, TOOLSTACK);
+    const xen = Xen.boot(options.memory + BACKEND_MEMORY + SPARE_MEMORY, XEN_HEAP, true);
+    const control = new StoreDomain(xen, new Store(), sleepWhile);
     // Before the domains run: they watch their homes from their first moment on.
-    await createHome(toolstack, BACKEND);
-    await createHome(toolstack, GUEST);
-    const host = new VirtualHost(options, store, toolstack);
+    await createHome(control.tools, BACKEND);
+    await createHome(control.tools, GUEST);
+    const host = new VirtualHost(options, xen, control);
     try {
       await host.#attachDisks();
       return host;
@@ -165,7 +167,7 @@ export class VirtualHost {
     await this.#guest.call('plantSecrets', undefined);
     for (const [devid, disk] of disks.entries()) {
       const place = { kind: 'virtio_disk' as const, ...ENDS, devid };
-      await announceDevice(this.#store, {
+      await announceDevice(this.#control.tools, {
         ...place,
         ...slot(devid),
         virtioId: VIRTIO_ID_BLOCK,
@@ -185,7 +187,7 @@ export class VirtualHost {
 
   async #attachEntropy(devid: number): Promise<void> {
     const place = { kind: 'virtio' as const, ...ENDS, devid };
-    await announceDevice(this.#store, {
+    await announceDevice(this.#control.tools, {
       ...place,
       ...slot(devid),
       virtioId: VIRTIO_ID_RNG,
@@ -202,7 +204,7 @@ export class VirtualHost {
       await this.#guest.call('closeNbd', undefined);
       for (const place of this.#attached) {
         await this.#guest.call('detach', { devid: place.devid });
-        await withdrawDevice(this.#store, place);
+        await withdrawDevice(this.#control.tools, place);
       }
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
@@ -216,6 +218,6 @@ export class VirtualHost {
   async #terminate(): Promise<void> {
     clearInterval(this.#drain);
     this.#merger.close();
-    await Promise.all([this.#guest.terminate(), this.#backend.terminate()]);
+    await Promise.all([this.#guest.terminate(), this.#backend.terminate(), this.#storeLoop.stop()]);
   }
 }

@@ -24,6 +24,8 @@ interface RingSignals {
   notify(): void;
   /** Something has to be sent that no poll() will notice by itself: call poll() soon. */
   wake(): void;
+  /** The domain has been released: the page is not looked at any more. */
+  released(): void;
 }
 
 /**
@@ -93,11 +95,16 @@ export class RingServer {
     }
     Atomics.store(i32, ERROR, xs.XENSTORE_ERROR_NONE);
     const connection = new Connection(this.#store, this.#domain, this.#signals.wake, () => {
-      if (this.#connection === connection) this.#released = true;
+      if (this.#connection === connection) this.#endForGood();
     });
     this.#connection = connection;
     Atomics.store(i32, CONNECTION, xs.XENSTORE_CONNECTED);
     return [new Consumer(this.#page, REQUESTS, 0), new Producer(this.#page, RESPONSES, 0)];
+  }
+
+  #endForGood(): void {
+    this.#released = true;
+    this.#signals.released();
   }
 
   #reconnectionAsked(): boolean {

@@ -42,6 +42,10 @@ function assertAccounts(store: Store): void {
     assert.deepEqual(domain.usage, counted, `domain ${domain.id}`);
 }
 
+test('domain 0 is there from the start', () => {
+  assert.equal(new Store().domains.control.introduced, true);
+});
+
 test('X10 a domain that takes a used id finds nothing of its predecessor: no nodes, no rights, no watches', () => {
   const { store, tools, guest } = storeWith(1, 2);
   guest(1).write('mine', bytes('1'));

@@ -15,6 +15,8 @@ export const SHUTDOWN_POWEROFF = 0;
 export const SHUTDOWN_SUSPEND = 2;
 export const SHUTDOWN_CRASH = 3;
 
+const NOT_SHUT_DOWN = -1;
+
 /** All domains of a machine, as one thread sees them. */
 export class Domains {
   readonly #machine: Machine;
@@ -82,8 +84,20 @@ export class Domains {
 
   /** Ends a domain that did what no kernel may do (domain_crash). It stays, stopped, until it is destroyed. */
   crash(record: DomainRecord): void {
+    this.shutDown(record, SHUTDOWN_CRASH);
+  }
+
+  /** Stops a domain for good, or until `resume` (SCHEDOP_shutdown). */
+  shutDown(record: DomainRecord, code: number): void {
     if (record.shutdownCode >= 0) return;
-    record.shutdownCode = SHUTDOWN_CRASH;
+    record.shutdownCode = code;
     this.pause(record);
+  }
+
+  /** Lets a suspended domain go on where it is, with all that it had: its suspending was called off. */
+  resume(record: DomainRecord): void {
+    assert(record.shutdownCode === SHUTDOWN_SUSPEND, 'a suspended domain is resumed', record.shutdownCode);
+    record.shutdownCode = NOT_SHUT_DOWN;
+    this.unpause(record);
   }
 }

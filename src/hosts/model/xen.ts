@@ -9,6 +9,7 @@ import { AddressSpace } from './address-space.ts';
 import { DomainEvents } from './domain-events.ts';
 import { DomainGrantMapper } from './domain-grant-mapper.ts';
 import { DomainGrantTable } from './domain-grant-table.ts';
+import { restoreDomain, saveDomain } from './domain-image.ts';
 import type { DomainOptions } from './domain-options.ts';
 import type { DomainRecord } from './domain-record.ts';
 import { Domains } from './domains.ts';
@@ -63,6 +64,19 @@ export class Xen {
       (domain: DomainRecord) => releaseWindows(this.#machine, domain),
     ];
     return destroyDomain(this.#machine, this.grants, releases, this.domain(id));
+  }
+
+  /** The image of a domain that has suspended itself, in pieces; see domain-image.ts. */
+  saveDomain(id: number): Generator<Uint8Array> {
+    return saveDomain(this.#machine, this.domain(id));
+  }
+
+  /** Makes a domain out of an image, paused. Throws DomainImageError or RangeError, and then there is none. */
+  restoreDomain(id: number, pieces: Iterable<Uint8Array>): DomainRecord {
+    const destroy = (domain: DomainRecord) => {
+      for (const _ of this.destroyDomain(domain.id));
+    };
+    return restoreDomain(this.#machine, this.domains, id, pieces, destroy);
   }
 
   /** Frames of memory and pages of Xen's heap that nobody has. */

@@ -164,7 +164,7 @@ export class GrantCopying {
     readonly: boolean,
     mayBePassedOn: boolean,
   ): number {
-    if (!(ref >= 0 && ref < domain.grantEntries)) return GNTST_BAD_GNTREF;
+    if (!domain.hasEntry(ref)) return GNTST_BAD_GNTREF;
     const active = domain.activeEntry(ref);
     lock(this.#heap, active + ACTIVE_LOCK);
     const status = this.#pinLocked(claim, domain, ref, active, peer, readonly, mayBePassedOn);
@@ -182,7 +182,7 @@ export class GrantCopying {
     mayBePassedOn: boolean,
   ): number {
     const heap = this.#heap;
-    if (ref >= domain.grantEntries) return GNTST_BAD_GNTREF;
+    if (!domain.hasEntry(ref)) return GNTST_BAD_GNTREF;
     const pins = heap[active + ACTIVE_PINS];
     const increment = readonly ? PIN_HOST_READONLY : PIN_HOST_WRITABLE;
     if (pins !== 0 && (heap[active + ACTIVE_PEER] !== peer || (pins & fullPins(increment)) !== 0))

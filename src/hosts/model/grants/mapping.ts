@@ -203,7 +203,7 @@ export class GrantMapping {
     owner: DomainRecord,
   ): number {
     // The table only grows, but a switch to version 2 halves its entries: looked at again under the lock.
-    if (!(ref >= 0 && ref < owner.grantEntries)) return GNTST_BAD_GNTREF;
+    if (!owner.hasEntry(ref)) return GNTST_BAD_GNTREF;
     const heap = this.#heap;
     const active = owner.activeEntry(ref);
     lock(heap, active + ACTIVE_LOCK);
@@ -229,7 +229,7 @@ export class GrantMapping {
     const heap = this.#heap;
     if (owner.state !== DOMAIN_ALIVE) return GNTST_GENERAL_ERROR;
     const version = owner.grantVersion;
-    if (ref >= owner.grantEntries) return GNTST_BAD_GNTREF;
+    if (!owner.hasEntry(ref)) return GNTST_BAD_GNTREF;
     const pins = heap[active + ACTIVE_PINS];
     if (
       pins !== 0 &&
@@ -295,7 +295,7 @@ export class GrantMapping {
     op.owner = this.#domains.find(mappingOwner(this.#heap, mapper, op.handle));
     op.ref = mappingRef(this.#heap, mapper, op.handle);
     // A racing unmap may have put something else here.
-    return op.owner !== undefined && op.ref >= 0 && op.ref < op.owner.grantEntries;
+    return op.owner?.hasEntry(op.ref) === true;
   }
 
   /** Takes parts of a mapping away, if it is still the one that was found. The active entry is locked. */

@@ -26,22 +26,13 @@ test('one exhibit is visited, and caught', () => {
   assert.match(exhibits[0].by, /^R3: /);
 });
 
-test('the table has a line for each exhibit and the sum below', () => {
-  const { status, stdout } = museum('--only', 'R3', '--only', 'L7');
-  assert.equal(status, 0);
-  const lines = stdout.split('\n');
-  assert.match(lines[0], /^exhibit +what was wrong +file with the defect +caught by/);
-  for (const id of ['R3', 'L7']) assert.ok(lines.some((line) => line.startsWith(`${id} `)));
-  assert.match(stdout, /2 of 2 defects caught, \d+ s\n$/);
-});
-
 test('--list prints every exhibit and tries none', () => {
   const { status, stdout } = museum('--list');
   assert.equal(status, 0);
   assert.equal(stdout.split('\n').length - 1, EXHIBITS.length);
 });
 
-for (const words of [['--only', 'XSA-0'], ['--only'], ['--all'], ['XSA-155']]) {
+for (const words of [['--only', 'XSA-0'], ['XSA-155']]) {
   test(`O1: the call "${words.join(' ')}" means nothing: status 2, and how to call it`, () => {
     const { status, stdout, stderr } = museum(...words);
     assert.equal(status, 2);

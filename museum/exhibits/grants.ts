@@ -193,7 +193,7 @@ export const GRANTS: readonly Exhibit[] = [
     what: 'That a table has fewer entries since its version was switched is not noticed.',
     file: 'src/hosts/model/grants/mapping.ts',
     find: `const version = owner.grantVersion;
-    if (ref >= owner.grantEntries) return GNTST_BAD_GNTREF;`,
+    if (!owner.hasEntry(ref)) return GNTST_BAD_GNTREF;`,
     replace: 'const version = owner.grantVersion;',
     tests: ['test/adversary/grant-versions.test.ts'],
   },

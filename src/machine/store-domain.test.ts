@@ -89,14 +89,13 @@ test('the page of the ring is granted to domain 0, and never handed out to the g
 
 test('X1 a guest that ruins its page loses its connection; domain 0 and the neighbours keep theirs', async () => {
   const { machine, domains, stores } = await machineWith(2);
-  const { memory, events } = domains[0]!.ports;
-  const page = memory.region.byteLength - XEN_PAGE_SIZE;
-  const field = (name: 'req_prod' | 'error') => (page + xs.xenstoreDomainInterface.offsetOf(name)) / 4;
-  memory.region.u32[field('req_prod')] = 0xdead_beef;
+  const { storePage, events } = domains[0]!.ports;
+  const field = (name: 'req_prod' | 'error') => xs.xenstoreDomainInterface.offsetOf(name) / 4;
+  storePage.u32[field('req_prod')] = 0xdead_beef;
   // The channel to the store is the first that its builder made.
   assert.equal(events.send(1 as never), 0);
   await quiet(machine);
-  assert.equal(memory.region.u32[field('error')], xs.XENSTORE_ERROR_RINGIDX);
+  assert.equal(storePage.u32[field('error')], xs.XENSTORE_ERROR_RINGIDX);
   await assert.rejects(machine.settle(stores[0]!.read('device')), refused('EIO'));
   await machine.settle(stores[1]!.write('device/k', 'alive'));
 });

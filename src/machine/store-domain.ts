@@ -2,13 +2,13 @@
 // that the domain's builder made for it, and serves the ring whenever the domain signals. The other end is
 // store-link.ts; whoever runs domain 0 calls `poll` (machine.ts, parallel/store-loop.ts).
 
-import { GNTTAB_RESERVED_XENSTORE } from '../abi/grant.ts';
+import { GNTTAB_RESERVED_XENSTORE, MAPTRACK_HANDLES_PER_FRAME } from '../abi/grant.ts';
 import { regionOver } from '../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
 import type { DomainPorts, Xen } from '../hosts/model/xen.ts';
 import type { WaitWhile } from '../hosts/model/waiting.ts';
-import { type DomainId, domainId, type EventPort, type FrameNumber, type GrantRef } from '../xen/ids.ts';
+import { type DomainId, domainId, type EventPort, type GrantRef } from '../xen/ids.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
 import { localXenstore } from '../xenstore/local.ts';
 import { RingServer } from '../xenstore/ring.ts';
@@ -40,27 +40,29 @@ export class StoreDomain {
 
   /** Creates domain 0 of `xen`. */
   constructor(xen: Xen, store: Store, waitWhile: WaitWhile) {
-    xen.createDomain(CONTROL, { memory: MEMORY, maxGrantFrames: 1, maxMaptrackHandles: MAPPINGS });
+    xen.createDomain(CONTROL, {
+      memory: MEMORY,
+      maxGrantFrames: 1,
+      maxMaptrackFrames: MAPPINGS / MAPTRACK_HANDLES_PER_FRAME,
+    });
     this.ports = xen.ports(CONTROL, waitWhile);
     this.store = store;
     this.tools = localXenstore(store, CONTROL);
   }
 
   /**
-   * Connects a new domain with the store, as its builder does before it runs for the first time: its last
-   * page becomes the ring, granted to domain 0.
+   * Connects a new domain with the store, as its builder does before it runs for the first time: the page that
+   * its address map has for the store is granted to domain 0.
    *
    * @param guest the ports of that domain
    * @returns what the domain has to be told
    */
   introduce(guest: DomainPorts): StoreLink {
     assert(!this.#rings.has(guest.id), 'a domain is introduced once', guest.id);
-    const page = guest.memory.region.byteLength - XEN_PAGE_SIZE;
-    const frame = (page / XEN_PAGE_SIZE) as FrameNumber;
-    guest.grantTable.grant(GNTTAB_RESERVED_XENSTORE as GrantRef, 1, CONTROL, frame, false);
+    guest.grantTable.grant(GNTTAB_RESERVED_XENSTORE as GrantRef, 1, CONTROL, guest.storeFrame, false);
     const port = guest.events.allocateUnbound(CONTROL);
     this.#serve(guest.id, port);
-    return { page, port };
+    return { port };
   }
 
   /** Ends the store's service to a domain that is no more, and all that the store has of it. */

@@ -1,6 +1,7 @@
 // The command line: which sub-commands there are. Each is a file of its own beside this one.
 
 import { Command, CommanderError } from 'commander';
+import { addDecodeCommand } from './decode.ts';
 import { addLintCommand } from './lint.ts';
 import { addRunCommand } from './run.ts';
 import { UsageError } from './usage.ts';
@@ -23,6 +24,7 @@ function program(): Command {
   addRunCommand(grantio);
   addLintCommand(grantio);
   addXenstoredCommand(grantio);
+  addDecodeCommand(grantio);
   return grantio;
 }
 

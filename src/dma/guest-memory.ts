@@ -4,7 +4,7 @@
 // maps, so that a page its owner has freed is not used again before access to it has really ended.
 
 import { assert } from '../errors.ts';
-import { XEN_PAGE_SHIFT, XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import type { Region } from '../abi/region.ts';
 
 /** A page of zeroes to copy from: `set` wipes a page some eight times faster than `fill` on shared memory. */
@@ -33,7 +33,7 @@ export class GuestMemory {
   constructor(region: Region, reserved = 0) {
     this.region = region;
     this.firstFrame = Math.ceil(reserved / XEN_PAGE_SIZE);
-    this.#holders = new Uint16Array(region.byteLength >>> XEN_PAGE_SHIFT);
+    this.#holders = new Uint16Array(Math.floor(region.byteLength / XEN_PAGE_SIZE));
     this.#next = this.firstFrame;
     this.#pagesFree = this.#holders.length - this.firstFrame;
   }
@@ -49,11 +49,12 @@ export class GuestMemory {
    * @returns the address of the first, or undefined when no such run is free
    */
   allocatePages(count: number): number | undefined {
+    assert(count > 0, 'an allocation has at least one page');
     const frame = this.#findRun(count);
     if (frame === undefined) return undefined;
     this.hold(frame, count);
     this.#next = frame + count;
-    wipe(this.region, frame << XEN_PAGE_SHIFT, count << XEN_PAGE_SHIFT);
+    wipe(this.region, frame * XEN_PAGE_SIZE, count * XEN_PAGE_SIZE);
     return frame * XEN_PAGE_SIZE;
   }
 

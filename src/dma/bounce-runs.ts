@@ -6,7 +6,6 @@ import { assert } from '../errors.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
 import { mappingShape, NOT_MAPPED } from './dma.ts';
 import type { Grants } from './grants.ts';
-import { wipe } from './guest-memory.ts';
 
 export class BounceRuns {
   readonly #grants: Grants;
@@ -33,9 +32,9 @@ export class BounceRuns {
     const pages = (size + 0xfff) >>> XEN_PAGE_SHIFT;
     const frame = this.#take(pages);
     if (frame < 0) return -1;
-    const u8 = this.#grants.domain.memory.region.u8;
+    const { memory } = this.#grants.domain;
     // Before the grant: the backend never sees a buffer half filled.
-    if (direction !== DMA_FROM_DEVICE) u8.copyWithin(frame * XEN_PAGE_SIZE, address, address + size);
+    if (direction !== DMA_FROM_DEVICE) memory.copy(frame * XEN_PAGE_SIZE, address, size);
     const ref = this.#grants.share(frame, pages, direction === DMA_TO_DEVICE);
     if (ref < 0) {
       this.#putBack(frame, pages, size);
@@ -52,10 +51,9 @@ export class BounceRuns {
     this.#shapes[ref] = 0;
     const pages = (size + 0xfff) >>> XEN_PAGE_SHIFT;
     const frame = this.#grants.frameOf(ref);
-    const place = frame * XEN_PAGE_SIZE;
     const released = this.#grants.unshare(ref, pages);
-    const memory = this.#grants.domain.memory;
-    if (direction !== DMA_TO_DEVICE) memory.region.u8.copyWithin(this.#origins[ref], place, place + size);
+    const { memory } = this.#grants.domain;
+    if (direction !== DMA_TO_DEVICE) memory.copy(this.#origins[ref], frame * XEN_PAGE_SIZE, size);
     // A page that the device could write may have changed beyond the buffer's end.
     if (released) this.#putBack(frame, pages, direction === DMA_TO_DEVICE ? size : pages * XEN_PAGE_SIZE);
     else this.#abandon(frame, pages);
@@ -86,7 +84,7 @@ export class BounceRuns {
   }
 
   #putBack(frame: number, pages: number, dirtyBytes: number): void {
-    wipe(this.#grants.domain.memory.region, frame * XEN_PAGE_SIZE, dirtyBytes);
+    this.#grants.domain.memory.wipe(frame * XEN_PAGE_SIZE, dirtyBytes);
     this.#idle[pages] ??= [];
     this.#idle[pages].push(frame);
   }

@@ -8,7 +8,6 @@ import { assert } from '../errors.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
 import { mappingShape, NOT_MAPPED } from './dma.ts';
 import type { Grants } from './grants.ts';
-import { wipe } from './guest-memory.ts';
 
 /** Longest buffer that takes a slot rather than pages of its own. */
 export const MAX_SLOT_SIZE = 2048;
@@ -65,12 +64,12 @@ export class BounceSlots {
     if (page === undefined) return -1;
     const slot = 31 - Math.clz32(page.free & -page.free);
     const place = page.frame * XEN_PAGE_SIZE + (slot << page.slotShift);
-    const { region } = this.#grants.domain.memory;
-    if (direction !== DMA_FROM_DEVICE) region.u8.copyWithin(place, address, address + size);
+    const { memory } = this.#grants.domain;
+    if (direction !== DMA_FROM_DEVICE) memory.copy(place, address, size);
     // The device may have written into the free slot, beside the ones it was given.
-    else if (page.ref >= 0) wipe(region, place, size);
+    else if (page.ref >= 0) memory.wipe(place, size);
     if (page.ref < 0 && !this.#grant(page)) {
-      wipe(region, place, size);
+      memory.wipe(place, size);
       return -1;
     }
     page.free &= ~(1 << slot);
@@ -91,9 +90,9 @@ export class BounceSlots {
     );
     page.shapes[slot] = 0;
     const place = page.frame * XEN_PAGE_SIZE + offset;
-    const memory = this.#grants.domain.memory;
-    if (direction !== DMA_TO_DEVICE) memory.region.u8.copyWithin(page.origins[slot], place, place + size);
-    wipe(memory.region, place, size);
+    const { memory } = this.#grants.domain;
+    if (direction !== DMA_TO_DEVICE) memory.copy(page.origins[slot], place, size);
+    memory.wipe(place, size);
     if (page.free === 0) page.open.push(page);
     page.free |= 1 << slot;
     if (page.free === page.allFree) this.#revoke(page);
@@ -146,7 +145,7 @@ export class BounceSlots {
     page.ref = -1;
     if (released) {
       // What the device wrote beside the slots must not be there when the page is granted again.
-      if (!page.readonly) wipe(this.#grants.domain.memory.region, page.frame * XEN_PAGE_SIZE, XEN_PAGE_SIZE);
+      if (!page.readonly) this.#grants.domain.memory.wipe(page.frame * XEN_PAGE_SIZE, XEN_PAGE_SIZE);
       return;
     }
     page.open.splice(page.open.indexOf(page), 1);

@@ -7,7 +7,6 @@ import { assert } from '../errors.ts';
 import { DMA_BIDIRECTIONAL } from '../trace.ts';
 import type { CoherentBuffer } from './dma.ts';
 import type { Grants } from './grants.ts';
-import { wipe } from './guest-memory.ts';
 
 export class CoherentMemory {
   readonly #grants: Grants;
@@ -45,7 +44,7 @@ export class CoherentMemory {
     const released = this.#grants.unshare(ref, pages);
     if (tracer.enabled) tracer.needEnd(id, this.#device, ref, 0, buffer.size);
     if (tracer.enabled) tracer.privatePagesEnd(id, buffer.address / XEN_PAGE_SIZE, pages);
-    wipe(memory.region, buffer.address, pages * XEN_PAGE_SIZE);
+    memory.wipe(buffer.address, pages * XEN_PAGE_SIZE);
     memory.freePages(buffer.address, pages);
     return released;
   }

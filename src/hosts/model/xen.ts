@@ -99,7 +99,7 @@ export class Xen {
     return {
       id,
       tracer,
-      memory: new GuestMemory(memory),
+      memory: new GuestMemory(memory, record.map.ram * XEN_PAGE_SIZE),
       addressSpace,
       grantTable: new DomainGrantTable(this.#machine, record),
       grantTableOp: (command, address, count) => grantTableOp(caller, command, address, count),

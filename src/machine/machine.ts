@@ -4,11 +4,13 @@
 //   const machine = new Machine({ seed: 1 });
 //   const backend = machine.createBackend(1);
 //   const guest = machine.createGuest(2);
+//   const base = machine.xen.domain(2).map.virtioMmio;
 //   backend.serve(new BlkDevice(store, options), guest.ports.id, base);
 //   const disk = guest.attachBlk({ base, backend: backend.ports.id, device: 0 }, 'bounce', options);
 //   await machine.settle(disk.read(0, await disk.buffer(4096), 4096));
 
-import { Xen } from '../hosts/model/xen.ts';
+import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
+import { type DomainPorts, Xen } from '../hosts/model/xen.ts';
 import { noTrace, type Tracer } from '../trace.ts';
 import { domainId } from '../xen/ids.ts';
 import { BackendDomain } from './backend-domain.ts';
@@ -33,6 +35,10 @@ export interface MachineDomainOptions {
   readonly memory?: number;
   readonly maxGrantFrames?: number;
   readonly maxMaptrackFrames?: number;
+  /** Default 'arm', where virtio-mmio is at home under Xen: its memory begins at 0x40000000. */
+  readonly architecture?: Architecture;
+  /** Default 'pvh', the only kind on Arm. */
+  readonly kind?: DomainKind;
 }
 
 /** Something that runs when it has something to do. */
@@ -55,16 +61,14 @@ export class Machine {
 
   /** Makes a domain that serves devices. */
   createBackend(id: number, options: MachineDomainOptions = {}): BackendDomain {
-    this.xen.createDomain(id, { memory: 4 * MIB, ...options });
-    const backend = new BackendDomain(this.#ports(id));
+    const backend = new BackendDomain(this.#createDomain(id, 4 * MIB, options));
     this.#domains.push(backend);
     return backend;
   }
 
   /** Makes a guest. */
   createGuest(id: number, options: MachineDomainOptions = {}): GuestDomain {
-    this.xen.createDomain(id, { memory: 16 * MIB, ...options });
-    const guest = new GuestDomain(this.#ports(id));
+    const guest = new GuestDomain(this.#createDomain(id, 16 * MIB, options));
     this.#domains.push({
       poll: () => {
         const worked = guest.poll();
@@ -100,7 +104,8 @@ export class Machine {
     return promise;
   }
 
-  #ports(id: number) {
+  #createDomain(id: number, memory: number, options: MachineDomainOptions): DomainPorts {
+    this.xen.createDomain(id, { memory, architecture: 'arm', ...options });
     return this.xen.ports(
       domainId(id),
       (words, index, value) => {

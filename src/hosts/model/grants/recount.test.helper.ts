@@ -74,7 +74,7 @@ export function mappings(domain: TestDomain): Mapping[] {
 }
 
 /** The lists of free handles, processor by processor, from first to last. */
-function freeHandles(domain: TestDomain): number[][] {
+export function freeHandles(domain: TestDomain): number[][] {
   const heap = heapOf(domain);
   const { record } = domain;
   return Array.from({ length: record.vcpus }, (_, vcpu) => {

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GNTCOPY_SOURCE_GREF, GNTTABOP_COPY, gnttabCopy } from '../../../abi/grant-table-op.ts';
-import { GNTST_EAGAIN, GNTST_GENERAL_ERROR, GNTST_OKAY } from '../../../abi/grant.ts';
+import { GNTST_BAD_DOMAIN, GNTST_EAGAIN, GNTST_GENERAL_ERROR, GNTST_OKAY } from '../../../abi/grant.ts';
 import { DOMID_SELF } from '../../../abi/xen.ts';
 import { EAGAIN, EBUSY } from '../errno.ts';
 import { GuestCopy } from '../guest-copy.ts';
@@ -75,7 +75,10 @@ const changes: readonly (readonly [
   ['a grant into one passed on', full, passed(REF), RESTART, RESTART],
   ['a part into what is passed on', part(0, 100), passed(REF), RESTART, RESTART],
   ['the reference that is passed on', passed(REF), passed(REF + 2), RESTART, RESTART],
+  ['what is passed on into a grant', passed(REF), full, GNTST_BAD_DOMAIN, GNTST_GENERAL_ERROR],
+  ['what is passed on into a part', passed(REF), part(0, 100), GNTST_BAD_DOMAIN, GNTST_GENERAL_ERROR],
   ['a grant into nothing', full, gone, GNTST_OKAY, GNTST_OKAY],
+  ['what is passed on into nothing', passed(REF), gone, GNTST_BAD_DOMAIN, GNTST_GENERAL_ERROR],
 ];
 
 for (const [what, before, after, reading, writing] of changes) {

@@ -7,12 +7,10 @@ import { GNTCOPY_SOURCE_GREF, GNTTABOP_COPY, gnttabCopy } from '../../../abi/gra
 import { GNTST_BAD_DOMAIN, GNTST_EAGAIN, GNTST_GENERAL_ERROR, GNTST_OKAY } from '../../../abi/grant.ts';
 import { DOMID_SELF } from '../../../abi/xen.ts';
 import { EAGAIN, EBUSY } from '../errno.ts';
-import { GuestCopy } from '../guest-copy.ts';
-import { Machine } from '../state.ts';
 import type { Xen } from '../xen.ts';
 import { CopyBench, ownFrame, reference } from './copying.test.helper.ts';
 import { entryV2, grantPart, passOn, statusOf } from './entries.test.helper.ts';
-import { grantTableOp } from './hypercall.ts';
+import { callWith, getArguments, putArguments, UNSET } from './hypercall.test.helper.ts';
 import { recount, sharedEntry } from './recount.test.helper.ts';
 
 const REF = 8;
@@ -171,32 +169,20 @@ test('H8 H9: no change of version while a copy is under way: -EBUSY, and -EAGAIN
   assert.equal(sharedEntry(made.granter, 0).flags, 1);
 });
 
-/** GNTTABOP_copy from reference 8 of domain 2 to the copier's own page, on another processor. */
-function hypercall(made: CopyBench, xen: Xen, pause: () => void): number {
-  const { ports } = made.copier;
-  const address = 40 * 4096;
-  const argument = gnttabCopy.make({
+/** GNTTABOP_copy from reference 8 of domain 2 to the copier's own page, on another processor. Returns the status. */
+function hypercall({ copier }: CopyBench, xen: Xen, pause: () => void): number {
+  const element = {
     source_u: REF,
     source_domid: 2,
     dest_u: OWN,
     dest_domid: DOMID_SELF,
     len: 100,
     flags: GNTCOPY_SOURCE_GREF,
-    status: 77,
-  });
-  ports.addressSpace.write(address, argument.bytes);
-  const caller = {
-    machine: new Machine(xen.state),
-    domains: xen.domains,
-    mapping: xen.grants,
-    copying: xen.copies,
-    domain: xen.domain(1),
-    memory: new GuestCopy(ports.addressSpace),
-    vcpu: 0,
-    pause,
+    status: UNSET,
   };
-  assert.equal(grantTableOp(caller, GNTTABOP_COPY, address, 1), 0);
-  return gnttabCopy.over(ports.addressSpace.read(address, gnttabCopy.size)).status;
+  putArguments(copier, gnttabCopy, [element]);
+  assert.equal(callWith({ ...copier, xen }, { pause }, GNTTABOP_COPY, 1), 0);
+  return getArguments(copier, gnttabCopy, 1)[0].status;
 }
 
 test('H11: a copy that finds the entry changed is begun again, and succeeds once it is as it was', () => {

@@ -319,3 +319,25 @@ test('a machine without memory for statuses: -ENOMEM, and the table neither swit
   assert.deepEqual([grantState(made.all), made.xen.free], before);
   assert.ok(made.granter.ports.grantTable.grow(16 * 256));
 });
+
+/** A domain with a table of version 2 whose frame of statuses stands in its address space. */
+function withStatuses() {
+  const made = machine();
+  const { granter } = made;
+  const state = new Machine(made.xen.state);
+  const gfn = granter.record.map.grantStatus;
+  assert.equal(granter.ports.grantTable.setVersion(2), 0);
+  assert.equal(placeTableFrame(state, granter.record, 0, true, gfn), 0);
+  return { made, granter, state, gfn };
+}
+
+test('H9: frames of statuses that somebody maps are not freed: -EBUSY (XSA-255)', () => {
+  const { made, gfn } = withStatuses();
+  // Only an entry of the toolstack may stay mapped through a switch.
+  made.grant(0, gfn);
+  const handle = made.map(0);
+  assert.ok(handle >= 0);
+  refuses(made, 1, EBUSY);
+  assert.equal(made.unmap(handle), GNTST_OKAY);
+  assert.equal(made.setVersion(1).result, 0);
+});

@@ -341,3 +341,25 @@ test('H9: frames of statuses that somebody maps are not freed: -EBUSY (XSA-255)'
   assert.equal(made.unmap(handle), GNTST_OKAY);
   assert.equal(made.setVersion(1).result, 0);
 });
+
+test('H9: what stands in the place of a frame of statuses when it goes is left alone', () => {
+  const { made, granter, gfn } = withStatuses();
+  const { xen, peer } = made;
+  peer.ports.grantTable.grant(8 as GrantRef, 1, granter.id, PAGE as FrameNumber, false);
+  const handle = xen.grants.map(granter.record, gfn, GNTMAP_HOST_MAP, 8, peer.id);
+  assert.ok(handle >= 0);
+  assert.equal(made.setVersion(1).result, 0);
+  recount(made.all);
+  assert.equal(xen.grants.unmap(granter.record, gfn, handle), GNTST_OKAY);
+});
+
+test('what stands where a frame of the table stood is left alone when that is placed elsewhere', () => {
+  const { made, granter, state, gfn } = withStatuses();
+  const { xen, peer } = made;
+  peer.ports.grantTable.grant(8 as GrantRef, 1, granter.id, PAGE as FrameNumber, false);
+  const handle = xen.grants.map(granter.record, gfn, GNTMAP_HOST_MAP, 8, peer.id);
+  assert.equal(placeTableFrame(state, granter.record, 0, true, gfn + 1), 0);
+  recount(made.all);
+  assert.equal(xen.grants.unmap(granter.record, gfn, handle), GNTST_OKAY);
+  assert.equal(granter.record.physmap.get(gfn + 1), p2mEntry(granter.record.statusFrame(0), P2M_RAM));
+});

@@ -17,8 +17,12 @@ import { DOMID_SELF, XEN_PAGE_SIZE } from '../../../abi/xen.ts';
 import type { FrameNumber, GrantRef } from '../../../xen/ids.ts';
 import { addDomain, bootTestMachine, TEST_PAGES } from '../domains.test.helper.ts';
 import { EFAULT, EINVAL, ENOSYS } from '../errno.ts';
+import { Machine } from '../state.ts';
+import { Xen } from '../xen.ts';
 import { ARGUMENTS, call, callWith, getArguments, putArguments, UNSET } from './hypercall.test.helper.ts';
+import { GrantMapping } from './mapping.ts';
 import { grantState, recount } from './recount.test.helper.ts';
+import { SharedEntries } from './shared-entry.ts';
 
 const FIRST = 8;
 /** An address at which no domain has memory. */
@@ -222,3 +226,23 @@ for (const command of [op.GNTTABOP_DUMP_TABLE, op.GNTTABOP_CACHE_FLUSH, 13, 63, 
     assert.deepEqual(grantState(all), before);
   });
 }
+
+test('a handle that another processor unmaps, and whose granter dies, before the map is answered: Xen goes on', () => {
+  const { xen, granter, caller, mapOf } = machine();
+  const { record } = caller;
+  const state = new Machine(xen.state);
+  const mapping = new (class extends GrantMapping {
+    override map(...parts: Parameters<GrantMapping['map']>): number {
+      const handle = super.map(...parts);
+      const other = new Xen(xen.state);
+      assert.equal(other.grants.unmap(record, record.window + 5, handle), GNTST_OKAY);
+      for (const _ of other.destroyDomain(granter.id));
+      return handle;
+    }
+  })(state, xen.domains, new SharedEntries(state));
+  putArguments(caller, gnttabMapGrantRef, [mapOf(5)]);
+  assert.equal(callWith(caller, { mapping }, op.GNTTABOP_MAP_GRANT_REF, 1), 0);
+  const [{ status, handle, dev_bus_addr: bus }] = getArguments(caller, gnttabMapGrantRef, 1);
+  assert.deepEqual([status, handle, bus], [GNTST_OKAY, 0, (granter.record.ramFrame + 5) * XEN_PAGE_SIZE]);
+  recount([caller]);
+});

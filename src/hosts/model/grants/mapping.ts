@@ -17,7 +17,6 @@ import {
   GNTST_OKAY,
 } from '../../../abi/grant.ts';
 import { XEN_PAGE_SIZE } from '../../../abi/xen.ts';
-import { assert } from '../../../errors.ts';
 import { DOMAIN_ALIVE, type DomainRecord } from '../domain-record.ts';
 import type { Domains } from '../domains.ts';
 import { lock, unlock } from '../lock.ts';
@@ -92,6 +91,8 @@ export class GrantMapping {
   readonly #words: Int32Array;
   readonly #shared: SharedEntries;
   readonly #single = new Unmapping();
+  /** The machine frame that was mapped last. */
+  #mappedFrame = 0;
 
   constructor(machine: Machine, domains: Domains, shared: SharedEntries) {
     this.#machine = machine;
@@ -180,12 +181,12 @@ export class GrantMapping {
     this.complete(op);
   }
 
-  /** Bus address of the page behind a handle in use: where it is in the machine's memory. */
-  busAddress(mapper: DomainRecord, handle: number): number {
-    const owner = this.#domains.find(mappingOwner(this.#heap, mapper, handle));
-    assert(owner !== undefined, 'a domain stays while its pages are mapped');
-    const active = owner.activeEntry(mappingRef(this.#heap, mapper, handle));
-    return this.#heap[active + ACTIVE_FRAME] * XEN_PAGE_SIZE;
+  /**
+   * Bus address of the page that this thread has mapped last: where it is in the machine's memory. The handle may
+   * be another mapping's by now, or nobody's.
+   */
+  get busAddress(): number {
+    return this.#mappedFrame * XEN_PAGE_SIZE;
   }
 
   /** Pin counters of an entry, in one word; for tests and the recount of invariants. */
@@ -210,8 +211,10 @@ export class GrantMapping {
     let status = this.#pin(mapper, owner, ref, active, increment, (flags & GNTMAP_READONLY) !== 0);
     if (status === GNTST_OKAY) {
       status = this.#place(mapper, gfn, flags, heap[active + ACTIVE_FRAME]);
-      if (status === GNTST_OKAY) setMapping(heap, mapper, handle, owner.id, ref, flags);
-      else this.#unpin(owner, ref, active, increment, (flags & GNTMAP_READONLY) !== 0);
+      if (status === GNTST_OKAY) {
+        this.#mappedFrame = heap[active + ACTIVE_FRAME];
+        setMapping(heap, mapper, handle, owner.id, ref, flags);
+      } else this.#unpin(owner, ref, active, increment, (flags & GNTMAP_READONLY) !== 0);
     }
     unlock(heap, active + ACTIVE_LOCK);
     return status;

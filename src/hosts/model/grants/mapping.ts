@@ -334,9 +334,11 @@ export class GrantMapping {
     const replacement = mapper.physmap.get(op.replacement);
     if (mapper.translated || p2mType(replacement) === P2M_NONE || p2mFrame(replacement) === 0)
       return GNTST_GENERAL_ERROR;
-    if (!mapper.physmap.replace(op.gfn, entry, replacement)) return GNTST_GENERAL_ERROR;
-    mapper.physmap.remove(op.replacement);
-    return GNTST_OKAY;
+    // Taken away first: it must stand at one place only, and be there for whoever unmaps it at the same time.
+    if (!mapper.physmap.replace(op.replacement, replacement, P2M_NONE)) return GNTST_GENERAL_ERROR;
+    if (mapper.physmap.replace(op.gfn, entry, replacement)) return GNTST_OKAY;
+    mapper.physmap.replace(op.replacement, P2M_NONE, replacement);
+    return GNTST_GENERAL_ERROR;
   }
 
   /** Counts pins down and clears the status bits that no pin holds any more. The active entry is locked. */

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { everyInterleaving, withPreemption } from '../../../../test/support/preemption.test.helper.ts';
 import {
   GNTTABOP_MAP_GRANT_REF,
   GNTTABOP_UNMAP_AND_REPLACE,
@@ -30,6 +31,7 @@ import type { DomainKind } from '../address-map.ts';
 import { addDomain, bootTestMachine, TEST_PAGES } from '../domains.test.helper.ts';
 import { GuestCopy } from '../guest-copy.ts';
 import { P2M_NONE, P2M_RAM, p2mEntry, p2mType } from '../physmap.ts';
+import { Xen } from '../xen.ts';
 import { call, callOne, callWith, getArguments, putArguments, UNSET } from './hypercall.test.helper.ts';
 import { grantState, recount, sharedEntry } from './recount.test.helper.ts';
 
@@ -272,4 +274,30 @@ test('unmap_and_replace where the granted page does not stand is refused, and th
   assert.equal(replaceWith(made, handle, 1, 7 * XEN_PAGE_SIZE), GNTST_GENERAL_ERROR);
   assert.deepEqual(grantState(made.all), before);
   assert.equal(p2mType(made.mapper.record.physmap.get(7)), P2M_RAM);
+});
+
+test('unmap_and_replace races with the unmap of what is to be put there: nobody reaches the page after it (10)', () => {
+  const outcomes = new Set<string>();
+  const runs = everyInterleaving(1, (stepIn) => {
+    const made = machine('pv');
+    const { mapper, granter, xen, at } = made;
+    const heap = new Int32Array(xen.state.heap);
+    const other = new Xen(xen.state);
+    const locks = [mapper.record.maptrackList(0), granter.record.activeEntry(FIRST + 1)];
+    const [kept, gone] = [made.map(0).handle, made.map(1).handle];
+    let [replaced, unmapped]: [number, number | undefined] = [0, undefined];
+    const point = () => {
+      // The other processor would wait for these locks.
+      if (locks.some((word) => heap[word] !== 0) || !stepIn()) return;
+      unmapped = other.grants.unmap(mapper.record, mapper.record.window + 1, gone);
+    };
+    withPreemption(point, () => {
+      replaced = replaceWith(made, kept, 0, at(1));
+    });
+    recount(made.all);
+    outcomes.add(`${replaced} ${unmapped}`);
+    if (unmapped === GNTST_OKAY) assert.equal(granter.ports.grantTable.revoke((FIRST + 1) as GrantRef, 1), 0);
+  });
+  assert.ok(runs > 5, `${runs} interleavings`);
+  assert.deepEqual([...outcomes].toSorted(), ['-1 0', '0 -1', '0 undefined']);
 });

@@ -296,6 +296,16 @@ test('RESET_WATCHES drops watches and transactions', () => {
   assert.deepEqual(guest.events(), []);
 });
 
+test('RESET_WATCHES inside a transaction ends that one too, once', () => {
+  const { store, guest } = talks();
+  const id = Number(guest.ask(xs.XS_TRANSACTION_START, '\0').slice(0, -1));
+  assert.equal(guest.ask(xs.XS_WRITE, 'k\0v', id), 'OK\0');
+  assert.equal(guest.ask(xs.XS_RESET_WATCHES, '\0', id), 'OK\0');
+  assert.equal(guest.ask(xs.XS_TRANSACTION_END, 'T\0', id), 'ENOENT');
+  assert.equal(guest.ask(xs.XS_READ, 'k\0'), 'ENOENT');
+  for (const [domain, counted] of store.recount()) assert.deepEqual(domain.usage, counted);
+});
+
 test('GET_FEATURE and SET_FEATURE: before the domain is introduced, and only what there is', () => {
   const { store, tools, guest } = talks();
   assert.equal(guest.ask(xs.XS_GET_FEATURE), `${SERVER_FEATURES}\0`);

@@ -8,6 +8,7 @@ import { version } from './version.ts';
 const commands = new Map<string, (program: Command) => Promise<void>>([
   ['run', async (program) => (await import('./run.ts')).addRunCommand(program)],
   ['lint', async (program) => (await import('./lint.ts')).addLintCommand(program)],
+  ['decode', async (program) => (await import('./decode.ts')).addDecodeCommand(program)],
   ['xenstored', async (program) => (await import('./xenstored.ts')).addXenstoredCommand(program)],
 ]);
 

@@ -2,6 +2,7 @@
 // Before run-plan.ts (what is asked for), run-copy.ts (the main job) and run-nbd.ts (real clients).
 
 import { type Command, Option } from 'commander';
+import { ARCHITECTURES } from '../hosts/model/address-map.ts';
 import { EXPOSURE_MODES } from '../machine/guest-domain.ts';
 import { GUEST } from '../parallel/virtual-host.ts';
 import { createDemoDisk } from './demo-disk.ts';
@@ -47,6 +48,12 @@ export function addRunCommand(program: Command): void {
       new Option('--mode <mode>', 'exposure mode (default: each in turn; bounce with --nbd)').choices(
         EXPOSURE_MODES,
       ),
+    )
+    .addOption(
+      new Option(
+        '--arch <arch>',
+        "the machine's architecture (default: arm; x86 for a guest of type hvm)",
+      ).choices(ARCHITECTURES),
     )
     .option('--queues <n>', 'request queues of each disk', wholeNumber(1, 64), 1)
     .option('--queue-size <n>', 'descriptors of a queue, a power of two', queueSize, 128)

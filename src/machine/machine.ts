@@ -4,6 +4,7 @@
 //   const machine = new Machine({ seed: 1 });
 //   const backend = machine.createBackend(1);
 //   const guest = machine.createGuest(2);
+//   const base = machine.xen.domain(2).map.virtioMmio;
 //   backend.serve(new BlkDevice(store, options), guest.ports.id, base);
 //   const disk = guest.attachBlk({ base, backend: backend.ports.id, device: 0 }, 'bounce', options);
 //   await machine.settle(disk.read(0, await disk.buffer(4096), 4096));
@@ -11,6 +12,7 @@
 // With `xenstore: true` it has domain 0 too, which keeps the store: `machine.xenstore` is how the toolstack
 // sees it, `machine.xenstoreOf(guest.ports)` how a domain does, over its ring.
 
+import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import type { WaitWhile } from '../hosts/model/waiting.ts';
 import { type DomainPorts, Xen } from '../hosts/model/xen.ts';
 import { noTrace, type Tracer } from '../trace.ts';
@@ -43,6 +45,10 @@ export interface MachineDomainOptions {
   readonly memory?: number;
   readonly maxGrantFrames?: number;
   readonly maxMaptrackFrames?: number;
+  /** Default 'arm', where virtio-mmio is at home under Xen: its memory begins at 0x40000000. */
+  readonly architecture?: Architecture;
+  /** Default 'pvh', the only kind on Arm. */
+  readonly kind?: DomainKind;
 }
 
 /** Something that runs when it has something to do. */
@@ -94,16 +100,14 @@ export class Machine {
 
   /** Makes a domain that serves devices. */
   createBackend(id: number, options: MachineDomainOptions = {}): BackendDomain {
-    this.xen.createDomain(id, { memory: 4 * MIB, ...options });
-    const backend = new BackendDomain(this.#ports(id));
+    const backend = new BackendDomain(this.#createDomain(id, 4 * MIB, options));
     this.#domains.push(backend);
     return backend;
   }
 
   /** Makes a guest. */
   createGuest(id: number, options: MachineDomainOptions = {}): GuestDomain {
-    this.xen.createDomain(id, { memory: 16 * MIB, ...options });
-    const guest = new GuestDomain(this.#ports(id));
+    const guest = new GuestDomain(this.#createDomain(id, 16 * MIB, options));
     this.#domains.push({
       poll: () => {
         const worked = guest.poll();
@@ -144,7 +148,8 @@ export class Machine {
     return promise;
   }
 
-  #ports(id: number): DomainPorts {
+  #createDomain(id: number, memory: number, options: MachineDomainOptions): DomainPorts {
+    this.xen.createDomain(id, { memory, architecture: 'arm', ...options });
     const ports = this.xen.ports(domainId(id), this.#waitWhile, this.#tracer);
     if (this.#control !== undefined)
       this.#clients.set(ports.id, openXenstore(ports, this.#control.introduce(ports)));

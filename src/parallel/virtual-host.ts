@@ -2,11 +2,13 @@
 // thread is the toolstack: it creates the domains, announces the disks, keeps xenstore and the accounting.
 
 import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { GUEST_VIRTIO_MMIO_SPI_FIRST, VIRTIO_MMIO_DEV_SIZE } from '../abi/xen-arm.ts';
 import { Exposure, type TotalExposure } from '../audit/exposure.ts';
 import type { TraceConsumer } from '../audit/events.ts';
 import { TraceMerger } from '../audit/trace-merger.ts';
 import { traceRings } from '../audit/trace-ring.ts';
 import type { BlkDriverOptions } from '../drivers/blk.ts';
+import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import { Xen } from '../hosts/model/xen.ts';
 import { sleepWhile } from '../hosts/model/waiting.ts';
 import type { ExposureMode } from '../machine/guest-domain.ts';
@@ -30,11 +32,6 @@ const XEN_HEAP = 64 * MIB;
 /** Frames beside the domains' memory: grant tables, shared pages. */
 const SPARE_MEMORY = 8 * MIB;
 
-/** The window of virtio-mmio devices of an Arm guest (public/arch-arm.h), and its interrupts. */
-const MMIO_BASE = 0x0200_0000;
-const MMIO_STEP = 0x200;
-const FIRST_IRQ = 33;
-
 /** Bytes that an entropy device delivers to show that it works. */
 const ENTROPY_PROOF = 64;
 
@@ -43,11 +40,6 @@ const DRAIN_INTERVAL = 5;
 const DRAIN_BATCH = 50_000;
 
 const ENDS = { backend: BACKEND, guest: GUEST };
-
-/** Where the registers of device `devid` are, and its interrupt. */
-function slot(devid: number) {
-  return { base: MMIO_BASE + devid * MMIO_STEP, irq: FIRST_IRQ + devid };
-}
 
 /** A disk of the guest. */
 export interface HostDisk {
@@ -66,6 +58,10 @@ export interface HostOptions {
   readonly mode: ExposureMode;
   /** Number of the first disk in the trace; the others follow. */
   readonly firstDevice: number;
+  /** Of the machine, and so of both domains. */
+  readonly architecture: Architecture;
+  /** Of the guest; not 'pv', whose accesses to registers nobody traps. */
+  readonly kind: DomainKind;
   /** Bytes of the guest's memory. */
   readonly memory: number;
   readonly maxGrantFrames: number;
@@ -90,6 +86,8 @@ export class VirtualHost {
   readonly #storeLoop: StoreLoop;
   readonly #backend: DomainThread<BackendCalls>;
   readonly #guest: DomainThread<GuestCalls>;
+  /** Guest-physical address of the registers of device 0. */
+  readonly #firstWindow: number;
   readonly #exposure = new Exposure();
   readonly #merger: TraceMerger;
   readonly #drain: NodeJS.Timeout;
@@ -102,12 +100,16 @@ export class VirtualHost {
     this.#options = options;
     this.#control = control;
     this.#storeLoop = new StoreLoop(xen, control);
-    xen.createDomain(BACKEND, { memory: BACKEND_MEMORY });
-    xen.createDomain(GUEST, {
+    const { architecture } = options;
+    xen.createDomain(BACKEND, { memory: BACKEND_MEMORY, architecture });
+    const { map } = xen.createDomain(GUEST, {
+      kind: options.kind,
+      architecture,
       memory: options.memory,
       maxGrantFrames: options.maxGrantFrames,
       maxMaptrackFrames: 1,
     });
+    this.#firstWindow = map.virtioMmio;
     const [backendTrace, guestTrace] = traceRings(2);
     const consumers = options.trace ? [this.#exposure, options.trace] : [this.#exposure];
     this.#merger = new TraceMerger([backendTrace, guestTrace], consumers);
@@ -169,7 +171,7 @@ export class VirtualHost {
       const place = { kind: 'virtio_disk' as const, ...ENDS, devid };
       await announceDevice(this.#control.tools, {
         ...place,
-        ...slot(devid),
+        ...this.#slot(devid),
         virtioId: VIRTIO_ID_BLOCK,
         grantUsage: true,
         disk: { params: disk.path, readOnly: disk.readOnly, dev: disk.dev },
@@ -189,13 +191,21 @@ export class VirtualHost {
     const place = { kind: 'virtio' as const, ...ENDS, devid };
     await announceDevice(this.#control.tools, {
       ...place,
-      ...slot(devid),
+      ...this.#slot(devid),
       virtioId: VIRTIO_ID_RNG,
       grantUsage: true,
     });
     const { mode, firstDevice } = this.#options;
     await this.#guest.call('attachRng', { devid, device: firstDevice + devid, mode, bytes: ENTROPY_PROOF });
     this.#attached.push(place);
+  }
+
+  /** Where the registers of device `devid` are, and its interrupt, in libxl's order. */
+  #slot(devid: number) {
+    return {
+      base: this.#firstWindow + devid * VIRTIO_MMIO_DEV_SIZE,
+      irq: GUEST_VIRTIO_MMIO_SPI_FIRST + devid,
+    };
   }
 
   async #stop(): Promise<HostReport> {

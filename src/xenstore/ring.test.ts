@@ -18,7 +18,9 @@ type Field = Parameters<typeof xs.xenstoreDomainInterface.offsetOf>[0];
 /** A guest's ring and what each end has signalled; the guest's end is driven by hand. */
 class Bench {
   time = 0;
-  readonly store = new Store({ now: () => this.time });
+  /** Milliseconds that pass with each look at the clock. */
+  tick = 0;
+  readonly store = new Store({ now: () => (this.time += this.tick) });
   readonly tools = new Talk(this.store, 0);
   readonly page: Region = regionOver(new SharedArrayBuffer(XEN_PAGE_SIZE));
   notified = 0;
@@ -263,6 +265,22 @@ test('X15 a guest that writes too fast is told about by a delay, and served afte
     messagesIn(bench.take()).map((each) => each.payload),
     ['v'],
   );
+});
+
+test('X15 a guest whose time comes while the store looks at it is not forgotten', () => {
+  for (let tick = 0.5; tick < 8; tick += 0.5) {
+    const bench = new Bench();
+    bench.tools.ask(xs.XS_TRANSACTION_START, '\0');
+    bench.tick = tick;
+    for (let i = 0; i < 40; i++) bench.put(message(xs.XS_WRITE, `k\0${i % 10}`));
+    const answered: number[] = [];
+    for (let delay: number | undefined = 0; delay !== undefined; ) {
+      bench.time += delay;
+      delay = bench.server.poll();
+      answered.push(...bench.take());
+    }
+    assert.equal(messagesIn(Uint8Array.from(answered)).length, 40, `${tick} ms for each look`);
+  }
 });
 
 test('X17 reconnecting again and again leaves one clean connection: nothing of the ones before', () => {

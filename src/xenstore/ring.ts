@@ -72,13 +72,15 @@ export class RingServer {
   #move(connection: Connection): number | undefined {
     let moved = false;
     for (let move = 0; move < MOVES; move++) {
+      // Asked before: if it is over by the time of the look, the look finds what waits.
+      const { delay } = connection;
       const taken = connection.receive(this.#requests.look());
       this.#requests.took(taken);
       const put = this.#responses.put(connection.peek());
       connection.sent(put);
       if (taken + put === 0) {
         if (moved) this.#signals.notify();
-        return connection.delay || undefined;
+        return delay || undefined;
       }
       moved = true;
     }

@@ -113,7 +113,7 @@ export class Xen {
     return {
       id,
       tracer,
-      memory: new GuestMemory(memory),
+      memory: new GuestMemory(memory, record.map.ram * XEN_PAGE_SIZE),
       storePage: regionOver(this.state.memory, record.xenstoreFrame * XEN_PAGE_SIZE, XEN_PAGE_SIZE),
       storeFrame: record.map.xenstore as FrameNumber,
       addressSpace,

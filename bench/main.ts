@@ -11,6 +11,7 @@ import { type Figure, printFigures } from './figures.ts';
 import { benchMapping } from './grants.ts';
 import { benchHypercalls, benchScale } from './hypervisor.ts';
 import { benchRequests } from './request.ts';
+import { benchXenstored } from './xenstored.ts';
 
 const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
   'requests-direct': () => benchRequests('direct'),
@@ -20,6 +21,7 @@ const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
   hypercalls: benchHypercalls,
   scale: benchScale,
   copy: benchCopy,
+  xenstored: benchXenstored,
 };
 
 function runGroup(name: string): Figure[] {

@@ -7,6 +7,7 @@ import {
   type AddressMap,
   addressMap,
   type Architecture,
+  ARCHITECTURES,
   type DomainKind,
   GRANT_WINDOW,
 } from './address-map.ts';
@@ -58,7 +59,6 @@ const EVENTS = 64;
 const DEVICE_MODEL = 80;
 
 const KINDS: readonly DomainKind[] = ['pv', 'hvm', 'pvh'];
-const ARCHITECTURES: readonly Architecture[] = ['x86', 'arm'];
 const ARCHITECTURE_SHIFT = 4;
 
 /** Words of an active grant entry, see grants/active-entry.ts. */

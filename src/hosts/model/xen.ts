@@ -1,10 +1,10 @@
 // The embedded Xen as one thread sees it: create domains, and get the ports of those that run here.
 
-import { regionOver } from '../../abi/region.ts';
+import { type Region, regionOver } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { GuestMemory } from '../../dma/guest-memory.ts';
 import { noTrace, type Tracer } from '../../trace.ts';
-import type { DomainId } from '../../xen/ids.ts';
+import type { DomainId, FrameNumber } from '../../xen/ids.ts';
 import { AddressSpace } from './address-space.ts';
 import { DomainEvents } from './domain-events.ts';
 import { DomainGrantMapper } from './domain-grant-mapper.ts';
@@ -113,7 +113,9 @@ export class Xen {
     return {
       id,
       tracer,
-      memory: new GuestMemory(memory),
+      memory: new GuestMemory(memory, record.map.ram * XEN_PAGE_SIZE),
+      storePage: regionOver(this.state.memory, record.xenstoreFrame * XEN_PAGE_SIZE, XEN_PAGE_SIZE),
+      storeFrame: record.map.xenstore as FrameNumber,
       addressSpace,
       grantTable: new DomainGrantTable(this.#machine, record),
       grantTableOp: (command, address, count) => grantTableOp(caller, command, address, count),
@@ -131,6 +133,9 @@ export interface DomainPorts {
   readonly id: DomainId;
   readonly tracer: Tracer;
   readonly memory: GuestMemory;
+  /** The page through which it talks to xenstore, and where that is among its frames. */
+  readonly storePage: Region;
+  readonly storeFrame: FrameNumber;
   readonly addressSpace: AddressSpace;
   readonly grantTable: DomainGrantTable;
   readonly grantMapper: DomainGrantMapper;

@@ -204,6 +204,9 @@ export class GrantCopying {
     } else if (mark) {
       const status = this.#snapshot(domain, ref, version, active, peer, readonly);
       if (status !== GNTST_OKAY) return status;
+    } else if (heap[active + ACTIVE_SOURCE] !== domain.id) {
+      // Pinned while it was passed on: one more pin here would have none at the domain that it comes from.
+      return GNTST_BAD_DOMAIN;
     }
     heap[active + ACTIVE_PINS] += increment;
     claim.ref = ref;

@@ -17,6 +17,8 @@ export const SHUTDOWN_CRASH = 3;
 
 /** All domains of a machine, as one thread sees them. */
 export class Domains {
+  /** Called when a domain has ended itself, or has gone. */
+  onChange: () => void = () => undefined;
   readonly #machine: Machine;
   readonly #records: (DomainRecord | undefined)[] = [];
 
@@ -85,5 +87,6 @@ export class Domains {
     if (record.shutdownCode >= 0) return;
     record.shutdownCode = SHUTDOWN_CRASH;
     this.pause(record);
+    this.onChange();
   }
 }

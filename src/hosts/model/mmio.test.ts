@@ -53,7 +53,7 @@ function serve(server: TestDomain, guest: TestDomain, base: number, registers: M
 
 function machine() {
   const xen = bootTestMachine();
-  const server = addDomain(xen, 1);
+  const server = addDomain(xen, 1, { maxEventChannels: EVTCHN_2L_PORTS - 1 });
   const guest = addGuest(xen, 2, [server]);
   const registers = new Registers();
   const window = serve(server, guest, BASE, registers);

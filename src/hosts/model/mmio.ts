@@ -19,7 +19,7 @@ import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import type { MmioBus, MmioHandler } from '../../xen/mmio.ts';
 import type { DomainRecord } from './domain-record.ts';
 import type { Domains } from './domains.ts';
-import type { EventOps } from './event-ops.ts';
+import type { EventOps } from './events/event-ops.ts';
 import { lock, unlock } from './lock.ts';
 import { MAX_WINDOWS, type Machine } from './state.ts';
 import type { WaitWhile } from './waiting.ts';

@@ -1,19 +1,21 @@
 // The embedded Xen as one thread sees it: create domains, and get the ports of those that run here.
 
+import { VIRQ_DOM_EXC } from '../../abi/event-channel.ts';
 import { type Region, regionOver } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { GuestMemory } from '../../dma/guest-memory.ts';
 import { noTrace, type Tracer } from '../../trace.ts';
 import type { DomainId, FrameNumber } from '../../xen/ids.ts';
 import { AddressSpace } from './address-space.ts';
-import { DomainEvents } from './domain-events.ts';
 import { DomainGrantMapper } from './domain-grant-mapper.ts';
 import { DomainGrantTable } from './domain-grant-table.ts';
 import { restoreDomain, saveDomain } from './domain-image.ts';
 import type { DomainOptions } from './domain-options.ts';
 import type { DomainRecord } from './domain-record.ts';
 import { Domains } from './domains.ts';
-import { EventOps } from './event-ops.ts';
+import { DomainEvents } from './events/domain-events.ts';
+import { EventOps } from './events/event-ops.ts';
+import { eventChannelOp } from './events/hypercall.ts';
 import { GrantCopying } from './grants/copying.ts';
 import { grantTableOp } from './grants/hypercall.ts';
 import { GrantMapping } from './grants/mapping.ts';
@@ -41,6 +43,7 @@ export class Xen {
     this.grants = new GrantMapping(this.#machine, this.domains, shared);
     this.copies = new GrantCopying(this.#machine, this.domains, shared);
     this.events = new EventOps(this.#machine, this.domains);
+    this.domains.onChange = () => this.events.raiseGlobalVirq(VIRQ_DOM_EXC);
   }
 
   /**
@@ -63,7 +66,13 @@ export class Xen {
       (domain: DomainRecord) => this.events.release(domain),
       (domain: DomainRecord) => releaseWindows(this.#machine, domain),
     ];
-    return destroyDomain(this.#machine, this.grants, releases, this.domain(id));
+    return this.#destroyed(destroyDomain(this.#machine, this.grants, releases, this.domain(id)));
+  }
+
+  /** Tells the toolstack that a domain has gone, when it has. */
+  *#destroyed(steps: Generator<void>): Generator<void> {
+    yield* steps;
+    this.domains.onChange();
   }
 
   /** The image of a domain that has suspended itself, in pieces; see domain-image.ts. */
@@ -103,6 +112,7 @@ export class Xen {
     const caller = {
       machine: this.#machine,
       domains: this.domains,
+      events: this.events,
       mapping: this.grants,
       copying: this.copies,
       domain: record,
@@ -121,6 +131,7 @@ export class Xen {
       grantTableOp: (command, address, count) => grantTableOp(caller, command, address, count),
       grantMapper: new DomainGrantMapper(this.#machine, this.grants, record, tracer),
       events: new DomainEvents(this.#machine, this.events, record),
+      eventChannelOp: (command, address) => eventChannelOp(caller, command, address),
       mmio: new GuestMmio(this.#machine, this.domains, this.events, record, waitWhile),
       serveMmio: (guest, base, size) =>
         MmioServer.create(this.#machine, this.domains, this.events, record, this.domain(guest), base, size),
@@ -142,6 +153,8 @@ export interface DomainPorts {
   /** The grant table hypercall as a kernel makes it: a GNTTABOP_, where its arguments are, and how many. */
   grantTableOp(command: number, address: number, count: number): number;
   readonly events: DomainEvents;
+  /** The event channel hypercall as a kernel makes it: an EVTCHNOP_, and where its argument is. */
+  eventChannelOp(command: number, address: number): number;
   readonly mmio: GuestMmio;
   /** Makes this domain the device model of `size` bytes from `base` in the address space of `guest`. */
   serveMmio(guest: DomainId, base: number, size: number): MmioServer;

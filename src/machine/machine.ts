@@ -46,6 +46,8 @@ export class Machine {
   readonly #tracer: Tracer;
   readonly #random: () => number;
   readonly #domains: Runnable[] = [];
+  readonly #backends: number[] = [];
+  readonly #guests: number[] = [];
 
   constructor(options: MachineOptions) {
     this.xen = Xen.boot(options.memory ?? 64 * MIB, options.heap ?? 32 * MIB, false);
@@ -56,14 +58,18 @@ export class Machine {
   /** Makes a domain that serves devices. */
   createBackend(id: number, options: MachineDomainOptions = {}): BackendDomain {
     this.xen.createDomain(id, { memory: 4 * MIB, ...options });
+    this.#backends.push(id);
+    for (const guest of this.#guests) this.xen.nameDeviceModel(guest, id);
     const backend = new BackendDomain(this.#ports(id));
     this.#domains.push(backend);
     return backend;
   }
 
-  /** Makes a guest. */
+  /** Makes a guest, whose devices any backend may serve. */
   createGuest(id: number, options: MachineDomainOptions = {}): GuestDomain {
     this.xen.createDomain(id, { memory: 16 * MIB, ...options });
+    this.#guests.push(id);
+    for (const backend of this.#backends) this.xen.nameDeviceModel(id, backend);
     const guest = new GuestDomain(this.#ports(id));
     this.#domains.push({
       poll: () => {

@@ -107,6 +107,7 @@ export class VirtualHost {
       maxGrantFrames: options.maxGrantFrames,
       maxMaptrackFrames: 1,
     });
+    xen.nameDeviceModel(GUEST, BACKEND);
     const [backendTrace, guestTrace] = traceRings(2);
     const consumers = options.trace ? [this.#exposure, options.trace] : [this.#exposure];
     this.#merger = new TraceMerger([backendTrace, guestTrace], consumers);

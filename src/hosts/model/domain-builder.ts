@@ -1,12 +1,14 @@
 // Makes a domain out of the machine's frames and of pages of Xen's heap: all of it, or nothing.
 
 import { EVTCHN_2L_PORTS } from '../../abi/event-channel.ts';
+import { HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_PFN } from '../../abi/hvm-params.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { domainId } from '../../xen/ids.ts';
 import { addressMap } from './address-map.ts';
 import type { CheckedOptions } from './domain-options.ts';
 import { directoryPages, DOMAIN_ALIVE, DomainRecord, writeRecord } from './domain-record.ts';
 import { growGrantTable } from './grants/table-size.ts';
+import { MachinePage } from './ioreq/machine-page.ts';
 import { P2M_RAM, Physmap } from './physmap.ts';
 import { type Machine, PAGE_WORDS } from './state.ts';
 
@@ -90,8 +92,15 @@ function assemble(machine: Machine, parts: Parts, id: number, options: CheckedOp
     physmap: physmap.directory,
     directory: parts.pages(directoryPages(options)),
     events: parts.pages(EVENT_PAGES),
+    machinePage: options.kind === 'pv' ? 0 : parts.pages(1),
   });
-  return new DomainRecord(machine, domainId(id));
+  const record = new DomainRecord(machine, domainId(id));
+  if (record.translated) {
+    const page = new MachinePage(machine, record);
+    page.setParam(HVM_PARAM_STORE_PFN, BigInt(record.storePage));
+    page.setParam(HVM_PARAM_CONSOLE_PFN, BigInt(record.consolePage));
+  }
+  return record;
 }
 
 function usedUp(left: number, what: string, needed: number): RangeError {

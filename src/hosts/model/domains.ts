@@ -82,8 +82,13 @@ export class Domains {
 
   /** Ends a domain that did what no kernel may do (domain_crash). It stays, stopped, until it is destroyed. */
   crash(record: DomainRecord): void {
+    this.shutDown(record, SHUTDOWN_CRASH);
+  }
+
+  /** Stops a domain, with the SHUTDOWN_ code that its toolstack is to see. The first one counts. */
+  shutDown(record: DomainRecord, code: number): void {
     if (record.shutdownCode >= 0) return;
-    record.shutdownCode = SHUTDOWN_CRASH;
+    record.shutdownCode = code;
     this.pause(record);
   }
 }

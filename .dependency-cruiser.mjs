@@ -12,7 +12,7 @@ const layers = [
   ['transports', 'hosts', 'xenstore'],
   ['toolstack'],
   ['machine'],
-  ['audit', 'lint', 'nbd'],
+  ['audit', 'lint', 'nbd', 'vectors'],
   ['parallel'],
   ['index.ts', 'cli'],
 ];

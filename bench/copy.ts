@@ -18,6 +18,8 @@ async function copyThroughGuest(path: string, mode: ExposureMode): Promise<numbe
     disks: [{ path, readOnly: true, dev: 'xvda' }],
     entropyDevices: 0,
     mode,
+    architecture: 'arm',
+    kind: 'pvh',
     firstDevice: 0,
     memory: 64 * MIB,
     maxGrantFrames: 64,

@@ -1,4 +1,4 @@
-// What single steps cost: granting and revoking a page, and the hypercalls that map and unmap it.
+// What a frontend pays for granting and revoking a page.
 
 import { BounceDma } from '../src/dma/bounce-dma.ts';
 import { DirectDma } from '../src/dma/direct-dma.ts';
@@ -39,15 +39,4 @@ export function benchMapping(mode: ExposureMode): Promise<Figure[]> {
       dma.unmap(mapped.low, mapped.high, PAGE, DMA_FROM_DEVICE);
     });
   return measure(GROUP, 'ns', [{ name: `frontend: map + unmap, ${mode}`, round }], ROUNDS);
-}
-
-/** What the backend pays for the same page: two hypercalls. */
-export function benchHypervisor(): Promise<Figure[]> {
-  const { backend, guest, address, grants } = scene();
-  const ref = grants.share(address / PAGE, 1, false);
-  const round = () =>
-    perCall(() => {
-      backend.grantMapper.unmap(backend.grantMapper.map(guest.ports.id, ref, false));
-    });
-  return measure(GROUP, 'ns', [{ name: 'backend: map + unmap hypercalls', round }], ROUNDS);
 }

@@ -8,16 +8,20 @@ import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { benchCopy } from './copy.ts';
 import { type Figure, printFigures } from './figures.ts';
-import { benchHypervisor, benchMapping } from './grants.ts';
+import { benchMapping } from './grants.ts';
+import { benchHypercalls, benchScale } from './hypervisor.ts';
 import { benchRequests } from './request.ts';
+import { benchXenstored } from './xenstored.ts';
 
 const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
   'requests-direct': () => benchRequests('direct'),
   'requests-bounce': () => benchRequests('bounce'),
   'mapping-direct': () => benchMapping('direct'),
   'mapping-bounce': () => benchMapping('bounce'),
-  hypervisor: benchHypervisor,
+  hypercalls: benchHypercalls,
+  scale: benchScale,
   copy: benchCopy,
+  xenstored: benchXenstored,
 };
 
 function runGroup(name: string): Figure[] {

@@ -1,4 +1,4 @@
-// Compiles src, test and bench to dist. A file deleted from src must not live on in dist, so dist is
+// Compiles src, test, bench and museum to dist. A file deleted from src must not live on in dist, so dist is
 // emptied whenever the list of sources changes; otherwise tsc's incremental build does the least.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -16,7 +16,7 @@ function filesBelow(folder) {
     .sort();
 }
 
-const sources = ['src', 'test', 'bench'].flatMap((folder) => filesBelow(join(root, folder)));
+const sources = ['src', 'test', 'bench', 'museum'].flatMap((folder) => filesBelow(join(root, folder)));
 const list = sources.join('\n');
 const listFile = join(root, 'dist', '.sources');
 if (!existsSync(listFile) || readFileSync(listFile, 'utf8') !== list) {

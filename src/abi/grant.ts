@@ -39,6 +39,8 @@ export const GRANT_STATUSES_PER_FRAME = XEN_PAGE_SIZE / 2;
 
 /** References 0-7 belong to the toolstack (0 console, 1 xenstore). */
 export const GRANT_RESERVED_ENTRIES = 8;
+/** The domain builder grants the page that a guest shares with the store through it. */
+export const GNTTAB_RESERVED_XENSTORE = 1;
 /** Frames a table may have unless the guest's configuration says otherwise. */
 export const GRANT_DEFAULT_MAX_FRAMES = 64;
 /** Frames of the table of what a domain maps, and mappings that each has room for. */

@@ -1,44 +1,34 @@
-// The command line: which sub-commands there are. Each is a file of its own beside this one.
+// The program's entry: exit statuses, and errors in words. Before program.ts, which knows the commands.
 
-import { Command, CommanderError } from 'commander';
-import { addLintCommand } from './lint.ts';
-import { addRunCommand } from './run.ts';
 import { UsageError } from './usage.ts';
-import { version } from './version.ts';
-import { addXenstoredCommand } from './xenstored.ts';
 
 /** Exit statuses of every command. */
 const EXIT_FAILED = 1;
 const EXIT_BAD_CALL = 2;
 
-function program(): Command {
-  const grantio = new Command('grantio')
-    .description(
-      'Virtio with restricted memory access: run, serve and inspect devices that reach only what a guest granted',
-    )
-    .version(version())
-    .exitOverride()
-    .configureHelp({ helpWidth: 100 })
-    .addHelpText('after', '\nExit status: 0 done, 1 it failed, 2 the call was wrong.');
-  addRunCommand(grantio);
-  addLintCommand(grantio);
-  addXenstoredCommand(grantio);
-  return grantio;
-}
-
 /** Runs the command that `words` name. Returns the exit status. */
 async function main(words: readonly string[]): Promise<number> {
   try {
-    await program().parseAsync(words, { from: 'user' });
+    if (!(await run(words))) return EXIT_BAD_CALL;
     return typeof process.exitCode === 'number' ? process.exitCode : 0;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_BAD_CALL;
     if (!(error instanceof Error)) throw error;
     process.stderr.write(`grantio: ${error.message}\n`);
     if (error instanceof UsageError) return EXIT_BAD_CALL;
     if (process.env['GRANTIO_DEBUG']) process.stderr.write(`${error.stack}\n`);
     return EXIT_FAILED;
   }
+}
+
+/** Returns false when the call was wrong, and that has been said. */
+async function run(words: readonly string[]): Promise<boolean> {
+  const [command, option, socket, ...more] = words;
+  const plainDaemon = command === 'xenstored' && option === '--socket' && more.length === 0;
+  if (!plainDaemon || socket === undefined) return (await import('./program.ts')).runProgram(words);
+  // The form in which scripts start the daemon. They wait for its socket, and to load the parser of options
+  // would be a good part of that time.
+  await (await import('./xenstored.ts')).runXenstored({ socket });
+  return true;
 }
 
 /**

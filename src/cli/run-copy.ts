@@ -30,7 +30,7 @@ export async function runCopy(
     interruption.onSignal(() => void host.cancel().catch(() => undefined));
     results.push(await copyAll(host, job, mode, faults));
   }
-  printResults(results, options.json === true);
+  printResults(job, results, options.json === true);
   if (interruption.signal) faults.push(`interrupted by ${interruption.signal}: not everything was copied`);
   for (const fault of faults) process.stderr.write(`grantio: ${fault}\n`);
   return faults.length > 0 ? 1 : 0;

@@ -43,7 +43,7 @@ export async function runNbd(
       leaked = report.exposure.leakedGrants;
       // Standard output is the command's.
       const result = modeResult(mode, { ...throughput.total, identical: null }, report);
-      printResults([result], options.json === true, process.stderr);
+      printResults(job, [result], options.json === true, process.stderr);
     });
     if (leaked > 0) process.stderr.write(`grantio: ${mode}: ${leaked} grants leaked\n`);
     return status === 0 && leaked > 0 ? 1 : status;

@@ -5,9 +5,10 @@ import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { GRANT_DEFAULT_MAX_FRAMES } from '../abi/grant.ts';
 import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import type { Architecture } from '../hosts/model/address-map.ts';
 import { EXPOSURE_MODES, type ExposureMode } from '../machine/guest-domain.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
-import type { HostDisk } from '../parallel/virtual-host.ts';
+import type { HostDisk, HostOptions } from '../parallel/virtual-host.ts';
 import { RawFile } from '../storage/raw-file.ts';
 import type { DiskSpec } from '../toolstack/disk-spec.ts';
 import { formatFinding, type Place } from '../toolstack/finding.ts';
@@ -25,6 +26,7 @@ export const MAX_MEMORY = 1024 * MIB;
 export interface RunOptions {
   readonly disk: readonly string[];
   readonly mode?: ExposureMode;
+  readonly arch?: Architecture;
   readonly queues: number;
   readonly queueSize: number;
   readonly memory?: number;
@@ -37,6 +39,8 @@ export interface RunOptions {
 /** A call that can be carried out. */
 export interface RunPlan {
   readonly name: string;
+  readonly architecture: Architecture;
+  readonly kind: HostOptions['kind'];
   readonly disks: readonly HostDisk[];
   /** Number of entropy devices. */
   readonly entropyDevices: number;
@@ -72,6 +76,7 @@ export function planRun(
   }
   return {
     name: config?.name ?? 'guest',
+    ...machineOf(config, options.arch, configFile),
     disks: named,
     entropyDevices: config ? entropyDevices(config, configFile!) : 0,
     modes: modesFor(specs, options.mode, configFile),
@@ -117,6 +122,30 @@ function readConfig(path: string, warn: (text: string) => void): GuestConfig {
 
 function fault(file: string, place: Place, message: string): UsageError {
   return new UsageError(`${file}:${place.line}:${place.column}: ${message}`);
+}
+
+/** Kind and architecture. Where neither is said, they are those to which libxl gives virtio devices. */
+function machineOf(
+  config: GuestConfig | undefined,
+  asked: Architecture | undefined,
+  file: string | undefined,
+): Pick<RunPlan, 'kind' | 'architecture'> {
+  const kind = config?.type ?? 'pvh';
+  const { settings } = config ?? {};
+  const place = settings?.get('type') ?? settings?.get('builder');
+  if (kind === 'pv')
+    throw fault(
+      file!,
+      place!.value,
+      'a guest of type "pv" cannot have virtio-mmio devices: Xen passes accesses to registers on to a backend for guests of type "pvh" and "hvm" only; write type = "pvh"',
+    );
+  if (kind === 'hvm' && asked === 'arm')
+    throw fault(
+      file!,
+      place!.value,
+      'a guest of type "hvm" exists on x86 only; write type = "pvh" or leave out --arch arm',
+    );
+  return { kind, architecture: asked ?? (kind === 'hvm' ? 'x86' : 'arm') };
 }
 
 function memoryOf(config: GuestConfig, file: string): number {

@@ -3,6 +3,7 @@
 import type { WriteStream } from 'node:tty';
 import { type ModeReport, modeReport, type RunResult, reportTable } from '../audit/report.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
+import type { RunPlan } from './run-plan.ts';
 
 /** What was done in one mode. */
 export type Work = Pick<RunResult, 'bytes' | 'requests' | 'identical'> & { readonly nanoseconds: number };
@@ -19,18 +20,22 @@ export function modeResult(mode: string, { nanoseconds, ...work }: Work, host: H
   return { report: modeReport({ mode, ...work, seconds: nanoseconds / 1e9, eventsLost }, exposure), host };
 }
 
-/** Prints the results: JSON to standard output, text to `stream`. */
+/** Prints the results of a job: JSON to standard output, text to `stream`. */
 export function printResults(
+  { name, kind, architecture }: RunPlan,
   results: readonly ModeResult[],
   json: boolean,
   stream: WriteStream = process.stdout,
 ): void {
   if (json) {
-    process.stdout.write(`${JSON.stringify({ modes: results.map(({ report }) => report) }, null, 2)}\n`);
+    const guest = { name, kind, architecture };
+    const modes = results.map(({ report }) => report);
+    process.stdout.write(`${JSON.stringify({ guest, modes }, null, 2)}\n`);
     return;
   }
   const colour = stream.isTTY === true && process.env['NO_COLOR'] === undefined;
   const width = stream.columns ?? 100;
+  stream.write(`\n${name}: ${kind} on ${architecture}\n`);
   stream.write(
     `\n${reportTable(
       results.map(({ report }) => report),

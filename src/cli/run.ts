@@ -2,15 +2,17 @@
 // Before run-plan.ts (what is asked for), run-copy.ts (the main job) and run-nbd.ts (real clients).
 
 import { type Command, Option } from 'commander';
+import { ARCHITECTURES } from '../hosts/model/address-map.ts';
 import { EXPOSURE_MODES } from '../machine/guest-domain.ts';
 import { GUEST } from '../parallel/virtual-host.ts';
 import { createDemoDisk } from './demo-disk.ts';
+import { sizeInBytes, wholeNumber } from './option-values.ts';
 import { runCopy } from './run-copy.ts';
 import { runNbd } from './run-nbd.ts';
 import { MAX_MEMORY, MIN_MEMORY, planRun, type RunOptions, type RunPlan } from './run-plan.ts';
 import { onInterrupt } from './signals.ts';
 import { TraceOutput } from './trace-output.ts';
-import { sizeInBytes, UsageError, wholeNumber } from './usage.ts';
+import { UsageError } from './usage.ts';
 
 const HELP = `
 What it does:
@@ -46,6 +48,12 @@ export function addRunCommand(program: Command): void {
       new Option('--mode <mode>', 'exposure mode (default: each in turn; bounce with --nbd)').choices(
         EXPOSURE_MODES,
       ),
+    )
+    .addOption(
+      new Option(
+        '--arch <arch>',
+        "the machine's architecture (default: arm; x86 for a guest of type hvm)",
+      ).choices(ARCHITECTURES),
     )
     .option('--queues <n>', 'request queues of each disk', wholeNumber(1, 64), 1)
     .option('--queue-size <n>', 'descriptors of a queue, a power of two', queueSize, 128)

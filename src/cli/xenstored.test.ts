@@ -57,6 +57,19 @@ async function daemon(socket = path) {
   };
 }
 
+/** Resolves when CONTROL says that domain 0 uses what is expected: to see that a client has gone takes a while. */
+async function usageIs(expected: RegExp): Promise<void> {
+  const socket = connect(path);
+  let usage = '';
+  for (let asked = 0; asked < 1000 && !expected.test(usage); asked++) {
+    const answer = bytesFrom(socket, 16 + 'Domain 0:\n'.length + 4 * 28 + 1);
+    socket.write(message(xs.XS_CONTROL, 'quota\x000\0'));
+    usage = String(await answer);
+  }
+  socket.destroy();
+  assert.match(usage, expected);
+}
+
 /** The first `length` bytes that a socket delivers. */
 function bytesFrom(socket: Socket, length: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
@@ -108,7 +121,7 @@ test('O2 a socket that somebody listens on is refused and left alone', async () 
   const first = await daemon();
   const second = await daemon();
   assert.equal(await second.exit, 1);
-  assert.match(second.printed.err, /somebody is listening on .*socket: stop that process/);
+  assert.match(second.printed.err, /socket .*socket has a running server; stop that/);
   const client = await connectXenstore(path);
   assert.deepEqual(await client.directory('/'), []);
   client.close();
@@ -136,10 +149,10 @@ async function leaveStaleSocket(at: string): Promise<void> {
 test('O2 a file that is no socket, a path too long, a folder that is not there: a sentence, and nothing changed', async () => {
   writeFileSync(path, 'precious');
   const cases: Array<[string, number, RegExp]> = [
-    [path, 1, /is there and is no socket/],
-    [join(folder, 'x'.repeat(100)), 2, /has \d+ bytes: a Unix socket's has 1 to 107/],
-    ['', 2, /has 0 bytes/],
-    [join(folder, 'no', 'socket'), 1, /cannot listen on .*no\/socket: .*(EACCES|ENOENT)/],
+    [path, 1, /is there and not a socket/],
+    [join(folder, 'x'.repeat(100)), 2, /\d+ bytes, expected at most 107/],
+    ['', 2, /socket path: empty/],
+    [join(folder, 'no', 'socket'), 1, /no\/socket cannot be made; is its directory .*(EACCES|ENOENT)/],
   ];
   for (const [socket, code, message] of cases) {
     const refused = await daemon(socket);
@@ -173,6 +186,43 @@ test('X1 a client that breaks the protocol is cut off; the others are not', asyn
   assert.equal(await good.read('/a'), 'alive');
   assert.match(running.printed.err, /connection closed: .*payload of 4294967295 bytes/);
   good.close();
+  await running.stop();
+});
+
+test('X1 X17 clients that go in the middle of everything leave nothing behind', async () => {
+  const running = await daemon();
+  const good = await connectXenstore(path);
+  await good.write('/a', 'v');
+  const half = message(xs.XS_WRITE, '/half\0value');
+  for (let i = 0; i < 100; i++) {
+    const client = connect(path);
+    const closed = new Promise((resolve) => client.once('close', resolve));
+    client.write(message(xs.XS_WATCH, '/a\0t\0'));
+    client.write(message(xs.XS_TRANSACTION_START, '\0', 2));
+    // The last answer says that all before it is under way; then the connection ends, one way or the other.
+    await bytesFrom(client, 2 * 16 + 'OK\0'.length + (16 + '/a\0t\0'.length) + '1\0'.length);
+    client.write(message(xs.XS_WRITE, '/inside\0v', 3, 1));
+    client.write(half.subarray(0, 1 + (i % (half.length - 1))));
+    if (i % 2 === 0) client.end();
+    else client.destroy();
+    await closed;
+  }
+  await good.write('/a', 'w');
+  assert.deepEqual(await good.directory('/'), ['a']);
+  good.close();
+  await usageIs(/watches +: +0\ntransactions +: +0\n/);
+  await running.stop();
+});
+
+test('X2 a length that a signed reader would take for negative ends the connection', async () => {
+  const running = await daemon();
+  for (const len of [0x8000_0000, 0xffff_f000]) {
+    const client = connect(path);
+    const closed = new Promise((resolve) => client.once('close', resolve));
+    client.write(xs.xsdSockmsg.make({ type: xs.XS_WRITE, len }).bytes);
+    await closed;
+  }
+  assert.match(running.printed.err, /payload of 2147483648 bytes.*payload of 4294963200 bytes/s);
   await running.stop();
 });
 

@@ -5,10 +5,10 @@
 import { createServer, type Socket } from 'node:net';
 import type { Command } from 'commander';
 import { ProtocolViolation } from '../errors.ts';
+import { listenAtPath, type RemoveSocket } from '../hosts/linux/unix-socket.ts';
 import { Connection } from '../xenstore/connection.ts';
 import { Store } from '../xenstore/store.ts';
 import { onInterrupt } from './signals.ts';
-import { listenAt, SocketRefusal } from './unix-socket.ts';
 
 export interface XenstoredOptions {
   /** Path of the Unix socket. */
@@ -38,17 +38,20 @@ export function addXenstoredCommand(program: Command): void {
       'after',
       '\nEnds with status 0 on SIGINT or SIGTERM, 1 when it fails, 2 when the socket cannot be used.',
     )
-    .action(async (options: XenstoredOptions) => {
-      const ending = new AbortController();
-      const interruption = onInterrupt('closing the store');
-      interruption.onSignal(() => ending.abort());
-      process.exitCode = await xenstoredCommand(options, {
-        signal: ending.signal,
-        out: (text) => process.stdout.write(text),
-        err: (text) => process.stderr.write(text),
-      });
-      interruption.release();
-    });
+    .action(runXenstored);
+}
+
+/** The daemon as a process: until a signal, which sets the exit status. */
+export async function runXenstored(options: XenstoredOptions): Promise<void> {
+  const ending = new AbortController();
+  const interruption = onInterrupt('closing the store');
+  interruption.onSignal(() => ending.abort());
+  process.exitCode = await xenstoredCommand(options, {
+    signal: ending.signal,
+    out: (text) => process.stdout.write(text),
+    err: (text) => process.stderr.write(text),
+  });
+  interruption.release();
 }
 
 /** Serves until the signal; resolves with the exit code: 0 done, 1 it failed, 2 the call was wrong. */
@@ -60,20 +63,20 @@ export async function xenstoredCommand({ socket }: XenstoredOptions, io: Xenstor
     clients.add(client);
     peer.once('close', () => clients.delete(client));
   });
-  let stop: () => Promise<void>;
+  let remove: RemoveSocket;
   try {
-    stop = await listenAt(server, socket);
+    remove = await listenAtPath(server, socket, { mode: 0o600 });
   } catch (error) {
-    if (!(error instanceof SocketRefusal)) throw error;
+    if (!(error instanceof Error)) throw error;
     io.err(`grantio xenstored: ${error.message}\n`);
-    return error.exitCode;
+    return error instanceof RangeError ? 2 : 1;
   }
   server.on('error', (error) => io.err(`grantio xenstored: ${error.message}\n`));
   io.out(`grantio xenstored: listening on ${socket}\n`);
   await aborted(io.signal);
-  const stopped = stop();
+  const stopped = new Promise((resolve) => server.close(resolve));
   for (const client of clients) client.end();
-  await stopped;
+  await Promise.all([stopped, remove()]);
   return 0;
 }
 

@@ -11,13 +11,20 @@ import {
   grantAddressLow,
   grantAddressOffset,
   grantAddressRef,
+  isGrantAddress,
 } from '../abi/grant-address.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
 import { BounceRuns } from './bounce-runs.ts';
 import { BounceSlots, MAX_SLOT_SIZE } from './bounce-slots.ts';
 import { CoherentMemory } from './coherent.ts';
-import { type CoherentBuffer, type DmaAddress, type DmaOperations, MAX_MAPPING_SIZE } from './dma.ts';
+import {
+  assertMappable,
+  type CoherentBuffer,
+  type DmaAddress,
+  type DmaOperations,
+  MAX_MAPPING_SIZE,
+} from './dma.ts';
 import type { Grants } from './grants.ts';
 
 /** Copies through private pages. */
@@ -56,7 +63,7 @@ export class BounceDma implements DmaOperations {
   }
 
   map(address: number, size: number, direction: number, out: DmaAddress): boolean {
-    assert(size > 0 && size <= MAX_MAPPING_SIZE, 'bytes to map', size, MAX_MAPPING_SIZE);
+    assertMappable(size, direction);
     const place =
       size <= MAX_SLOT_SIZE
         ? this.#slots.share(address, size, direction)
@@ -76,10 +83,11 @@ export class BounceDma implements DmaOperations {
 
   /** Always true: whatever the backend still maps is the pool's, never the caller's. */
   unmap(low: number, high: number, size: number, direction: number): boolean {
+    assert(isGrantAddress(high), 'unmap of an address that is no grant', high);
     const ref = grantAddressRef(low, high);
     const offset = grantAddressOffset(low);
     if (size <= MAX_SLOT_SIZE) this.#slots.unshare(ref, offset, size, direction);
-    else this.#runs.unshare(ref, size, direction);
+    else this.#runs.unshare(ref, offset, size, direction);
     const { tracer, id } = this.#grants.domain;
     if (tracer.enabled) tracer.needEnd(id, this.#device, ref, offset, size);
     return true;

@@ -1,10 +1,11 @@
 // The part of the bounce pool for long buffers: runs of whole pages, private to the device, kept zeroed
 // while nothing is in them and granted only while something is. Used by bounce-dma.ts.
 
-import { XEN_PAGE_SHIFT } from '../abi/xen.ts';
+import { XEN_PAGE_SHIFT, XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { assert } from '../errors.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
+import { mappingShape, NOT_MAPPED } from './dma.ts';
 import type { Grants } from './grants.ts';
-import { wipe } from './guest-memory.ts';
 
 export class BounceRuns {
   readonly #grants: Grants;
@@ -14,6 +15,8 @@ export class BounceRuns {
   readonly #idle: number[][] = [];
   /** The caller's buffer behind each run in use, by the run's first reference. */
   readonly #origins: Float64Array;
+  /** How it was mapped; 0 where no run begins. */
+  readonly #shapes: Float64Array;
 
   /** @param takePages allocates contiguous zeroed pages: the address of the first, or undefined */
   constructor(grants: Grants, device: number, takePages: (count: number) => number | undefined) {
@@ -21,6 +24,7 @@ export class BounceRuns {
     this.#device = device;
     this.#takePages = takePages;
     this.#origins = new Float64Array(grants.domain.table.maxEntries);
+    this.#shapes = new Float64Array(grants.domain.table.maxEntries);
   }
 
   /** Copies the buffer in as `direction` asks and grants the run. Returns its first reference, or -1. */
@@ -28,28 +32,30 @@ export class BounceRuns {
     const pages = (size + 0xfff) >>> XEN_PAGE_SHIFT;
     const frame = this.#take(pages);
     if (frame < 0) return -1;
-    const u8 = this.#grants.domain.memory.region.u8;
+    const { memory } = this.#grants.domain;
     // Before the grant: the backend never sees a buffer half filled.
-    if (direction !== DMA_FROM_DEVICE) u8.copyWithin(frame << XEN_PAGE_SHIFT, address, address + size);
+    if (direction !== DMA_FROM_DEVICE) memory.copy(frame * XEN_PAGE_SIZE, address, size);
     const ref = this.#grants.share(frame, pages, direction === DMA_TO_DEVICE);
     if (ref < 0) {
       this.#putBack(frame, pages, size);
       return -1;
     }
     this.#origins[ref] = address;
+    this.#shapes[ref] = mappingShape(0, size, direction);
     return ref;
   }
 
   /** Revokes the run, then copies what the device wrote to the caller's buffer, then wipes the run. */
-  unshare(ref: number, size: number, direction: number): void {
+  unshare(ref: number, offset: number, size: number, direction: number): void {
+    assert(this.#shapes[ref] === mappingShape(offset, size, direction), NOT_MAPPED, size);
+    this.#shapes[ref] = 0;
     const pages = (size + 0xfff) >>> XEN_PAGE_SHIFT;
     const frame = this.#grants.frameOf(ref);
-    const place = frame << XEN_PAGE_SHIFT;
     const released = this.#grants.unshare(ref, pages);
-    const memory = this.#grants.domain.memory;
-    if (direction !== DMA_TO_DEVICE) memory.region.u8.copyWithin(this.#origins[ref], place, place + size);
+    const { memory } = this.#grants.domain;
+    if (direction !== DMA_TO_DEVICE) memory.copy(this.#origins[ref], frame * XEN_PAGE_SIZE, size);
     // A page that the device could write may have changed beyond the buffer's end.
-    if (released) this.#putBack(frame, pages, direction === DMA_TO_DEVICE ? size : pages << XEN_PAGE_SHIFT);
+    if (released) this.#putBack(frame, pages, direction === DMA_TO_DEVICE ? size : pages * XEN_PAGE_SIZE);
     else this.#abandon(frame, pages);
   }
 
@@ -72,13 +78,13 @@ export class BounceRuns {
     const { tracer, id } = this.#grants.domain;
     const address = this.#takePages(pages);
     if (address === undefined) return -1;
-    const frame = address >>> XEN_PAGE_SHIFT;
+    const frame = address / XEN_PAGE_SIZE;
     if (tracer.enabled) tracer.privatePages(id, this.#device, frame, pages);
     return frame;
   }
 
   #putBack(frame: number, pages: number, dirtyBytes: number): void {
-    wipe(this.#grants.domain.memory.region, frame << XEN_PAGE_SHIFT, dirtyBytes);
+    this.#grants.domain.memory.wipe(frame * XEN_PAGE_SIZE, dirtyBytes);
     this.#idle[pages] ??= [];
     this.#idle[pages].push(frame);
   }
@@ -87,6 +93,6 @@ export class BounceRuns {
   #abandon(frame: number, pages: number): void {
     const { memory, tracer, id } = this.#grants.domain;
     if (tracer.enabled) tracer.privatePagesEnd(id, frame, pages);
-    memory.freePages(frame << XEN_PAGE_SHIFT, pages);
+    memory.freePages(frame * XEN_PAGE_SIZE, pages);
   }
 }

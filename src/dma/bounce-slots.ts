@@ -3,10 +3,11 @@
 // holds slots of one direction only, so that what the device may only read is granted read-only.
 // Used by bounce-dma.ts.
 
-import { XEN_PAGE_SHIFT, XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { assert } from '../errors.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
+import { mappingShape, NOT_MAPPED } from './dma.ts';
 import type { Grants } from './grants.ts';
-import { wipe } from './guest-memory.ts';
 
 /** Longest buffer that takes a slot rather than pages of its own. */
 export const MAX_SLOT_SIZE = 2048;
@@ -25,6 +26,8 @@ interface SlotPage {
   ref: number;
   /** The caller's buffer behind each slot in use. */
   readonly origins: Float64Array;
+  /** How it was mapped; 0 where the slot is free. */
+  readonly shapes: Float64Array;
 }
 
 /** Sizes of slots as powers of two, smallest first. */
@@ -60,29 +63,36 @@ export class BounceSlots {
     const page = this.#pageWithSlot(sizeClass(size), direction === DMA_TO_DEVICE);
     if (page === undefined) return -1;
     const slot = 31 - Math.clz32(page.free & -page.free);
-    const place = (page.frame << XEN_PAGE_SHIFT) + (slot << page.slotShift);
-    const { region } = this.#grants.domain.memory;
-    if (direction !== DMA_FROM_DEVICE) region.u8.copyWithin(place, address, address + size);
+    const place = page.frame * XEN_PAGE_SIZE + (slot << page.slotShift);
+    const { memory } = this.#grants.domain;
+    if (direction !== DMA_FROM_DEVICE) memory.copy(place, address, size);
     // The device may have written into the free slot, beside the ones it was given.
-    else if (page.ref >= 0) wipe(region, place, size);
+    else if (page.ref >= 0) memory.wipe(place, size);
     if (page.ref < 0 && !this.#grant(page)) {
-      wipe(region, place, size);
+      memory.wipe(place, size);
       return -1;
     }
     page.free &= ~(1 << slot);
     if (page.free === 0) page.open.pop();
     page.origins[slot] = address;
+    page.shapes[slot] = mappingShape(slot << page.slotShift, size, direction);
     return page.ref * XEN_PAGE_SIZE + (slot << page.slotShift);
   }
 
   /** Copies what the device wrote to the caller's buffer and gives the slot back, wiped. */
   unshare(ref: number, offset: number, size: number, direction: number): void {
-    const page = this.#byRef[ref]!;
-    const slot = offset >>> page.slotShift;
-    const place = (page.frame << XEN_PAGE_SHIFT) + offset;
-    const memory = this.#grants.domain.memory;
-    if (direction !== DMA_TO_DEVICE) memory.region.u8.copyWithin(page.origins[slot], place, place + size);
-    wipe(memory.region, place, size);
+    const page = this.#byRef[ref];
+    const slot = page === undefined ? 0 : offset >>> page.slotShift;
+    assert(
+      page !== undefined && page.shapes[slot] === mappingShape(offset, size, direction),
+      NOT_MAPPED,
+      size,
+    );
+    page.shapes[slot] = 0;
+    const place = page.frame * XEN_PAGE_SIZE + offset;
+    const { memory } = this.#grants.domain;
+    if (direction !== DMA_TO_DEVICE) memory.copy(page.origins[slot], place, size);
+    memory.wipe(place, size);
     if (page.free === 0) page.open.push(page);
     page.free |= 1 << slot;
     if (page.free === page.allFree) this.#revoke(page);
@@ -115,20 +125,12 @@ export class BounceSlots {
     const { tracer, id } = this.#grants.domain;
     const address = this.#takePages(1);
     if (address === undefined) return undefined;
-    const frame = address >>> XEN_PAGE_SHIFT;
+    const frame = address / XEN_PAGE_SIZE;
     if (tracer.enabled) tracer.privatePages(id, this.#device, frame, 1);
     const slots = XEN_PAGE_SIZE >>> slotShift;
     const allFree = slots === 32 ? -1 : (1 << slots) - 1;
-    return {
-      frame,
-      slotShift,
-      readonly,
-      open,
-      free: allFree,
-      allFree,
-      ref: -1,
-      origins: new Float64Array(slots),
-    };
+    const [origins, shapes] = [new Float64Array(slots), new Float64Array(slots)];
+    return { frame, slotShift, readonly, open, free: allFree, allFree, ref: -1, origins, shapes };
   }
 
   #grant(page: SlotPage): boolean {
@@ -143,8 +145,7 @@ export class BounceSlots {
     page.ref = -1;
     if (released) {
       // What the device wrote beside the slots must not be there when the page is granted again.
-      if (!page.readonly)
-        wipe(this.#grants.domain.memory.region, page.frame << XEN_PAGE_SHIFT, XEN_PAGE_SIZE);
+      if (!page.readonly) this.#grants.domain.memory.wipe(page.frame * XEN_PAGE_SIZE, XEN_PAGE_SIZE);
       return;
     }
     page.open.splice(page.open.indexOf(page), 1);
@@ -155,6 +156,6 @@ export class BounceSlots {
   #abandon(page: SlotPage): void {
     const { memory, tracer, id } = this.#grants.domain;
     if (tracer.enabled) tracer.privatePagesEnd(id, page.frame, 1);
-    memory.freePages(page.frame << XEN_PAGE_SHIFT, 1);
+    memory.freePages(page.frame * XEN_PAGE_SIZE, 1);
   }
 }

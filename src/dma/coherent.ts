@@ -2,12 +2,11 @@
 // writing from allocation to release. The same in every exposure mode.
 
 import { grantAddressHigh, grantAddressLow, grantAddressRef, pagesTouched } from '../abi/grant-address.ts';
-import { XEN_PAGE_SHIFT } from '../abi/xen.ts';
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
 import { DMA_BIDIRECTIONAL } from '../trace.ts';
 import type { CoherentBuffer } from './dma.ts';
 import type { Grants } from './grants.ts';
-import { wipe } from './guest-memory.ts';
 
 export class CoherentMemory {
   readonly #grants: Grants;
@@ -25,7 +24,7 @@ export class CoherentMemory {
     const pages = pagesTouched(0, size);
     const address = memory.allocatePages(pages);
     if (address === undefined) return undefined;
-    const frame = address >>> XEN_PAGE_SHIFT;
+    const frame = address / XEN_PAGE_SIZE;
     if (tracer.enabled) tracer.privatePages(id, this.#device, frame, pages);
     const ref = this.#grants.share(frame, pages, false);
     if (ref < 0) {
@@ -44,8 +43,8 @@ export class CoherentMemory {
     const ref = grantAddressRef(buffer.low, buffer.high);
     const released = this.#grants.unshare(ref, pages);
     if (tracer.enabled) tracer.needEnd(id, this.#device, ref, 0, buffer.size);
-    if (tracer.enabled) tracer.privatePagesEnd(id, buffer.address >>> XEN_PAGE_SHIFT, pages);
-    wipe(memory.region, buffer.address, pages << XEN_PAGE_SHIFT);
+    if (tracer.enabled) tracer.privatePagesEnd(id, buffer.address / XEN_PAGE_SIZE, pages);
+    memory.wipe(buffer.address, pages * XEN_PAGE_SIZE);
     memory.freePages(buffer.address, pages);
     return released;
   }

@@ -8,13 +8,22 @@ import {
   grantAddressLow,
   grantAddressOffset,
   grantAddressRef,
+  isGrantAddress,
   pagesTouched,
 } from '../abi/grant-address.ts';
-import { XEN_PAGE_SHIFT, XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
 import { DMA_TO_DEVICE } from '../trace.ts';
 import { CoherentMemory } from './coherent.ts';
-import { type CoherentBuffer, type DmaAddress, type DmaOperations, MAX_MAPPING_SIZE } from './dma.ts';
+import {
+  assertMappable,
+  type CoherentBuffer,
+  type DmaAddress,
+  type DmaOperations,
+  mappingShape,
+  MAX_MAPPING_SIZE,
+  NOT_MAPPED,
+} from './dma.ts';
 import type { Grants } from './grants.ts';
 
 /** Direct grants of the caller's pages. */
@@ -23,12 +32,15 @@ export class DirectDma implements DmaOperations {
   readonly #grants: Grants;
   readonly #coherent: CoherentMemory;
   readonly #device: number;
+  /** How each live mapping was made, by its first reference; 0 where there is none. */
+  readonly #shapes: Float64Array;
 
   /** @param device the device's number in trace events */
   constructor(grants: Grants, device: number) {
     this.#grants = grants;
     this.#device = device;
     this.#coherent = new CoherentMemory(grants, device);
+    this.#shapes = new Float64Array(grants.domain.table.maxEntries);
   }
 
   get live(): number {
@@ -48,14 +60,15 @@ export class DirectDma implements DmaOperations {
   }
 
   map(address: number, size: number, direction: number, out: DmaAddress): boolean {
-    assert(size > 0 && size <= MAX_MAPPING_SIZE, 'bytes to map', size, MAX_MAPPING_SIZE);
+    assertMappable(size, direction);
     const offset = address & (XEN_PAGE_SIZE - 1);
     const pages = pagesTouched(offset, size);
-    const ref = this.#grants.share(address >>> XEN_PAGE_SHIFT, pages, direction === DMA_TO_DEVICE);
+    const ref = this.#grants.share(Math.floor(address / XEN_PAGE_SIZE), pages, direction === DMA_TO_DEVICE);
     if (ref < 0) {
       out.low = out.high = DMA_MAPPING_ERROR_HALF;
       return false;
     }
+    this.#shapes[ref] = mappingShape(offset, size, direction);
     out.low = grantAddressLow(ref, offset);
     out.high = grantAddressHigh(ref);
     const { tracer, id } = this.#grants.domain;
@@ -63,9 +76,12 @@ export class DirectDma implements DmaOperations {
     return true;
   }
 
-  unmap(low: number, high: number, size: number, _direction: number): boolean {
+  unmap(low: number, high: number, size: number, direction: number): boolean {
     const ref = grantAddressRef(low, high);
     const offset = grantAddressOffset(low);
+    const isMapped = isGrantAddress(high) && this.#shapes[ref] === mappingShape(offset, size, direction);
+    assert(isMapped, NOT_MAPPED, size);
+    this.#shapes[ref] = 0;
     const { tracer, id } = this.#grants.domain;
     const released = this.#grants.unshare(ref, pagesTouched(offset, size));
     if (tracer.enabled) tracer.needEnd(id, this.#device, ref, offset, size);

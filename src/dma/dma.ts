@@ -3,9 +3,28 @@
 // Implemented by direct-dma.ts and bounce-dma.ts (grants), and plain-dma.ts (no grants).
 
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { assert } from '../errors.ts';
+import { DMA_BIDIRECTIONAL, DMA_FROM_DEVICE } from '../trace.ts';
 
 /** A limit of ours, so that one request cannot take a whole grant table: 256 pages. */
 export const MAX_MAPPING_SIZE = 256 * XEN_PAGE_SIZE;
+
+/** Asserts what every `map` asks of its caller. */
+export function assertMappable(size: number, direction: number): void {
+  assert(size > 0 && size <= MAX_MAPPING_SIZE, 'bytes to map', size, MAX_MAPPING_SIZE);
+  assert(direction >= DMA_BIDIRECTIONAL && direction <= DMA_FROM_DEVICE, 'a direction to map for', direction);
+}
+
+/** What is wrong when the shape of `unmap` is not that of `map`. */
+export const NOT_MAPPED = 'unmap of a buffer that is not mapped with this address, size and direction';
+
+/**
+ * How a buffer was mapped, in one number that is never 0: `unmap` must repeat it, or it is for a buffer that
+ * is not mapped, not mapped so, or not mapped any more (case G18).
+ */
+export function mappingShape(offset: number, size: number, direction: number): number {
+  return (size * 4 + direction) * XEN_PAGE_SIZE + offset;
+}
 
 /** Where a device finds a buffer: a 64-bit address in two halves, filled in by `map`. */
 export interface DmaAddress {

@@ -1,46 +1,78 @@
-// The memory of the guest in which drivers run: its bytes, and an allocator of whole pages.
+// The memory of the guest in which drivers run: its bytes, where they stand in the guest's address space, and
+// an allocator of whole pages.
 //
-// A page has a count of holders. The quarantine (quarantine.ts) holds the pages that a backend still
-// maps, so that a page its owner has freed is not used again before access to it has really ended.
+// A page has a count of holders. The quarantine (grants.ts) holds the pages that a backend still maps, so that
+// a page its owner has freed is not used again before access to it has really ended.
 
 import { assert } from '../errors.ts';
-import { XEN_PAGE_SHIFT, XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import type { Region } from '../abi/region.ts';
 
 /** A page of zeroes to copy from: `set` wipes a page some eight times faster than `fill` on shared memory. */
 const zeroPage = new Uint8Array(XEN_PAGE_SIZE);
 
-/** Sets `length` bytes from `offset` to zero. */
-export function wipe(region: Region, offset: number, length: number): void {
-  const end = offset + length;
-  let at = offset;
-  for (; at + XEN_PAGE_SIZE <= end; at += XEN_PAGE_SIZE) region.u8.set(zeroPage, at);
-  region.u8.fill(0, at, end);
-}
-
-/** Guest memory. Addresses are guest-physical, which here are byte offsets into `region`. */
+/**
+ * Guest memory. Addresses are guest-physical and frames are their page numbers; both may lie above 4 GiB, so
+ * no 32-bit operator is used on an address but to take its lowest bits.
+ */
 export class GuestMemory {
+  /** The bytes, indexed by `offset`. */
   readonly region: Region;
-  /** First frame that the allocator may hand out; those below belong to the guest's platform. */
-  readonly firstFrame: number;
-  /** How many hold each page; 0 is free. */
+  /** Guest-physical address of the first byte of `region`. */
+  readonly base: number;
+  readonly #firstFrame: number;
+  /** How many hold each page of `region`; 0 is free. */
   readonly #holders: Uint16Array;
-  /** Where the last search ended, so that the next goes on from there. */
-  #next: number;
+  /** Page at which the last search ended, so that the next goes on from there. */
+  #next = 0;
   #pagesFree: number;
 
-  /** @param reserved bytes at the start of `region` that are never handed out */
-  constructor(region: Region, reserved = 0) {
+  /** @param base where the memory begins; a multiple of 4096 */
+  constructor(region: Region, base = 0) {
+    assert(base % XEN_PAGE_SIZE === 0, 'guest memory begins with a page', base);
     this.region = region;
-    this.firstFrame = Math.ceil(reserved / XEN_PAGE_SIZE);
-    this.#holders = new Uint16Array(region.byteLength >>> XEN_PAGE_SHIFT);
-    this.#next = this.firstFrame;
-    this.#pagesFree = this.#holders.length - this.firstFrame;
+    this.base = base;
+    this.#firstFrame = base / XEN_PAGE_SIZE;
+    this.#holders = new Uint16Array(Math.floor(region.byteLength / XEN_PAGE_SIZE));
+    this.#pagesFree = this.#holders.length;
   }
 
   /** Pages that nobody holds. */
   get pagesFree(): number {
     return this.#pagesFree;
+  }
+
+  /** Where in `region` the `length` bytes at `address` are, which must be memory. */
+  offset(address: number, length: number): number {
+    const offset = address - this.base;
+    assert(offset >= 0 && offset + length <= this.region.byteLength, 'no memory of the guest', address);
+    return offset;
+  }
+
+  /** The `length` bytes at `address`. */
+  bytes(address: number, length: number): Uint8Array {
+    const offset = this.offset(address, length);
+    return this.region.u8.subarray(offset, offset + length);
+  }
+
+  /** The address of what `bytes` has returned. */
+  addressOf(bytes: Uint8Array): number {
+    return this.base + bytes.byteOffset - this.region.byteOffset;
+  }
+
+  /** Copies `length` bytes from `source` to `target`. */
+  copy(target: number, source: number, length: number): void {
+    const from = this.offset(source, length);
+    this.region.u8.copyWithin(this.offset(target, length), from, from + length);
+  }
+
+  /** Sets `length` bytes from `address` to zero. */
+  wipe(address: number, length: number): void {
+    const { u8 } = this.region;
+    let at = this.offset(address, length);
+    const end = at + length;
+    for (; at + XEN_PAGE_SIZE <= end; at += XEN_PAGE_SIZE) u8.set(zeroPage, at);
+    u8.fill(0, at, end);
   }
 
   /**
@@ -49,12 +81,14 @@ export class GuestMemory {
    * @returns the address of the first, or undefined when no such run is free
    */
   allocatePages(count: number): number | undefined {
-    const frame = this.#findRun(count);
-    if (frame === undefined) return undefined;
-    this.hold(frame, count);
-    this.#next = frame + count;
-    wipe(this.region, frame << XEN_PAGE_SHIFT, count << XEN_PAGE_SHIFT);
-    return frame * XEN_PAGE_SIZE;
+    assert(count > 0, 'an allocation has at least one page', count);
+    const page = this.#findRun(count);
+    if (page === undefined) return undefined;
+    this.#next = page + count;
+    const address = this.base + page * XEN_PAGE_SIZE;
+    this.hold(address / XEN_PAGE_SIZE, count);
+    this.wipe(address, count * XEN_PAGE_SIZE);
+    return address;
   }
 
   /** Gives back pages from `allocatePages`; each becomes free when nobody else holds it. */
@@ -64,21 +98,23 @@ export class GuestMemory {
 
   /** Adds a holder to `count` pages from `frame`. */
   hold(frame: number, count: number): void {
-    for (let page = frame; page < frame + count; page++) {
+    const first = frame - this.#firstFrame;
+    for (let page = first; page < first + count; page++) {
       if (this.#holders[page]++ === 0) this.#pagesFree--;
     }
   }
 
   /** Takes a holder away from each page; the last one makes it free. */
   release(frame: number, count: number): void {
-    for (let page = frame; page < frame + count; page++) {
+    const first = frame - this.#firstFrame;
+    for (let page = first; page < first + count; page++) {
       assert(this.#holders[page] > 0, 'a page is released as often as it is held', page);
       if (--this.#holders[page] === 0) this.#pagesFree++;
     }
   }
 
   #findRun(count: number): number | undefined {
-    return this.#searchRun(count, this.#next) ?? this.#searchRun(count, this.firstFrame);
+    return this.#searchRun(count, this.#next) ?? this.#searchRun(count, 0);
   }
 
   #searchRun(count: number, from: number): number | undefined {

@@ -2,7 +2,13 @@
 // What virtio is without restricted memory access; and what rings are tested with on their own.
 
 import { XEN_PAGE_SHIFT } from '../abi/xen.ts';
-import { type CoherentBuffer, type DmaAddress, type DmaOperations, MAX_MAPPING_SIZE } from './dma.ts';
+import {
+  assertMappable,
+  type CoherentBuffer,
+  type DmaAddress,
+  type DmaOperations,
+  MAX_MAPPING_SIZE,
+} from './dma.ts';
 import type { GuestMemory } from './guest-memory.ts';
 
 const HIGH = 0x1_0000_0000;
@@ -29,7 +35,8 @@ export class PlainDma implements DmaOperations {
     return true;
   }
 
-  map(address: number, _size: number, _direction: number, out: DmaAddress): boolean {
+  map(address: number, size: number, direction: number, out: DmaAddress): boolean {
+    assertMappable(size, direction);
     out.low = address >>> 0;
     out.high = Math.floor(address / HIGH);
     return true;

@@ -97,6 +97,13 @@ test('the free end of the old table is the beginning of a run that needs the new
   assert.equal(references.free, 0);
 });
 
+test('a reserved reference is not given back either', () => {
+  const references = new References(new BareTable(1));
+  for (let ref = 0; ref < 8; ref++)
+    assert.throws(() => references.release(ref, 1), { name: 'AssertionError' });
+  assert.equal(references.allocate(1), 8);
+});
+
 test('a quarantined reference is not given out until it has come back', () => {
   const references = tableWith((ref) => ref === 100);
   const ref = references.allocate(1);

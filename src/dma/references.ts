@@ -81,6 +81,7 @@ export class References {
 
   /** Gives back `count` references from `first`, to which access has ended. */
   release(first: number, count: number): void {
+    assert(first >= GRANT_RESERVED_ENTRIES, 'a reserved grant reference is released', first);
     this.#markFree(first, count);
   }
 

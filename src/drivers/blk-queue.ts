@@ -27,7 +27,7 @@ const nobody: RequestDone = () => undefined;
 export class BlkQueue {
   readonly #queue: DriverQueue;
   readonly #guest: GuestDevice;
-  /** Where each request keeps header and status in guest memory, by token. */
+  /** Guest-physical address of each request's header and status, by token. */
   readonly #requests: number[] = [];
   readonly #free: number[] = [];
   readonly #done: RequestDone[] = [];
@@ -68,12 +68,12 @@ export class BlkQueue {
     const token = this.#takeToken();
     if (token < 0) return DMA_EXHAUSTED;
     const request = this.#requests[token];
-    const header = this.#header.at(request);
+    const offset = this.#guest.memory.offset(request, REQUEST_SIZE);
+    const header = this.#header.at(offset);
     header.type = type;
     header.reserved = 0;
     header.sector = sector;
-    const { u8 } = this.#guest.memory.region;
-    u8[request + HEADER_SIZE] = NO_STATUS;
+    this.#guest.memory.region.u8[offset + HEADER_SIZE] = NO_STATUS;
     const buffers = this.#buffers.clear().addReadable(request, HEADER_SIZE);
     if (length > 0) {
       if (reads) buffers.addWritable(data, length);
@@ -133,7 +133,8 @@ export class BlkQueue {
 
   /** The status byte, read once; a success that the device cannot have meant is an I/O error (B3, B14). */
   #statusOf(token: number): number {
-    const status = this.#guest.memory.region.u8[this.#requests[token] + HEADER_SIZE];
+    const { memory } = this.#guest;
+    const status = memory.region.u8[memory.offset(this.#requests[token] + HEADER_SIZE, 1)];
     if (status === VIRTIO_BLK_S_UNSUPP) return status;
     const complete = this.#queue.lastLength >= this.#expected[token];
     return status === VIRTIO_BLK_S_OK && complete ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;

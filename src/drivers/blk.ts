@@ -231,7 +231,7 @@ export class BlkDriver implements GuestDisk {
       this.#rangeFault(offset, length) ??
       (length > buffer.bytes.length ? 'longer than its buffer' : undefined);
     if (fault) return Promise.reject(new DiskError('EINVAL', `${length} bytes at ${offset}: ${fault}`));
-    const address = buffer.bytes.byteOffset - this.#driver.guest.memory.region.byteOffset;
+    const address = this.#driver.guest.memory.addressOf(buffer.bytes);
     return this.#request(type, offset / SECTOR_SIZE, address, length);
   }
 

@@ -1,7 +1,7 @@
 // Buffers in guest memory for data on its way to or from a disk, handed out to whoever waits longest.
 // Used by blk.ts.
 
-import { XEN_PAGE_SHIFT } from '../abi/xen.ts';
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import type { GuestMemory } from '../dma/guest-memory.ts';
 import type { GuestBuffer } from './disk.ts';
 
@@ -24,10 +24,10 @@ export class GuestBuffers {
 
   /** A buffer of at least `length` bytes; waits while the guest has no memory for it. */
   async take(length: number): Promise<AddressedBuffer> {
-    const pages = Math.max((length + 0xfff) >>> XEN_PAGE_SHIFT, 1);
+    const pages = Math.max(Math.ceil(length / XEN_PAGE_SIZE), 1);
     const address = this.#waiting.length === 0 ? this.#find(pages) : undefined;
     const got = address ?? (await new Promise<number>((resolve) => this.#waiting.push({ pages, resolve })));
-    const bytes = this.#memory.region.u8.subarray(got, got + (pages << XEN_PAGE_SHIFT));
+    const bytes = this.#memory.bytes(got, pages * XEN_PAGE_SIZE);
     let released = false;
     return {
       address: got,

@@ -88,7 +88,7 @@ export class RngDriver {
       if (got < 0) throw new DeviceFailed(this.failure ?? 'the entropy request could not be made');
       if (got === 0 && ++empty === MAX_EMPTY_ANSWERS)
         throw new DeviceFailed(`the entropy device answered ${empty} times with nothing`);
-      bytes.set(this.#guest.memory.region.u8.subarray(this.#page, this.#page + got), done);
+      bytes.set(this.#guest.memory.bytes(this.#page, got), done);
       done += got;
     }
     return bytes;

@@ -137,7 +137,7 @@ export class VirtioDriver {
     const most = transport.queueSizeMax(index);
     if (most === 0) throw this.refuse(`the device has no queue ${index}`);
     const size = 2 ** Math.floor(Math.log2(Math.min(wanted, most)));
-    const queue = DriverQueue.create(size, dma, memory.region, {
+    const queue = DriverQueue.create(size, dma, memory, {
       indirect: this.has(VIRTIO_F_INDIRECT_DESC),
       eventIndex: this.has(VIRTIO_F_EVENT_IDX),
     });

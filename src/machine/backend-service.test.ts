@@ -47,13 +47,19 @@ async function scene() {
   const backend = machine.createBackend(BACKEND);
   const guest = machine.createGuest(GUEST);
   const closed: string[] = [];
-  const service = new BackendService(backend, backendStore, ({ disk }) => {
+  const reads = { directories: 0 };
+  const { directory } = backendStore!;
+  backendStore!.directory = (path) => {
+    reads.directories++;
+    return directory.call(backendStore, path);
+  };
+  const service = new BackendService(backend, backendStore!, ({ disk }) => {
     if (disk?.params !== 'good') throw new Error(`no image ${disk?.params}`);
     const device = new BlkDevice(new MemoryStore(new Uint8Array(65536)), { ...OPTIONS, id: 'x' });
     return { device, close: () => closed.push(disk.params) };
   });
   await service.start();
-  return { machine, toolstack, guestStore, guest, backend, service, closed };
+  return { machine, toolstack, guestStore, guest, backend, service, closed, reads };
 }
 
 /** Lets watches and their handlers run to their end. */
@@ -89,6 +95,16 @@ test('a device that cannot be made is refused with the reason, and others are se
   });
   await service.stop();
   assert.deepEqual(closed, ['good']);
+});
+
+test('X7 a flood of events costs the backend one more look at the store, not one for each', async () => {
+  const { toolstack, guestStore, service, reads } = await scene();
+  const names = Array.from({ length: 500 }, (_, i) => `/local/domain/${BACKEND}/backend/flood/${i}`);
+  await Promise.all(names.map((name) => toolstack.write(name, '')));
+  await announceDevice(toolstack, nodes);
+  await findDevice(guestStore, 'virtio_disk', GUEST, 0);
+  await service.stop();
+  assert.ok(reads.directories < 100, `${reads.directories} lists were read`);
 });
 
 test('G21: a device that the toolstack gives without grants is refused by the guest', async () => {

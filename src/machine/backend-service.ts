@@ -40,6 +40,8 @@ export class BackendService {
   #unwatch: Unwatch | undefined;
   /** One look at the store after the other. */
   #looking: Promise<void> = Promise.resolve();
+  /** Whether one of them has not begun. */
+  #due = false;
 
   /** @param make makes the device that the nodes describe, or throws an error whose message says why not */
   constructor(backend: BackendDomain, store: Xenstore, make: (nodes: VirtioNodes) => MadeDevice) {
@@ -50,9 +52,7 @@ export class BackendService {
 
   /** Starts watching. */
   async start(): Promise<void> {
-    this.#unwatch = await this.#store.watch(this.#root, () => {
-      this.#looking = this.#looking.then(() => this.#look());
-    });
+    this.#unwatch = await this.#store.watch(this.#root, () => this.#lookSoon());
   }
 
   /** Ends all devices and gives back what they hold. */
@@ -64,6 +64,16 @@ export class BackendService {
 
   get #root(): string {
     return `/local/domain/${this.#backend.ports.id}/backend`;
+  }
+
+  /** Events while a look is still to come are all answered by that one (case X7). */
+  #lookSoon(): void {
+    if (this.#due) return;
+    this.#due = true;
+    this.#looking = this.#looking.then(() => {
+      this.#due = false;
+      return this.#look();
+    });
   }
 
   async #look(): Promise<void> {

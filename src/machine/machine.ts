@@ -4,16 +4,26 @@
 //   const machine = new Machine({ seed: 1 });
 //   const backend = machine.createBackend(1);
 //   const guest = machine.createGuest(2);
+//   const base = machine.xen.domain(2).map.virtioMmio;
 //   backend.serve(new BlkDevice(store, options), guest.ports.id, base);
 //   const disk = guest.attachBlk({ base, backend: backend.ports.id, device: 0 }, 'bounce', options);
 //   await machine.settle(disk.read(0, await disk.buffer(4096), 4096));
+//
+// With `xenstore: true` it has domain 0 too, which keeps the store: `machine.xenstore` is how the toolstack
+// sees it, `machine.xenstoreOf(guest.ports)` how a domain does, over its ring.
 
-import { Xen } from '../hosts/model/xen.ts';
+import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
+import type { WaitWhile } from '../hosts/model/waiting.ts';
+import { type DomainPorts, Xen } from '../hosts/model/xen.ts';
 import { noTrace, type Tracer } from '../trace.ts';
-import { domainId } from '../xen/ids.ts';
+import { type DomainId, domainId } from '../xen/ids.ts';
+import type { Xenstore } from '../xen/xenstore.ts';
+import { Store } from '../xenstore/store.ts';
 import { BackendDomain } from './backend-domain.ts';
 import { GuestDomain } from './guest-domain.ts';
 import { randomFrom } from './random.ts';
+import { StoreDomain } from './store-domain.ts';
+import { openXenstore } from './store-link.ts';
 
 const MIB = 2 ** 20;
 
@@ -25,6 +35,8 @@ export interface MachineOptions {
   readonly memory?: number;
   readonly heap?: number;
   readonly tracer?: Tracer;
+  /** Whether there is a store, and a ring to it in the memory of every domain. */
+  readonly xenstore?: boolean;
 }
 
 /** How a domain of the deterministic machine is made. */
@@ -33,6 +45,10 @@ export interface MachineDomainOptions {
   readonly memory?: number;
   readonly maxGrantFrames?: number;
   readonly maxMaptrackFrames?: number;
+  /** Default 'arm', where virtio-mmio is at home under Xen: its memory begins at 0x40000000. */
+  readonly architecture?: Architecture;
+  /** Default 'pvh', the only kind on Arm. */
+  readonly kind?: DomainKind;
 }
 
 /** Something that runs when it has something to do. */
@@ -46,31 +62,58 @@ export class Machine {
   readonly #tracer: Tracer;
   readonly #random: () => number;
   readonly #domains: Runnable[] = [];
-  readonly #backends: number[] = [];
-  readonly #guests: number[] = [];
+  readonly #backends = new Set<number>();
+  readonly #guests = new Set<number>();
+  readonly #control: StoreDomain | undefined;
+  readonly #clients = new Map<DomainId, Xenstore>();
+  /** What the store's clock says, in milliseconds. */
+  #now = 0;
+  readonly #waitWhile: WaitWhile = (words, index, value) => {
+    while (Atomics.load(words, index) === value) if (!this.step()) return false;
+    return true;
+  };
 
   constructor(options: MachineOptions) {
     this.xen = Xen.boot(options.memory ?? 64 * MIB, options.heap ?? 32 * MIB, false);
     this.#tracer = options.tracer ?? noTrace;
     this.#random = randomFrom(options.seed);
+    if (options.xenstore !== true) return;
+    this.#control = new StoreDomain(this.xen, new Store({ now: () => this.#now }), this.#waitWhile);
+    this.#domains.push(this.#control);
+  }
+
+  /** Domain 0, which keeps the store. Throws RangeError on a machine that was made without one. */
+  get control(): StoreDomain {
+    if (this.#control === undefined) throw new RangeError('the machine was made without a store (xenstore)');
+    return this.#control;
+  }
+
+  /** The store as the toolstack sees it. */
+  get xenstore(): Xenstore {
+    return this.control.tools;
+  }
+
+  /** The store as a domain reaches it, over the ring in its memory. It answers while the machine steps. */
+  xenstoreOf({ id }: DomainPorts): Xenstore {
+    const client = this.#clients.get(id);
+    if (client === undefined) throw new RangeError(`domain ${id} is not connected with a store`);
+    return client;
   }
 
   /** Makes a domain that serves devices. */
   createBackend(id: number, options: MachineDomainOptions = {}): BackendDomain {
-    this.xen.createDomain(id, { memory: 4 * MIB, ...options });
-    this.#backends.push(id);
-    for (const guest of this.#guests) this.xen.nameDeviceModel(guest, id);
-    const backend = new BackendDomain(this.#ports(id));
+    const backend = new BackendDomain(this.#createDomain(id, 4 * MIB, options));
+    this.#backends.add(id);
+    for (const guest of this.#guests) this.#nameDeviceModel(guest, id);
     this.#domains.push(backend);
     return backend;
   }
 
   /** Makes a guest, whose devices any backend may serve. */
   createGuest(id: number, options: MachineDomainOptions = {}): GuestDomain {
-    this.xen.createDomain(id, { memory: 16 * MIB, ...options });
-    this.#guests.push(id);
-    for (const backend of this.#backends) this.xen.nameDeviceModel(id, backend);
-    const guest = new GuestDomain(this.#ports(id));
+    const guest = new GuestDomain(this.#createDomain(id, 16 * MIB, options));
+    this.#guests.add(id);
+    for (const backend of this.#backends) this.#nameDeviceModel(id, backend);
     this.#domains.push({
       poll: () => {
         const worked = guest.poll();
@@ -80,13 +123,18 @@ export class Machine {
     return guest;
   }
 
-  /** Lets one domain that has something to do run until it has not. Returns false when none has. */
+  /**
+   * Lets one domain that has something to do run until it has not. When none has, the store's time goes on to
+   * the moment for which it waits. Returns false when nothing will happen any more.
+   */
   step(): boolean {
     const first = Math.floor(this.#random() * this.#domains.length);
     for (let turn = 0; turn < this.#domains.length; turn++) {
       if (this.#domains[(first + turn) % this.#domains.length].poll()) return true;
     }
-    return false;
+    if (this.#control === undefined || this.#control.delay === Number.POSITIVE_INFINITY) return false;
+    this.#now += this.#control.delay;
+    return this.#control.poll();
   }
 
   /** Steps until `promise` is settled. Throws when everything sleeps and it never will be. */
@@ -106,14 +154,17 @@ export class Machine {
     return promise;
   }
 
-  #ports(id: number) {
-    return this.xen.ports(
-      domainId(id),
-      (words, index, value) => {
-        while (Atomics.load(words, index) === value) if (!this.step()) return false;
-        return true;
-      },
-      this.#tracer,
-    );
+  /** As far as neither of the two has gone meanwhile. */
+  #nameDeviceModel(guest: number, backend: number): void {
+    const { domains } = this.xen;
+    if (domains.find(guest)?.alive && domains.find(backend)?.alive) this.xen.nameDeviceModel(guest, backend);
+  }
+
+  #createDomain(id: number, memory: number, options: MachineDomainOptions): DomainPorts {
+    this.xen.createDomain(id, { memory, architecture: 'arm', ...options });
+    const ports = this.xen.ports(domainId(id), this.#waitWhile, this.#tracer);
+    if (this.#control !== undefined)
+      this.#clients.set(ports.id, openXenstore(ports, this.#control.introduce(ports)));
+    return ports;
   }
 }

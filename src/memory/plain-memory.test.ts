@@ -27,6 +27,25 @@ for (const [low, high, length] of [
   });
 }
 
+for (const base of [0x4000_0000, 0x8000_0000, 0x1_0000_0000 - BYTES / 2, 0x2_0000_0000]) {
+  test(`F6 memory from 0x${base.toString(16)}: what lies below and behind it is refused`, () => {
+    const memory = new PlainMemory(regionOver(new ArrayBuffer(BYTES)), base);
+    const offsetOf = (address: number, length: number) =>
+      memory.offsetOf(address % 2 ** 32, Math.floor(address / 2 ** 32), length);
+    for (const at of [0, 1, BYTES / 2, BYTES - 1]) assert.equal(offsetOf(base + at, 1), at);
+    assert.equal(offsetOf(base, BYTES), 0);
+    for (const [at, length] of [
+      [-1, 1],
+      [-1, BYTES],
+      [BYTES - 1, 2],
+      [BYTES, 1],
+      [-base, 1],
+      [2 ** 32, 1],
+    ])
+      assert.throws(() => offsetOf(base + at, length), ProtocolViolation);
+  });
+}
+
 test('the first and the last byte are there', () => {
   const memory = new PlainMemory(regionOver(new ArrayBuffer(BYTES)));
   const access = memory.newChainAccess();

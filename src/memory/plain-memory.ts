@@ -30,12 +30,15 @@ class PlainChainAccess implements ChainAccess {
   }
 }
 
-/** The whole of one region, from guest-physical address 0. */
+/** The whole of one region. */
 export class PlainMemory implements DeviceMemory {
   readonly region: Region;
+  readonly #base: number;
 
-  constructor(region: Region) {
+  /** @param base guest-physical address at which the region begins */
+  constructor(region: Region, base = 0) {
     this.region = region;
+    this.#base = base;
   }
 
   newChainAccess(): ChainAccess {
@@ -48,12 +51,12 @@ export class PlainMemory implements DeviceMemory {
 
   /** Byte offset in the region. Throws ProtocolViolation when [address, address + length) is not inside. */
   offsetOf(low: number, high: number, length: number): number {
-    const offset = high * HIGH + low;
-    if (offset + length > this.region.byteLength) {
+    const offset = high * HIGH + low - this.#base;
+    if (offset < 0 || offset + length > this.region.byteLength) {
       const where = `${formatAddress(low, high)}, ${length} bytes`;
       throw new ProtocolViolation(
         '§2.7.5',
-        `buffer ${where}: outside the guest's ${this.region.byteLength} bytes`,
+        `buffer ${where}: outside the guest's ${this.region.byteLength} bytes from 0x${this.#base.toString(16)}`,
       );
     }
     return offset;

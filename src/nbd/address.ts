@@ -1,10 +1,9 @@
 // Where a server listens, as people write it and as clients want it (NetworkBlockDevice/nbd, doc/uri.md).
 
+import { checkSocketPath } from '../hosts/linux/unix-socket.ts';
+
 /** A Unix socket, or a TCP port; port 0 lets the system choose one. */
 export type NbdAddress = { readonly path: string } | { readonly host: string; readonly port: number };
-
-/** Longest path of a Unix socket, in bytes: Linux's sockaddr_un without its NUL. */
-const MAX_SOCKET_PATH = 107;
 
 /**
  * Reads `SOCKET|HOST:PORT`. What has a slash, or no colon, is a socket's path; an IPv6 host stands in
@@ -25,17 +24,6 @@ export function parseNbdAddress(text: string): NbdAddress {
   const port = Number(digits);
   if (port > 65535) throw new RangeError(`NBD address ${text}: port ${port}, expected 0 to 65535`);
   return { host, port };
-}
-
-/** Throws RangeError unless a Unix socket can have this path. */
-export function checkSocketPath(path: string): void {
-  const bytes = Buffer.byteLength(path);
-  if (bytes === 0) throw new RangeError('socket path: empty, expected a path such as ./nbd.sock');
-  if (path.includes('\0')) throw new RangeError(`socket path ${JSON.stringify(path)}: has a NUL character`);
-  if (bytes > MAX_SOCKET_PATH)
-    throw new RangeError(
-      `socket path ${path}: ${bytes} bytes, expected at most ${MAX_SOCKET_PATH}; choose a shorter directory`,
-    );
 }
 
 /** The URI by which clients reach an export: `nbd+unix:///NAME?socket=PATH` or `nbd://HOST:PORT/NAME`. */

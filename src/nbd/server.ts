@@ -2,10 +2,10 @@
 // After it: connection.ts, one for each client.
 
 import { createServer, type Server, type Socket } from 'node:net';
+import { listenAtPath, type RemoveSocket } from '../hosts/linux/unix-socket.ts';
 import { type NbdAddress, nbdUri } from './address.ts';
 import { type After, Connection } from './connection.ts';
 import { type NbdExport, type ServedExport, serveExports } from './export.ts';
-import { listenAtPath, type RemoveSocket } from './unix-socket.ts';
 
 /** Clients at a time; one more is hung up on. */
 export const MAX_CONNECTIONS = 64;

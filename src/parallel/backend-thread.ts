@@ -77,7 +77,8 @@ function start(): void {
   mapper = new PeepingMapper(loop.ports.grantMapper, loop.ports.addressSpace);
   const backend = new BackendDomain(loop.ports, mapper);
   service = new BackendService(backend, loop.xenstore, makeDevice);
-  void service.start().then(() => run(loop, backend));
+  void service.start();
+  void run(loop, backend);
 }
 
 start();

@@ -1,5 +1,4 @@
-// Messages between the main thread and a domain's thread: calls with one answer each, notices, and the
-// bytes of the domain's conversation with xenstore.
+// Messages between the main thread and a domain's thread: calls with one answer each, and notices.
 
 /** What a thread can be asked to do, by name. Arguments and results are structured clones. */
 export interface CallTable {
@@ -7,16 +6,17 @@ export interface CallTable {
 }
 
 /** To a domain's thread. */
-export type ToThread =
-  | { readonly kind: 'call'; readonly id: number; readonly name: string; readonly argument: unknown }
-  | { readonly kind: 'xenstore'; readonly bytes: Uint8Array };
+export interface ToThread {
+  readonly id: number;
+  readonly name: string;
+  readonly argument: unknown;
+}
 
 /** From a domain's thread. */
 export type FromThread =
   | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'error'; readonly id: number; readonly errorName: string; readonly message: string }
-  | { readonly kind: 'notice'; readonly notice: unknown }
-  | { readonly kind: 'xenstore'; readonly bytes: Uint8Array };
+  | { readonly kind: 'notice'; readonly notice: unknown };
 
 /** A call that failed in the other thread, for the reason that the message gives. */
 export class CallFailed extends Error {

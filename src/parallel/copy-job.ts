@@ -110,11 +110,11 @@ export class CopyJob {
 
   #readPiece(offset: number, at: number, piece: number): void {
     const buffer = this.#buffers.pop()!;
-    const { u8 } = this.#guest.ports.memory.region;
+    const { memory } = this.#guest.ports;
     this.#requests++;
     this.#disk.submit(VIRTIO_BLK_T_IN, (offset + at) / SECTOR_SIZE, buffer, piece, (status) => {
       this.#buffers.push(buffer);
-      if (status === VIRTIO_BLK_S_OK) this.#window.set(u8.subarray(buffer, buffer + piece), at);
+      if (status === VIRTIO_BLK_S_OK) this.#window.set(memory.bytes(buffer, piece), at);
       else this.#failure ??= this.#disk.failure ?? `reading ${piece} bytes at ${offset + at}: I/O error`;
     });
   }

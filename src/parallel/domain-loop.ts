@@ -1,13 +1,13 @@
 // What every domain's thread starts with: its ports of the embedded Xen, its xenstore, its tracer, and the
 // calls of the main thread. The other end is domain-thread.ts.
 
-import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 import { RingTracer } from '../audit/trace-ring.ts';
 import { assert } from '../errors.ts';
 import { sleepWhile } from '../hosts/model/waiting.ts';
 import { type DomainPorts, Xen } from '../hosts/model/xen.ts';
+import { openXenstore } from '../machine/store-link.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
-import { type ByteChannel, type ByteReceiver, XenstoreClient } from '../xenstore/client.ts';
 import type { CallTable, FromThread, ToThread } from './calls.ts';
 import { nanoseconds } from './clock.ts';
 import type { ThreadStart } from './domain-thread.ts';
@@ -15,33 +15,15 @@ import type { ThreadStart } from './domain-thread.ts';
 /** A domain's thread from the inside. */
 export interface DomainLoop {
   readonly ports: DomainPorts;
+  /** Moves whenever the domain polls its events. */
   readonly xenstore: Xenstore;
-  /** Whether messages have come that only a turn of the event loop delivers, or calls are under way. */
+  /**
+   * Whether something waits for a turn of the event loop: messages that only it delivers, calls under way, or
+   * code that the store has answered.
+   */
   hasMail(): boolean;
   /** Tells the main thread something that it did not ask for. */
   notify(notice: unknown): void;
-}
-
-/** The xenstore connection's bytes as messages. */
-class MessageChannelBytes implements ByteChannel {
-  readonly #port: MessagePort;
-  receiver: ByteReceiver | undefined;
-
-  constructor(port: MessagePort) {
-    this.#port = port;
-  }
-
-  attach(receiver: ByteReceiver): void {
-    this.receiver = receiver;
-  }
-
-  send(bytes: Uint8Array): void {
-    this.#port.postMessage({ kind: 'xenstore', bytes: bytes.slice() } satisfies FromThread);
-  }
-
-  close(): void {
-    this.receiver?.closed(new Error('the connection to xenstore was closed'));
-  }
 }
 
 /**
@@ -54,22 +36,24 @@ export function startDomain(calls: (loop: DomainLoop) => CallTable): DomainLoop 
   assert(port !== null, 'a domain runs in a thread of its own');
   const start = workerData as ThreadStart;
   const mail = new Int32Array(start.mail);
-  const channel = new MessageChannelBytes(port);
+  const ports = new Xen(start.state).ports(start.id, sleepWhile, new RingTracer(start.trace, nanoseconds));
   let seenMail = 0;
   let running = 0;
+  let answered = false;
   const loop: DomainLoop = {
-    ports: new Xen(start.state).ports(start.id, sleepWhile, new RingTracer(start.trace, nanoseconds)),
-    xenstore: new XenstoreClient(channel),
-    hasMail: () => running > 0 || Atomics.load(mail, 0) !== seenMail,
+    ports,
+    xenstore: openXenstore(ports, start.store, () => {
+      answered = true;
+      setImmediate(() => {
+        answered = false;
+      });
+    }),
+    hasMail: () => running > 0 || answered || Atomics.load(mail, 0) !== seenMail,
     notify: (notice) => port.postMessage({ kind: 'notice', notice } satisfies FromThread),
   };
   const table = calls(loop);
   port.on('message', (message: ToThread) => {
     seenMail++;
-    if (message.kind === 'xenstore') {
-      channel.receiver?.received(message.bytes);
-      return;
-    }
     running++;
     void answer(table, message).then((reply) => {
       running--;
@@ -79,7 +63,7 @@ export function startDomain(calls: (loop: DomainLoop) => CallTable): DomainLoop 
   return loop;
 }
 
-async function answer(table: CallTable, call: ToThread & { kind: 'call' }): Promise<FromThread> {
+async function answer(table: CallTable, call: ToThread): Promise<FromThread> {
   try {
     const value = await (table[call.name] as (argument: unknown) => unknown)(call.argument);
     return { kind: 'result', id: call.id, value };

@@ -4,21 +4,38 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import type { GuestDomain } from '../machine/guest-domain.ts';
 
-/** Turns of the event loop without a completion before the guest sleeps until an interrupt. */
+/** Turns of the event loop without a completion before the guest sleeps until an event. */
 const SPINS = 50;
 /** Longest sleep between two looks, in milliseconds. */
 const NAP = 1000;
 /** A device that completes nothing for so long is given up (case B9), in milliseconds. */
 export const PATIENCE = 60_000;
 
+/** The guest's processor. */
 export class GuestRunner {
   readonly #guest: GuestDomain;
-  #running = false;
   #paused = false;
+  /** Turns since anything happened, and naps since then. */
+  #idle = 0;
+  #naps = 0;
+  /** Ends the sleep for a reason that is no event. */
+  #rouse: () => void = () => undefined;
+  /** The sleep that is under way; it may outlast the guest's, which then sleeps on in it. */
+  #nap: Promise<void> | undefined;
 
   constructor(guest: GuestDomain) {
     this.#guest = guest;
-    guest.onWaiting = () => this.#start();
+    guest.onWaiting = () => this.#resume();
+  }
+
+  /** Runs the guest for as long as its thread lives. */
+  async run(): Promise<never> {
+    for (;;) {
+      if (this.#paused) await this.#roused();
+      else if (this.#guest.poll()) this.#idle = this.#naps = 0;
+      else if (++this.#idle > SPINS && !this.#guest.arm()) await this.#sleep();
+      await turn();
+    }
   }
 
   /** Leaves polling to someone else until `job` is over. */
@@ -28,30 +45,29 @@ export class GuestRunner {
       return await job;
     } finally {
       this.#paused = false;
-      this.#start();
+      this.#resume();
     }
   }
 
-  #start(): void {
-    if (this.#running || this.#paused) return;
-    this.#running = true;
-    void this.#run();
+  #resume(): void {
+    this.#idle = 0;
+    this.#rouse();
   }
 
-  async #run(): Promise<void> {
-    let idle = 0;
-    let naps = 0;
-    while (this.#guest.busy && !this.#paused) {
-      if (this.#guest.poll()) idle = naps = 0;
-      else if (++idle > SPINS && !this.#guest.arm()) {
-        await this.#guest.ports.events.nextEvent(NAP);
-        if (++naps * NAP > PATIENCE)
-          this.#guest.giveUp(`the device has completed nothing for ${PATIENCE / 1000} s`);
-      }
-      await turn();
-    }
-    this.#running = false;
-    // A request that came in the very last turn found `running` still set.
-    if (this.#guest.busy) this.#start();
+  #roused(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#rouse = resolve;
+    });
+  }
+
+  /** Until an event comes, or a request is made whose completion may come before an interrupt does. */
+  async #sleep(): Promise<void> {
+    this.#nap ??= this.#guest.ports.events.nextEvent(NAP).then(() => {
+      this.#nap = undefined;
+    });
+    await Promise.race([this.#nap, this.#roused()]);
+    if (!this.#guest.busy) this.#naps = 0;
+    else if (++this.#naps * NAP > PATIENCE)
+      this.#guest.giveUp(`the device has completed nothing for ${PATIENCE / 1000} s`);
   }
 }

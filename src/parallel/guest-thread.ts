@@ -49,6 +49,7 @@ export interface CopyProgress {
 startDomain(({ ports, xenstore, notify }) => {
   const guest = new GuestDomain(ports);
   const runner = new GuestRunner(guest);
+  void runner.run();
   const disks = new Map<number, BlkDriver>();
   const sources = new Map<number, RngDriver>();
   let job: CopyJob | undefined;

@@ -21,11 +21,10 @@ export function plantSecrets(heap: GuestHeap, memory: GuestMemory): void {
     const address = heap.allocate(SECRET_SIZE);
     if (address === undefined) break;
     if (number % 2 === 1) free.push(address);
-    else
-      memory.region.u8.set(
-        encoder.encode(`${SECRET_MARK}${`${number}`.padStart(4, '0')}-do-not-share!!!`),
-        address,
-      );
+    else {
+      const secret = encoder.encode(`${SECRET_MARK}${`${number}`.padStart(4, '0')}-do-not-share!!!`);
+      memory.bytes(address, secret.length).set(secret);
+    }
   }
   for (const address of free) heap.free(address, SECRET_SIZE);
 }

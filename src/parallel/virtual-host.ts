@@ -2,26 +2,28 @@
 // thread is the toolstack: it creates the domains, announces the disks, keeps xenstore and the accounting.
 
 import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { GUEST_VIRTIO_MMIO_SPI_FIRST, VIRTIO_MMIO_DEV_SIZE } from '../abi/xen-arm.ts';
 import { Exposure, type TotalExposure } from '../audit/exposure.ts';
 import type { TraceConsumer } from '../audit/events.ts';
 import { TraceMerger } from '../audit/trace-merger.ts';
 import { traceRings } from '../audit/trace-ring.ts';
 import type { BlkDriverOptions } from '../drivers/blk.ts';
+import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import { Xen } from '../hosts/model/xen.ts';
+import { sleepWhile } from '../hosts/model/waiting.ts';
 import type { ExposureMode } from '../machine/guest-domain.ts';
+import { StoreDomain } from '../machine/store-domain.ts';
 import { announceDevice, createHome, type VirtioKind, withdrawDevice } from '../toolstack/virtio-nodes.ts';
-import { domainId } from '../xen/ids.ts';
-import type { Xenstore } from '../xen/xenstore.ts';
-import { localXenstore } from '../xenstore/local.ts';
+import { type DomainId, domainId } from '../xen/ids.ts';
 import { Store } from '../xenstore/store.ts';
 import type { BackendCalls } from './backend-thread.ts';
 import type { CopyResult } from './copy-job.ts';
 import { DomainThread } from './domain-thread.ts';
 import type { CopyProgress, GuestCalls } from './guest-thread.ts';
 import type { Glimpse } from './peeping-mapper.ts';
+import { StoreLoop } from './store-loop.ts';
 
 const MIB = 2 ** 20;
-const TOOLSTACK = domainId(0);
 /** The driver domain: not domain 0, which has no part in the data path. */
 export const BACKEND = domainId(1);
 export const GUEST = domainId(2);
@@ -29,11 +31,6 @@ const BACKEND_MEMORY = 4 * MIB;
 const XEN_HEAP = 64 * MIB;
 /** Frames beside the domains' memory: grant tables, shared pages. */
 const SPARE_MEMORY = 8 * MIB;
-
-/** The window of virtio-mmio devices of an Arm guest (public/arch-arm.h), and its interrupts. */
-const MMIO_BASE = 0x0200_0000;
-const MMIO_STEP = 0x200;
-const FIRST_IRQ = 33;
 
 /** Bytes that an entropy device delivers to show that it works. */
 const ENTROPY_PROOF = 64;
@@ -43,11 +40,6 @@ const DRAIN_INTERVAL = 5;
 const DRAIN_BATCH = 50_000;
 
 const ENDS = { backend: BACKEND, guest: GUEST };
-
-/** Where the registers of device `devid` are, and its interrupt. */
-function slot(devid: number) {
-  return { base: MMIO_BASE + devid * MMIO_STEP, irq: FIRST_IRQ + devid };
-}
 
 /** A disk of the guest. */
 export interface HostDisk {
@@ -66,6 +58,10 @@ export interface HostOptions {
   readonly mode: ExposureMode;
   /** Number of the first disk in the trace; the others follow. */
   readonly firstDevice: number;
+  /** Of the machine, and so of both domains. */
+  readonly architecture: Architecture;
+  /** Of the guest; not 'pv', whose accesses to registers nobody traps. */
+  readonly kind: DomainKind;
   /** Bytes of the guest's memory. */
   readonly memory: number;
   readonly maxGrantFrames: number;
@@ -86,9 +82,12 @@ export interface HostReport {
 /** One boot of a host, with its disks attached. */
 export class VirtualHost {
   readonly #options: HostOptions;
-  readonly #store: Xenstore;
+  readonly #control: StoreDomain;
+  readonly #storeLoop: StoreLoop;
   readonly #backend: DomainThread<BackendCalls>;
   readonly #guest: DomainThread<GuestCalls>;
+  /** Guest-physical address of the registers of device 0. */
+  readonly #firstWindow: number;
   readonly #exposure = new Exposure();
   readonly #merger: TraceMerger;
   readonly #drain: NodeJS.Timeout;
@@ -97,22 +96,27 @@ export class VirtualHost {
   /** Called while disks are copied. */
   onProgress: (progress: CopyProgress) => void = () => undefined;
 
-  private constructor(options: HostOptions, store: Store, toolstack: Xenstore) {
+  private constructor(options: HostOptions, xen: Xen, control: StoreDomain) {
     this.#options = options;
-    this.#store = toolstack;
-    const xen = Xen.boot(options.memory + BACKEND_MEMORY + SPARE_MEMORY, XEN_HEAP, true);
-    xen.createDomain(BACKEND, { memory: BACKEND_MEMORY });
-    xen.createDomain(GUEST, {
+    this.#control = control;
+    this.#storeLoop = new StoreLoop(xen, control);
+    const { architecture } = options;
+    xen.createDomain(BACKEND, { memory: BACKEND_MEMORY, architecture });
+    const { map } = xen.createDomain(GUEST, {
+      kind: options.kind,
+      architecture,
       memory: options.memory,
       maxGrantFrames: options.maxGrantFrames,
       maxMaptrackFrames: 1,
     });
     xen.nameDeviceModel(GUEST, BACKEND);
+    this.#firstWindow = map.virtioMmio;
     const [backendTrace, guestTrace] = traceRings(2);
     const consumers = options.trace ? [this.#exposure, options.trace] : [this.#exposure];
     this.#merger = new TraceMerger([backendTrace, guestTrace], consumers);
-    this.#backend = new DomainThread('backend-thread', xen, store, BACKEND, backendTrace);
-    this.#guest = new DomainThread('guest-thread', xen, store, GUEST, guestTrace);
+    const link = (id: DomainId) => control.introduce(xen.ports(id, sleepWhile));
+    this.#backend = new DomainThread('backend-thread', xen, BACKEND, link(BACKEND), backendTrace);
+    this.#guest = new DomainThread('guest-thread', xen, GUEST, link(GUEST), guestTrace);
     this.#guest.onNotice = (notice) => this.onProgress(notice as CopyProgress);
     this.#drain = setInterval(() => this.#merger.drain(DRAIN_BATCH), DRAIN_INTERVAL);
   }
@@ -123,12 +127,12 @@ export class VirtualHost {
    * @throws CallFailed when a disk cannot be attached; nothing is left running then
    */
   static async start(options: HostOptions): Promise<VirtualHost> {
-    const store = new Store();
-    const toolstack = localXenstore(store, TOOLSTACK);
+    const xen = Xen.boot(options.memory + BACKEND_MEMORY + SPARE_MEMORY, XEN_HEAP, true);
+    const control = new StoreDomain(xen, new Store(), sleepWhile);
     // Before the domains run: they watch their homes from their first moment on.
-    await createHome(toolstack, BACKEND);
-    await createHome(toolstack, GUEST);
-    const host = new VirtualHost(options, store, toolstack);
+    await createHome(control.tools, BACKEND);
+    await createHome(control.tools, GUEST);
+    const host = new VirtualHost(options, xen, control);
     try {
       await host.#attachDisks();
       return host;
@@ -166,9 +170,9 @@ export class VirtualHost {
     await this.#guest.call('plantSecrets', undefined);
     for (const [devid, disk] of disks.entries()) {
       const place = { kind: 'virtio_disk' as const, ...ENDS, devid };
-      await announceDevice(this.#store, {
+      await announceDevice(this.#control.tools, {
         ...place,
-        ...slot(devid),
+        ...this.#slot(devid),
         virtioId: VIRTIO_ID_BLOCK,
         grantUsage: true,
         disk: { params: disk.path, readOnly: disk.readOnly, dev: disk.dev },
@@ -186,9 +190,9 @@ export class VirtualHost {
 
   async #attachEntropy(devid: number): Promise<void> {
     const place = { kind: 'virtio' as const, ...ENDS, devid };
-    await announceDevice(this.#store, {
+    await announceDevice(this.#control.tools, {
       ...place,
-      ...slot(devid),
+      ...this.#slot(devid),
       virtioId: VIRTIO_ID_RNG,
       grantUsage: true,
     });
@@ -197,13 +201,21 @@ export class VirtualHost {
     this.#attached.push(place);
   }
 
+  /** Where the registers of device `devid` are, and its interrupt, in libxl's order. */
+  #slot(devid: number) {
+    return {
+      base: this.#firstWindow + devid * VIRTIO_MMIO_DEV_SIZE,
+      irq: GUEST_VIRTIO_MMIO_SPI_FIRST + devid,
+    };
+  }
+
   async #stop(): Promise<HostReport> {
     try {
       await this.#guest.call('cancel', undefined);
       await this.#guest.call('closeNbd', undefined);
       for (const place of this.#attached) {
         await this.#guest.call('detach', { devid: place.devid });
-        await withdrawDevice(this.#store, place);
+        await withdrawDevice(this.#control.tools, place);
       }
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
@@ -217,6 +229,6 @@ export class VirtualHost {
   async #terminate(): Promise<void> {
     clearInterval(this.#drain);
     this.#merger.close();
-    await Promise.all([this.#guest.terminate(), this.#backend.terminate()]);
+    await Promise.all([this.#guest.terminate(), this.#backend.terminate(), this.#storeLoop.stop()]);
   }
 }

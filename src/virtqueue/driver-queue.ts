@@ -12,8 +12,8 @@ import {
   VIRTQ_DESC_SIZE,
   VIRTQ_USED_F_NO_NOTIFY,
 } from '../abi/split-ring.ts';
-import type { Region } from '../abi/region.ts';
 import type { CoherentBuffer, DmaOperations } from '../dma/dma.ts';
+import type { GuestMemory } from '../dma/guest-memory.ts';
 import { assert, ProtocolViolation } from '../errors.ts';
 import type { BufferList } from './buffer-list.ts';
 import { SharedBuffers } from './shared-buffers.ts';
@@ -90,7 +90,7 @@ export class DriverQueue {
   private constructor(
     size: number,
     dma: DmaOperations,
-    region: Region,
+    memory: GuestMemory,
     features: QueueFeatures,
     ring: CoherentBuffer,
     tables: CoherentBuffer | undefined,
@@ -101,10 +101,13 @@ export class DriverQueue {
     this.#eventIndex = features.eventIndex;
     this.#ring = ring;
     this.#tables = tables;
-    this.#descriptors = new DescriptorTable({ region, offset: ring.address });
-    this.#available = new AvailableRing({ region, offset: ring.address + driver }, size);
-    this.#used = new UsedRing({ region, offset: ring.address + device }, size);
-    this.#tableDescriptors = tables && new DescriptorTable({ region, offset: tables.address });
+    const offset = memory.offset(ring.address, ring.size);
+    const { region } = memory;
+    this.#descriptors = new DescriptorTable({ region, offset });
+    this.#available = new AvailableRing({ region, offset: offset + driver }, size);
+    this.#used = new UsedRing({ region, offset: offset + device }, size);
+    this.#tableDescriptors =
+      tables && new DescriptorTable({ region, offset: memory.offset(tables.address, tables.size) });
     this.#shared = new SharedBuffers(size + (tables ? size * TABLE_ENTRIES : 0), dma);
     this.#next = Uint16Array.from({ length: size }, (_, i) => (i + 1 < size ? i + 1 : END_OF_LIST));
     this.#tokens = new Int32Array(size).fill(NO_TOKEN);
@@ -114,11 +117,11 @@ export class DriverQueue {
     this.#freeDescriptors = size;
   }
 
-  /** Allocates the rings in `region`, the guest's memory; undefined when it has no room or references. */
+  /** Allocates the rings in the guest's memory; undefined when it has no room or references. */
   static create(
     size: number,
     dma: DmaOperations,
-    region: Region,
+    memory: GuestMemory,
     features: QueueFeatures,
   ): DriverQueue | undefined {
     const ring = dma.allocate(layOut(size).total);
@@ -128,7 +131,7 @@ export class DriverQueue {
       dma.free(ring);
       return undefined;
     }
-    return new DriverQueue(size, dma, region, features, ring, tables);
+    return new DriverQueue(size, dma, memory, features, ring, tables);
   }
 
   /** For the transport's queue registers. */

@@ -6,7 +6,7 @@
 
 import type { Region } from '../abi/region.ts';
 
-/** Where one area lies: a region and a byte offset that has the area's alignment. */
+/** Where one area lies: a region and a byte offset, which may be beyond 4 GiB and has the area's alignment. */
 export interface RingArea {
   readonly region: Region;
   readonly offset: number;
@@ -16,36 +16,39 @@ export interface RingArea {
 export class DescriptorTable {
   readonly #u32: Uint32Array;
   readonly #u16: Uint16Array;
-  readonly #base: number;
+  /** Index in `u32` and in `u16` of the first descriptor. */
+  readonly #word: number;
+  readonly #half: number;
 
   constructor({ region, offset }: RingArea) {
     this.#u32 = region.u32;
     this.#u16 = region.u16;
-    this.#base = offset;
+    this.#word = offset / 4;
+    this.#half = offset / 2;
   }
 
   addressLow(index: number): number {
-    return this.#u32[(this.#base >>> 2) + index * 4];
+    return this.#u32[this.#word + index * 4];
   }
 
   addressHigh(index: number): number {
-    return this.#u32[(this.#base >>> 2) + index * 4 + 1];
+    return this.#u32[this.#word + index * 4 + 1];
   }
 
   len(index: number): number {
-    return this.#u32[(this.#base >>> 2) + index * 4 + 2];
+    return this.#u32[this.#word + index * 4 + 2];
   }
 
   flags(index: number): number {
-    return this.#u16[(this.#base >>> 1) + index * 8 + 6];
+    return this.#u16[this.#half + index * 8 + 6];
   }
 
   next(index: number): number {
-    return this.#u16[(this.#base >>> 1) + index * 8 + 7];
+    return this.#u16[this.#half + index * 8 + 7];
   }
 
   write(index: number, low: number, high: number, len: number, flags: number, next: number): void {
-    const word = (this.#base >>> 2) + index * 4;
+    const word = this.#word + index * 4;
     this.#u32[word] = low;
     this.#u32[word + 1] = high;
     this.#u32[word + 2] = len;
@@ -61,7 +64,7 @@ export class AvailableRing {
 
   constructor({ region, offset }: RingArea, size: number) {
     this.#u16 = region.u16;
-    this.#base = offset >>> 1;
+    this.#base = offset / 2;
     this.#mask = size - 1;
   }
 
@@ -103,53 +106,55 @@ export class AvailableRing {
 export class UsedRing {
   readonly #u16: Uint16Array;
   readonly #u32: Uint32Array;
-  readonly #base: number;
+  readonly #word: number;
+  readonly #half: number;
   readonly #mask: number;
 
   constructor({ region, offset }: RingArea, size: number) {
     this.#u16 = region.u16;
     this.#u32 = region.u32;
-    this.#base = offset;
+    this.#word = offset / 4;
+    this.#half = offset / 2;
     this.#mask = size - 1;
   }
 
   get flags(): number {
-    return Atomics.load(this.#u16, this.#base >>> 1);
+    return Atomics.load(this.#u16, this.#half);
   }
 
   set flags(value: number) {
-    Atomics.store(this.#u16, this.#base >>> 1, value);
+    Atomics.store(this.#u16, this.#half, value);
   }
 
   get index(): number {
-    return Atomics.load(this.#u16, (this.#base >>> 1) + 1);
+    return Atomics.load(this.#u16, this.#half + 1);
   }
 
   set index(value: number) {
-    Atomics.store(this.#u16, (this.#base >>> 1) + 1, value);
+    Atomics.store(this.#u16, this.#half + 1, value);
   }
 
   id(index: number): number {
-    return this.#u32[(this.#base >>> 2) + 1 + (index & this.#mask) * 2];
+    return this.#u32[this.#word + 1 + (index & this.#mask) * 2];
   }
 
   len(index: number): number {
-    return this.#u32[(this.#base >>> 2) + 2 + (index & this.#mask) * 2];
+    return this.#u32[this.#word + 2 + (index & this.#mask) * 2];
   }
 
   setElement(index: number, id: number, len: number): void {
-    const word = (this.#base >>> 2) + 1 + (index & this.#mask) * 2;
+    const word = this.#word + 1 + (index & this.#mask) * 2;
     this.#u32[word] = id;
     this.#u32[word + 1] = len;
   }
 
   /** With VIRTIO_F_EVENT_IDX: the available index at which the device wants a notification. */
   get availEvent(): number {
-    return Atomics.load(this.#u16, (this.#base >>> 1) + 2 + (this.#mask + 1) * 4);
+    return Atomics.load(this.#u16, this.#half + 2 + (this.#mask + 1) * 4);
   }
 
   set availEvent(value: number) {
-    Atomics.store(this.#u16, (this.#base >>> 1) + 2 + (this.#mask + 1) * 4, value);
+    Atomics.store(this.#u16, this.#half + 2 + (this.#mask + 1) * 4, value);
   }
 }
 

@@ -58,6 +58,22 @@ test('X2 lengths are unsigned: what a signed reader would take for negative is t
   }
 });
 
+test('X1 types, ids and texts that mean something to us but not to the protocol are refused like any others', () => {
+  const { store, tools, guest } = talks();
+  for (const name of ['__proto__', 'constructor', 'toString']) {
+    assert.equal(guest.ask(xs.XS_WRITE, `${name}/${name}\0v`), 'OK\0');
+    assert.equal(guest.ask(xs.XS_WATCH, `${name}\0${name}\0`), 'OK\0');
+    assert.deepEqual(guest.events(), [`${name} ${name}`]);
+    assert.equal(guest.ask(xs.XS_DIRECTORY, `${name}\0`), `${name}\0`);
+    assert.equal(tools.ask(xs.XS_GET_QUOTA, `${name}\0`), 'EINVAL');
+    assert.equal(tools.ask(xs.XS_SET_QUOTA, `${name}\x001\0`), 'EINVAL');
+    assert.equal(tools.ask(xs.XS_CONTROL, `${name}\0`), 'EINVAL');
+    assert.equal(tools.ask(xs.XS_CONTROL, `quota\0set\0${name}\x001\0`), 'EINVAL');
+  }
+  assert.equal(({} as Record<string, unknown>)['v'], undefined);
+  assert.equal(store.domains.find(1)!.usage.nodes, 1 + 6);
+});
+
 test('READ, WRITE, MKDIR, RM, DIRECTORY', () => {
   const { tools, guest } = talks();
   assert.equal(tools.ask(xs.XS_WRITE, '/a/b\0va\0lue'), 'OK\0');
@@ -210,6 +226,45 @@ test('INTRODUCE, IS_DOMAIN_INTRODUCED, GET_DOMAIN_PATH, RESUME, RELEASE', () => 
     assert.equal(guest.ask(type, '5\x001\x001\0'), 'EACCES');
 });
 
+test('X10 RELEASE, then INTRODUCE of the same id: another domain, which finds nothing of the first', () => {
+  const { store, tools, guest } = talks();
+  tools.ask(xs.XS_WRITE, '/shared\0v');
+  tools.ask(xs.XS_SET_PERMS, '/shared\0n0\0b1\0');
+  guest.ask(xs.XS_WATCH, '/shared\0t\0');
+  const id = Number(guest.ask(xs.XS_TRANSACTION_START, '\0').slice(0, -1));
+  assert.equal(guest.ask(xs.XS_WRITE, '/shared\0old', id), 'OK\0');
+  assert.equal(tools.ask(xs.XS_SET_QUOTA, '1\0nodes\x0099\0'), 'OK\0');
+  assert.equal(tools.ask(xs.XS_RELEASE, '1\0'), 'OK\0');
+  assert.equal(guest.ended, true);
+  assert.equal(tools.ask(xs.XS_INTRODUCE, '1\x00-1\x003\0'), 'OK\0');
+  const next = new Talk(store, 1);
+  assert.equal(next.ask(xs.XS_READ, '/shared\0'), 'EACCES');
+  assert.equal(next.ask(xs.XS_READ, '/shared\0', id), 'ENOENT');
+  assert.equal(next.ask(xs.XS_UNWATCH, '/shared\0t\0'), 'ENOENT');
+  assert.equal(tools.ask(xs.XS_READ, '/local/domain/1\0'), 'ENOENT');
+  assert.equal(tools.ask(xs.XS_GET_PERMS, '/shared\0'), 'n0\0');
+  assert.equal(tools.ask(xs.XS_GET_QUOTA, '1\0nodes\0'), '1000\0', 'nor its quotas');
+  assert.equal(tools.ask(xs.XS_WRITE, '/shared\0w'), 'OK\0');
+  assert.deepEqual(next.events(), []);
+  assert.equal(tools.ask(xs.XS_CONTROL, 'check\0'), 'OK\0');
+});
+
+test('X14 the root over the wire: nobody removes it, and a guest needs rights to it as to any node', () => {
+  const { tools, guest } = talks();
+  assert.equal(guest.ask(xs.XS_RM, '/\0'), 'EACCES');
+  assert.equal(guest.ask(xs.XS_SET_PERMS, '/\0b1\0'), 'EACCES');
+  assert.equal(guest.ask(xs.XS_WRITE, '/\0v'), 'EACCES');
+  assert.equal(guest.ask(xs.XS_MKDIR, '/\0'), 'EACCES');
+  assert.equal(tools.ask(xs.XS_RM, '/\0'), 'EINVAL');
+  const id = Number(tools.ask(xs.XS_TRANSACTION_START, '\0').slice(0, -1));
+  assert.equal(tools.ask(xs.XS_RM, '/\0', id), 'EINVAL');
+  assert.equal(tools.ask(xs.XS_SET_PERMS, '/\0r0\0', id), 'OK\0');
+  assert.equal(guest.ask(xs.XS_DIRECTORY, '/\0'), 'EACCES');
+  assert.equal(tools.ask(xs.XS_TRANSACTION_END, 'T\0', id), 'OK\0');
+  assert.equal(guest.ask(xs.XS_DIRECTORY, '/\0'), 'local\0');
+  assert.equal(guest.ask(xs.XS_RM, '/\0'), 'EACCES', 'reading is not writing');
+});
+
 test('a domain introduced again starts with a clean connection', () => {
   const { tools, guest } = talks();
   guest.ask(xs.XS_WATCH, 'k\0t\0');
@@ -239,6 +294,16 @@ test('RESET_WATCHES drops watches and transactions', () => {
   guest.events();
   tools.ask(xs.XS_WRITE, '/local/domain/1/k\0v');
   assert.deepEqual(guest.events(), []);
+});
+
+test('RESET_WATCHES inside a transaction ends that one too, once', () => {
+  const { store, guest } = talks();
+  const id = Number(guest.ask(xs.XS_TRANSACTION_START, '\0').slice(0, -1));
+  assert.equal(guest.ask(xs.XS_WRITE, 'k\0v', id), 'OK\0');
+  assert.equal(guest.ask(xs.XS_RESET_WATCHES, '\0', id), 'OK\0');
+  assert.equal(guest.ask(xs.XS_TRANSACTION_END, 'T\0', id), 'ENOENT');
+  assert.equal(guest.ask(xs.XS_READ, 'k\0'), 'ENOENT');
+  for (const [domain, counted] of store.recount()) assert.deepEqual(domain.usage, counted);
 });
 
 test('GET_FEATURE and SET_FEATURE: before the domain is introduced, and only what there is', () => {

@@ -8,6 +8,8 @@ import { message, messagesIn, Talk } from '../../test/support/xenstore.ts';
 import { type Region, regionOver } from '../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import * as xs from '../abi/xenstore.ts';
+import { Connection } from './connection.ts';
+import { DEFAULT_LIMITS } from './quotas.ts';
 import { RingChannel, RingServer } from './ring.ts';
 import { SERVER_FEATURES, Store } from './store.ts';
 
@@ -16,11 +18,14 @@ type Field = Parameters<typeof xs.xenstoreDomainInterface.offsetOf>[0];
 /** A guest's ring and what each end has signalled; the guest's end is driven by hand. */
 class Bench {
   time = 0;
-  readonly store = new Store({ now: () => this.time });
+  /** Milliseconds that pass with each look at the clock. */
+  tick = 0;
+  readonly store = new Store({ now: () => (this.time += this.tick) });
   readonly tools = new Talk(this.store, 0);
   readonly page: Region = regionOver(new SharedArrayBuffer(XEN_PAGE_SIZE));
   notified = 0;
   woken = 0;
+  released = 0;
   readonly server: RingServer;
 
   constructor() {
@@ -30,6 +35,7 @@ class Bench {
     this.server = new RingServer(this.page, this.store, this.store.introduce(1), {
       notify: () => this.notified++,
       wake: () => this.woken++,
+      released: () => this.released++,
     });
   }
 
@@ -137,11 +143,33 @@ test('X1 a payload too long closes the ring with error 3', () => {
   assert.equal(bench.tools.ask(xs.XS_CONTROL, 'check\0'), 'OK\0');
 });
 
+test('X1 a message that stops in the middle keeps nobody waiting, and goes when the guest reconnects', () => {
+  const bench = new Bench();
+  const whole = message(xs.XS_WRITE, 'k\0value');
+  for (let length = 1; length < whole.length; length++) {
+    bench.put(whole.subarray(0, length));
+    assert.equal(bench.server.poll(), undefined);
+    assert.equal(bench.take().length, 0);
+    assert.equal(bench.tools.ask(xs.XS_READ, '/local/domain/1/k\0'), 'ENOENT');
+    bench.reconnect();
+    assert.equal(bench.ask(xs.XS_READ, 'k\0'), 'ENOENT\0');
+  }
+});
+
+test('X2 a length that a signed reader would take for negative closes the ring with error 3', () => {
+  for (const len of [0x8000_0000, 0xffff_ffff, 0xffff_f000]) {
+    const bench = new Bench();
+    bench.put(xs.xsdSockmsg.make({ type: xs.XS_WRITE, len }).bytes);
+    assert.equal(bench.server.poll(), undefined);
+    assert.equal(bench.get('error'), xs.XENSTORE_ERROR_PROTO);
+  }
+});
+
 test('X1 without the features the error field is not the store’s to write, nor the connection field to obey', () => {
   const store = new Store();
   store.domains.obtain(1).features = 0;
   const page = regionOver(new ArrayBuffer(XEN_PAGE_SIZE));
-  const signals = { notify: () => undefined, wake: () => undefined };
+  const signals = { notify: () => undefined, wake: () => undefined, released: () => undefined };
   const server = new RingServer(page, store, store.introduce(1), signals);
   page.u32[xs.xenstoreDomainInterface.offsetOf('req_prod') / 4] = 5000;
   page.u32[xs.xenstoreDomainInterface.offsetOf('connection') / 4] = xs.XENSTORE_RECONNECT;
@@ -185,6 +213,19 @@ test('X6 a guest that reads no replies is not served any further, and is again w
   assert.equal(messagesIn(Uint8Array.from(replies)).length, sent);
 });
 
+test('X7 a guest that never looks at its page costs the store its quota of events, however much happens', () => {
+  const bench = new Bench();
+  bench.ask(xs.XS_WATCH, '/local/domain/1\0t\0');
+  const [client] = bench.store.domains.find(1)!.clients;
+  assert.ok(client instanceof Connection);
+  for (let i = 0; i < 5000; i++) {
+    bench.tools.ask(xs.XS_WRITE, `/local/domain/1/k${i}\0v`);
+    bench.server.poll();
+  }
+  assert.equal(client.subscriber.waiting, DEFAULT_LIMITS.events + 1);
+  assert.ok(client.peek().length <= 2 * 4096);
+});
+
 test('one poll serves a bounded amount and asks to be called again', () => {
   const bench = new Bench();
   let rounds = 0;
@@ -224,6 +265,22 @@ test('X15 a guest that writes too fast is told about by a delay, and served afte
     messagesIn(bench.take()).map((each) => each.payload),
     ['v'],
   );
+});
+
+test('X15 a guest whose time comes while the store looks at it is not forgotten', () => {
+  for (let tick = 0.5; tick < 8; tick += 0.5) {
+    const bench = new Bench();
+    bench.tools.ask(xs.XS_TRANSACTION_START, '\0');
+    bench.tick = tick;
+    for (let i = 0; i < 40; i++) bench.put(message(xs.XS_WRITE, `k\0${i % 10}`));
+    const answered: number[] = [];
+    for (let delay: number | undefined = 0; delay !== undefined; ) {
+      bench.time += delay;
+      delay = bench.server.poll();
+      answered.push(...bench.take());
+    }
+    assert.equal(messagesIn(Uint8Array.from(answered)).length, 40, `${tick} ms for each look`);
+  }
 });
 
 test('X17 reconnecting again and again leaves one clean connection: nothing of the ones before', () => {
@@ -272,7 +329,10 @@ test('X17 toggling a device’s state fast: the backend hears in order, at most 
 
 test('a released domain’s ring is left alone for good', () => {
   const bench = new Bench();
+  bench.reconnect();
+  assert.equal(bench.released, 0);
   bench.store.release(bench.store.domains.find(1)!);
+  assert.equal(bench.released, 1, 'whoever mapped the page is told');
   const before = Uint8Array.from(bench.page.u8);
   bench.set('connection', xs.XENSTORE_RECONNECT);
   assert.equal(bench.server.poll(), undefined);
@@ -384,7 +444,7 @@ test('a guest’s channel waits for the store to confirm a reconnection before i
   channel.send(new Uint8Array(4));
   channel.poll();
   const store = new Store();
-  const signals = { notify: () => undefined, wake: () => undefined };
+  const signals = { notify: () => undefined, wake: () => undefined, released: () => undefined };
   new RingServer(page, store, store.introduce(1), signals);
   channel.poll();
   assert.equal(page.u32[at('req_prod')], 4);

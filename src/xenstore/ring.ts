@@ -24,6 +24,8 @@ interface RingSignals {
   notify(): void;
   /** Something has to be sent that no poll() will notice by itself: call poll() soon. */
   wake(): void;
+  /** The domain has been released: the page is not looked at any more. */
+  released(): void;
 }
 
 /**
@@ -70,13 +72,15 @@ export class RingServer {
   #move(connection: Connection): number | undefined {
     let moved = false;
     for (let move = 0; move < MOVES; move++) {
+      // Asked before: if it is over by the time of the look, the look finds what waits.
+      const { delay } = connection;
       const taken = connection.receive(this.#requests.look());
       this.#requests.took(taken);
       const put = this.#responses.put(connection.peek());
       connection.sent(put);
       if (taken + put === 0) {
         if (moved) this.#signals.notify();
-        return connection.delay || undefined;
+        return delay || undefined;
       }
       moved = true;
     }
@@ -93,11 +97,16 @@ export class RingServer {
     }
     Atomics.store(i32, ERROR, xs.XENSTORE_ERROR_NONE);
     const connection = new Connection(this.#store, this.#domain, this.#signals.wake, () => {
-      if (this.#connection === connection) this.#released = true;
+      if (this.#connection === connection) this.#endForGood();
     });
     this.#connection = connection;
     Atomics.store(i32, CONNECTION, xs.XENSTORE_CONNECTED);
     return [new Consumer(this.#page, REQUESTS, 0), new Producer(this.#page, RESPONSES, 0)];
+  }
+
+  #endForGood(): void {
+    this.#released = true;
+    this.#signals.released();
   }
 
   #reconnectionAsked(): boolean {

@@ -42,6 +42,10 @@ function assertAccounts(store: Store): void {
     assert.deepEqual(domain.usage, counted, `domain ${domain.id}`);
 }
 
+test('domain 0 is there from the start', () => {
+  assert.equal(new Store().domains.control.introduced, true);
+});
+
 test('X10 a domain that takes a used id finds nothing of its predecessor: no nodes, no rights, no watches', () => {
   const { store, tools, guest } = storeWith(1, 2);
   guest(1).write('mine', bytes('1'));
@@ -160,6 +164,22 @@ test('X10 a guest cannot prepare rights for a domain that is not there yet', () 
   ]);
   addGuest(store, 10);
   assert.equal(guest(10).read('/ready').value.length, 0, 'the tools may: that is how guests are built');
+});
+
+test('X8 a guest cannot give its node to another domain, which would be charged for it', () => {
+  const { store, guest } = storeWith(1, 2);
+  guest(1).write('mine', bytes('1'));
+  for (const taker of [0, 2])
+    assert.throws(
+      () =>
+        guest(1).setPermissions('mine', [
+          { domain: taker, access: 'n' },
+          { domain: 1, access: 'b' },
+        ]),
+      refused('EPERM'),
+    );
+  assert.deepEqual(describe(guest(1).permissions('mine').permissions), [{ domain: 1, access: 'n' }]);
+  assertAccounts(store);
 });
 
 test('X10 a device model loses the rights of its guest when the guest ends', () => {

@@ -3,7 +3,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Talk } from '../../test/support/xenstore.ts';
-import { XS_MKDIR, XS_RM, XS_SET_PERMS, XS_UNWATCH, XS_WATCH, XS_WRITE } from '../abi/xenstore.ts';
+import {
+  XS_MKDIR,
+  XS_RM,
+  XS_SET_PERMS,
+  XS_TRANSACTION_END,
+  XS_TRANSACTION_START,
+  XS_UNWATCH,
+  XS_WATCH,
+  XS_WRITE,
+} from '../abi/xenstore.ts';
 import { Store } from './store.ts';
 import { STALLED_MS } from './subscriber.ts';
 
@@ -139,6 +148,45 @@ test('X5 a guest hears nothing of nodes it may not read, nor of domains that com
   assert.deepEqual(guest.events(), []);
   tools.ask(XS_RM, '/local/domain/1/toolstack\0');
   assert.deepEqual(guest.events(), ['/local/domain/1/toolstack t']);
+});
+
+test('X5 a transaction tells a guest of what it may read, and of nothing else that changed with it', () => {
+  const { tools, guest } = talks();
+  tools.ask(XS_WRITE, '/public\0v');
+  tools.ask(XS_SET_PERMS, '/public\0r0\0');
+  guest.ask(XS_WATCH, '/\0t\0');
+  guest.events();
+  const id = Number(tools.ask(XS_TRANSACTION_START, '\0').slice(0, -1));
+  tools.ask(XS_WRITE, '/secret/a\0v', id);
+  tools.ask(XS_WRITE, '/public\0w', id);
+  tools.ask(XS_WRITE, '/made-and-removed\0w', id);
+  tools.ask(XS_RM, '/made-and-removed\0', id);
+  assert.deepEqual(guest.events(), [], 'nothing before the commit');
+  assert.equal(tools.ask(XS_TRANSACTION_END, 'T\0', id), 'OK\0');
+  assert.deepEqual(guest.events(), ['/public t']);
+});
+
+test('X11 a commit that fails tells nobody anything', () => {
+  const { tools, guest } = talks({ limits: { nodes: 3 } });
+  tools.ask(XS_WATCH, '/local\0t\0');
+  guest.ask(XS_WATCH, '/local/domain/1\0t\0');
+  const start = () => Number(guest.ask(XS_TRANSACTION_START, '\0').slice(0, -1));
+  const [conflict, aborted] = [start(), start()];
+  for (const id of [conflict, aborted]) guest.ask(XS_WRITE, 'a\0v', id);
+  guest.ask(XS_WRITE, 'b\0v');
+  tools.events();
+  guest.events();
+  assert.equal(guest.ask(XS_TRANSACTION_END, 'T\0', conflict), 'EAGAIN');
+  assert.equal(guest.ask(XS_TRANSACTION_END, 'F\0', aborted), 'OK\0');
+  const [one, two] = [start(), start()];
+  guest.ask(XS_WRITE, 'b/one\0v', one);
+  guest.ask(XS_WRITE, 'b/two\0v', two);
+  assert.equal(guest.ask(XS_TRANSACTION_END, 'F\0', one), 'OK\0');
+  assert.equal(guest.ask(XS_WRITE, 'c\0v'), 'OK\0');
+  tools.events();
+  guest.events();
+  assert.equal(guest.ask(XS_TRANSACTION_END, 'T\0', two), 'ENOSPC');
+  assert.deepEqual([...tools.events(), ...guest.events()], []);
 });
 
 test('X6 events that say the same are merged while they wait', () => {

@@ -37,6 +37,14 @@ for (const period of [1, 2, 16]) {
   });
 }
 
+test('F3 F5 a loop of empty descriptors breaks the device', async () => {
+  const scene = new Scene();
+  const { queue } = readyToRead(scene);
+  for (let i = 0; i < 2; i++) queue.table.write(i, 0, 0, 0, VIRTQ_DESC_F_NEXT, 1 - i);
+  scene.driver.submit(queue, 0);
+  await scene.broken('§2.7.5.2');
+});
+
 test('F5 empty descriptors anywhere in a chain are skipped', async () => {
   const scene = new Scene();
   const { queue, request } = readyToRead(scene);

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { VIRTIO_BLK_S_OK } from '../../src/abi/virtio-blk.ts';
 import { MMIO_INTERRUPT_STATUS, MMIO_QUEUE_NOTIFY } from '../../src/abi/virtio-mmio.ts';
 import { VIRTIO_F_EVENT_IDX } from '../../src/abi/virtio.ts';
-import { NO_STATUS, readyToRead, Scene } from '../support/scene.test.helper.ts';
+import { BASE, NO_STATUS, readyToRead, Scene } from '../support/scene.test.helper.ts';
 
 for (const ahead of [17, 18, 1000, 0x8000, 0xfffe]) {
   test(`F7 an available index ${ahead} ahead in a queue of 16 breaks the device`, async () => {
@@ -79,7 +79,7 @@ test('F24 a notification through a narrow write is lost, not misread', async () 
   const scene = new Scene();
   const { queue } = readyToRead(scene);
   scene.driver.offer(queue, 0);
-  scene.driver.guest.ports.mmio.write(0x0200_0000 + MMIO_QUEUE_NOTIFY + 1, 1, 0);
+  scene.driver.guest.ports.mmio.write(BASE + MMIO_QUEUE_NOTIFY + 1, 1, 0);
   scene.driver.run();
   assert.equal(queue.used.index, 0);
   await scene.finish();

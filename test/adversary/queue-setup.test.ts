@@ -6,7 +6,7 @@ import { VIRTIO_BLK_S_OK } from '../../src/abi/virtio-blk.ts';
 import * as mmio from '../../src/abi/virtio-mmio.ts';
 import * as virtio from '../../src/abi/virtio.ts';
 import { offsetBy, type RawDriver, type RawQueue } from '../support/raw-driver.test.helper.ts';
-import { RawRequest, readyToRead, Scene } from '../support/scene.test.helper.ts';
+import { BASE, RawRequest, readyToRead, Scene } from '../support/scene.test.helper.ts';
 
 type Enable = (driver: RawDriver, queue: RawQueue) => void;
 
@@ -31,7 +31,7 @@ const misplaced: [string, Enable][] = [
     (d, q) => d.enable(q, { driver: offsetBy(q.pages, 4096 - 4) }),
   ],
   ['used ring at a plain address', (d, q) => d.enable(q, { device: { low: 0x10_0000, high: 0 } })],
-  ['used ring in the window of its registers', (d, q) => d.enable(q, { device: d.shareAt(0x0200_0000, 1) })],
+  ['used ring in the window of its registers', (d, q) => d.enable(q, { device: d.shareAt(BASE, 1) })],
 ];
 
 for (const [what, enable] of misplaced) {

@@ -56,11 +56,11 @@ for (const mode of EXPOSURE_MODES) {
 /** Guest-physical addresses of the guest's pages that the backend maps. */
 function reachablePages(scene: HostileScene): number[] {
   const { grantMapper } = scene.backend.ports;
-  const start = scene.guest.ports.memory.region.byteOffset;
+  const { base, region } = scene.guest.ports.memory;
   const pages: number[] = [];
   for (let handle = 0; handle < 64; handle++) {
     const offset = grantMapper.offset(handle);
-    if (offset !== undefined) pages.push(offset - start);
+    if (offset !== undefined) pages.push(base + offset - region.byteOffset);
   }
   return pages;
 }

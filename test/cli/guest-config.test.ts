@@ -110,3 +110,43 @@ test('a warning does not keep the guest from running', async (t) => {
   assert.equal(status, 0, stderr);
   assert.equal(parseReport(stdout).length, 2);
 });
+
+const DISK = 'disk = [ "images/one.img,raw,xvda,rw,specification=virtio" ]';
+
+for (const [type, words, kind, architecture] of [
+  [undefined, [], 'pvh', 'arm'],
+  ['type = "pvh"', ['--arch', 'x86'], 'pvh', 'x86'],
+  ['type = "hvm"', [], 'hvm', 'x86'],
+] as const) {
+  test(`a guest with ${type ?? 'no type'} ${words.join(' ')} is ${kind} on ${architecture}`, async (t) => {
+    const folder = temporaryFolder(t);
+    guest(folder, 'name = "web"', ...(type === undefined ? [] : [type]), DISK);
+    const { status, stdout, stderr } = await grantio(t, ['run', 'guest.cfg', '--json', ...words], {
+      cwd: folder,
+    });
+    assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
+    const modes = parseReport(stdout);
+    assert.deepEqual(
+      modes.map(({ identical }) => identical),
+      [true, true],
+    );
+    modes.forEach(checkExposure);
+    const document = JSON.parse(stdout) as { readonly guest: unknown };
+    assert.deepEqual(document.guest, { name: 'web', kind, architecture });
+  });
+}
+
+for (const [type, words, says] of [
+  ['type = "pv"', [], /cannot have virtio-mmio devices.*write type = "pvh"$/m],
+  ['builder = "generic"', [], /cannot have virtio-mmio devices.*write type = "pvh"$/m],
+  ['type = "hvm"', ['--arch', 'arm'], /exists on x86 only; write type = "pvh" or leave out --arch arm$/m],
+] as const) {
+  test(`a guest with ${type} ${words.join(' ')} is refused, with the reason and the way out`, async (t) => {
+    const folder = temporaryFolder(t);
+    guest(folder, 'name = "web"', type, DISK);
+    const { status, stdout, stderr } = await grantio(t, ['run', 'guest.cfg', ...words], { cwd: folder });
+    assert.deepEqual({ status, stdout }, { status: 2, stdout: '' });
+    assert.match(stderr, /^grantio: guest\.cfg:2:\d+: a guest of type /m);
+    assert.match(stderr, says);
+  });
+}

@@ -25,7 +25,18 @@ test('run --help names every option, and gives examples', async (t) => {
   const { status, stdout, stderr } = await grantio(t, ['run', '--help']);
   assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
   assert.match(stdout, /^Usage: grantio run .*\[guest\.cfg\]/);
-  for (const option of ['disk', 'mode', 'queues', 'queue-size', 'memory', 'nbd', 'run', 'trace', 'json'])
+  for (const option of [
+    'disk',
+    'mode',
+    'arch',
+    'queues',
+    'queue-size',
+    'memory',
+    'nbd',
+    'run',
+    'trace',
+    'json',
+  ])
     assert.match(stdout, new RegExp(`^ {2}--${option}\\b`, 'm'));
   for (const variable of ['$uri', '$nbd', '$unixsocket']) assert.ok(stdout.includes(variable), variable);
   assert.match(stdout, /^Examples:$/m);

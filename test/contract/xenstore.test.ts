@@ -66,6 +66,7 @@ xenstoreContract('XenstoreClient over a ring page', async () => {
       const server: RingServer = new RingServer(page, store, store.introduce(domain), {
         notify: () => queueMicrotask(() => channel.poll()),
         wake: serve,
+        released: () => undefined,
       });
       const channel = new RingChannel(page, serve);
       return new XenstoreClient(channel);

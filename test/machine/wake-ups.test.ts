@@ -30,7 +30,7 @@ class Sleepy {
     const limits = { maxGrantFrames: 4, maxMaptrackFrames: 2 };
     const backend = this.machine.createBackend(1, { memory: MIB, ...limits });
     // Not createGuest: the machine would let the guest look without an event.
-    this.machine.xen.createDomain(2, { memory: 2 * MIB, ...limits });
+    this.machine.xen.createDomain(2, { memory: 2 * MIB, architecture: 'arm', ...limits });
     this.machine.xen.nameDeviceModel(2, 1);
     const ports = this.machine.xen.ports(domainId(2), (words, index, value) => {
       while (Atomics.load(words, index) === value) if (!this.machine.step()) return false;
@@ -69,7 +69,7 @@ async function allAnswered(seed: number, queues: number, eventIndex: boolean): P
   for (let idle = 0; idle < 2; ) {
     if (sent < REQUESTS && random() < 0.3) {
       const buffer = buffers[sent % buffers.length];
-      const address = buffer.bytes.byteOffset - sleepy.guest.ports.memory.region.byteOffset;
+      const address = sleepy.guest.ports.memory.addressOf(buffer.bytes);
       disk.submit(0, sent % 128, address, 512, (status) => {
         assert.equal(status, 0);
         answered++;

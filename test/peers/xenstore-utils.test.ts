@@ -9,19 +9,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { connectXenstore } from '../../src/cli/xenstore-socket.ts';
+import { GRANTIO } from '../support/grantio.ts';
 
 /** Long enough for any machine; no test waits for it unless something is broken. */
 const LIMIT_MS = 30_000;
-
-const DAEMON = `
-  import { xenstoredCommand } from ${JSON.stringify(new URL('../../src/cli/xenstored.js', import.meta.url).href)};
-  const controller = new AbortController();
-  process.once('SIGTERM', () => controller.abort());
-  process.exitCode = await xenstoredCommand({ socket: process.argv[1] }, {
-    signal: controller.signal,
-    out: (text) => process.stdout.write(text),
-    err: (text) => process.stderr.write(text),
-  });`;
 
 let folder: string;
 let socket: string;
@@ -30,8 +21,8 @@ let daemon: ChildProcess;
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), 'grantio-xenstore-utils-'));
   socket = join(folder, 'socket');
-  daemon = spawn(process.execPath, ['--input-type=module', '--eval', DAEMON, socket], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+  daemon = spawn(process.execPath, [GRANTIO, 'xenstored', '--socket', socket], {
+    stdio: ['ignore', 'pipe', 'ignore'],
   });
   assert.match(await printed(daemon)(1), /listening on/);
 });

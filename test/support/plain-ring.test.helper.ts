@@ -17,6 +17,8 @@ import {
   UsedRing,
 } from '../../src/virtqueue/split-ring.ts';
 
+const HIGH = 2 ** 32;
+
 export const PLAIN: QueueFeatures = { indirect: false, eventIndex: false };
 export const ALL_FEATURES: readonly QueueFeatures[] = [false, true].flatMap((indirect) =>
   [false, true].map((eventIndex) => ({ indirect, eventIndex })),
@@ -42,20 +44,24 @@ export class PlainRing {
   readonly driverArea: number;
   readonly deviceArea: number;
 
-  constructor(size: number, features: QueueFeatures = PLAIN, bytes = 256 * 1024) {
+  /** @param base where the memory begins; its first page is for buffers, which tests put where they like */
+  constructor(size: number, features: QueueFeatures = PLAIN, bytes = 256 * 1024, base = 0) {
     this.region = regionOver(new ArrayBuffer(bytes));
-    this.memory = new GuestMemory(this.region, 4096);
-    const driver = DriverQueue.create(size, new PlainDma(this.memory), this.region, features);
+    this.memory = new GuestMemory(this.region, base);
+    this.memory.allocatePages(1);
+    const driver = DriverQueue.create(size, new PlainDma(this.memory), this.memory, features);
     assert.ok(driver !== undefined, 'the guest has memory for its rings');
     this.driver = driver;
-    const plain = new PlainMemory(this.region);
+    const plain = new PlainMemory(this.region, base);
     const sizes = splitRingSizes(size);
-    const { descriptorLow, driverLow, deviceLow } = driver.addresses;
-    [this.descriptorArea, this.driverArea, this.deviceArea] = [descriptorLow, driverLow, deviceLow];
+    const at = driver.addresses;
+    this.descriptorArea = at.descriptorHigh * HIGH + at.descriptorLow;
+    this.driverArea = at.driverHigh * HIGH + at.driverLow;
+    this.deviceArea = at.deviceHigh * HIGH + at.deviceLow;
     const areas = {
-      descriptor: plain.mapRing(descriptorLow, 0, sizes.descriptor),
-      driver: plain.mapRing(driverLow, 0, sizes.driver),
-      device: plain.mapRing(deviceLow, 0, sizes.device),
+      descriptor: plain.mapRing(at.descriptorLow, at.descriptorHigh, sizes.descriptor),
+      driver: plain.mapRing(at.driverLow, at.driverHigh, sizes.driver),
+      device: plain.mapRing(at.deviceLow, at.deviceHigh, sizes.device),
     };
     this.device = new DeviceQueue(size, areas, plain, features);
     this.table = new DescriptorTable(areas.descriptor);
@@ -65,7 +71,8 @@ export class PlainRing {
 
   /** Adds a request of one writable buffer of 8 bytes. */
   add(token: number): void {
-    const outcome = this.driver.add(new BufferList().addWritable(64 + (token & 63) * 8, 8), token);
+    const address = this.memory.base + 64 + (token & 63) * 8;
+    const outcome = this.driver.add(new BufferList().addWritable(address, 8), token);
     assert.equal(outcome, ADDED);
   }
 

@@ -37,7 +37,7 @@ export interface SharedPages extends DeviceAddress {
   readonly pages: number;
   /** The bytes, in the guest. */
   readonly bytes: Uint8Array;
-  /** Where they start in the guest's memory. */
+  /** Guest-physical address of the first one. */
   readonly address: number;
 }
 
@@ -135,11 +135,13 @@ export class RawDriver {
   shareAt(address: number, pages: number, readonly = false): SharedPages {
     const ref = this.#grants.share(address / XEN_PAGE_SIZE, pages, readonly);
     if (ref < 0) throw new Error(`no ${pages} grant references are free`);
-    const bytes = this.guest.ports.memory.region.u8.subarray(address, address + pages * XEN_PAGE_SIZE);
+    const { memory } = this.guest.ports;
     const shared = {
       ref,
       pages,
-      bytes,
+      get bytes() {
+        return memory.bytes(address, pages * XEN_PAGE_SIZE);
+      },
       address,
       low: grantAddressLow(ref, 0),
       high: grantAddressHigh(ref),
@@ -191,16 +193,18 @@ export class RawDriver {
     const driver = sizes.descriptor;
     const device = (driver + sizes.driver + 3) & ~3;
     const pages = this.share(Math.ceil((device + sizes.device) / XEN_PAGE_SIZE));
-    const { region } = this.guest.ports.memory;
+    const { memory } = this.guest.ports;
+    const { region } = memory;
+    const offset = memory.offset(pages.address, pages.pages * XEN_PAGE_SIZE);
     return {
       index,
       size,
       pages,
       driver,
       device,
-      table: new DescriptorTable({ region, offset: pages.address }),
-      available: new AvailableRing({ region, offset: pages.address + driver }, size),
-      used: new UsedRing({ region, offset: pages.address + device }, size),
+      table: new DescriptorTable({ region, offset }),
+      available: new AvailableRing({ region, offset: offset + driver }, size),
+      used: new UsedRing({ region, offset: offset + device }, size),
     };
   }
 

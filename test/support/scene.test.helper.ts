@@ -11,6 +11,7 @@ import {
 import { VIRTIO_STATUS_DEVICE_NEEDS_RESET } from '../../src/abi/virtio.ts';
 import { BlkDevice } from '../../src/devices/blk.ts';
 import type { BlkDriver } from '../../src/drivers/blk.ts';
+import { addressMap } from '../../src/hosts/model/address-map.ts';
 import type { BackendDomain, ServedDevice } from '../../src/machine/backend-domain.ts';
 import type { GuestDomain } from '../../src/machine/guest-domain.ts';
 import { Machine } from '../../src/machine/machine.ts';
@@ -26,8 +27,9 @@ import {
   type SharedPages,
 } from './raw-driver.test.helper.ts';
 
-export const BASE = 0x0200_0000;
-const NEIGHBOUR_BASE = 0x0201_0000;
+/** Where the first device of a guest is, and another one. */
+export const BASE = addressMap('arm').virtioMmio;
+const NEIGHBOUR_BASE = BASE + 0x1_0000;
 const KIB = 1024;
 const MIB = KIB * KIB;
 export const DISK_SIZE = 64 * KIB;

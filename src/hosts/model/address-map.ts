@@ -6,7 +6,9 @@ import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 
 /** How a guest is virtualised: its page tables are Xen's business (PV), or its machine is emulated. */
 export type DomainKind = 'pv' | 'hvm' | 'pvh';
-export type Architecture = 'arm' | 'x86';
+/** What a machine, and every domain on it, is made of. */
+export const ARCHITECTURES = ['arm', 'x86'] as const;
+export type Architecture = (typeof ARCHITECTURES)[number];
 
 /** Frame numbers (gfn) of a guest's address space. */
 export interface AddressMap {

@@ -7,6 +7,7 @@ import {
   type AddressMap,
   addressMap,
   type Architecture,
+  ARCHITECTURES,
   type DomainKind,
   GRANT_WINDOW,
 } from './address-map.ts';
@@ -58,7 +59,6 @@ const EVENTS = 64;
 const DEVICE_MODEL = 80;
 
 const KINDS: readonly DomainKind[] = ['pv', 'hvm', 'pvh'];
-const ARCHITECTURES: readonly Architecture[] = ['x86', 'arm'];
 const ARCHITECTURE_SHIFT = 4;
 
 /** Words of an active grant entry, see grants/active-entry.ts. */
@@ -126,6 +126,9 @@ export class DomainRecord {
   /** Index of the first word of the tables of grants and mappings. */
   readonly directory: number;
   readonly #tables: ReturnType<typeof directory>;
+  /** Frames of the grant table, and handles of maptrack, that this thread has seen. */
+  #framesSeen = 0;
+  #handlesSeen = 0;
 
   constructor(machine: Machine, id: DomainId) {
     const { heap } = machine;
@@ -252,6 +255,17 @@ export class DomainRecord {
     return this.grantFrames * perFrame;
   }
 
+  /**
+   * Whether `ref` is an entry of the table now. Tables only grow, save that a switch to version 2 halves their
+   * entries: what this thread has seen of the size is asked first, and the shared word only beyond that.
+   */
+  hasEntry(ref: number): boolean {
+    const perFrame = this.grantVersion === 1 ? GRANT_ENTRIES_PER_FRAME_V1 : GRANT_ENTRIES_PER_FRAME_V2;
+    if (ref >= 0 && ref < this.#framesSeen * perFrame) return true;
+    this.#framesSeen = this.grantFrames;
+    return ref >= 0 && ref < this.#framesSeen * perFrame;
+  }
+
   /** Word that counts copies through entries that only version 2 has. */
   get v2OperationsWord(): number {
     return this.#at + V2_OPERATIONS;
@@ -312,7 +326,15 @@ export class DomainRecord {
   }
 
   set maptrackLimit(handles: number) {
+    this.#handlesSeen = Math.min(this.#handlesSeen, handles);
     Atomics.store(this.#heap, this.#at + MAPTRACK_LIMIT, handles);
+  }
+
+  /** Whether `handle` is an entry of maptrack now, asked as `hasEntry` asks. */
+  hasHandle(handle: number): boolean {
+    if (handle >= 0 && handle < this.#handlesSeen) return true;
+    this.#handlesSeen = this.maptrackLimit;
+    return handle >= 0 && handle < this.#handlesSeen;
   }
 
   /** Index of the first word of a handle's maptrack entry, which must be below the limit. */

@@ -15,6 +15,8 @@ export const SHUTDOWN_POWEROFF = 0;
 export const SHUTDOWN_SUSPEND = 2;
 export const SHUTDOWN_CRASH = 3;
 
+const NOT_SHUT_DOWN = -1;
+
 /** All domains of a machine, as one thread sees them. */
 export class Domains {
   readonly #machine: Machine;
@@ -85,10 +87,17 @@ export class Domains {
     this.shutDown(record, SHUTDOWN_CRASH);
   }
 
-  /** Stops a domain, with the SHUTDOWN_ code that its toolstack is to see. The first one counts. */
+  /** Stops a domain for good, or until `resume` (SCHEDOP_shutdown). The first code is the one that counts. */
   shutDown(record: DomainRecord, code: number): void {
     if (record.shutdownCode >= 0) return;
     record.shutdownCode = code;
     this.pause(record);
+  }
+
+  /** Lets a suspended domain go on where it is, with all that it had: its suspending was called off. */
+  resume(record: DomainRecord): void {
+    assert(record.shutdownCode === SHUTDOWN_SUSPEND, 'a suspended domain is resumed', record.shutdownCode);
+    record.shutdownCode = NOT_SHUT_DOWN;
+    this.unpause(record);
   }
 }

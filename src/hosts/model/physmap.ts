@@ -128,7 +128,7 @@ export class Physmap {
 
   #leaf(index: number): number {
     const word = this.directory + index;
-    const leaf = Atomics.load(this.#heap, word);
+    const leaf = this.#heap[word];
     if (leaf !== 0) return leaf;
     const fresh = this.#machine.takePages(1);
     if (fresh === 0) return 0;

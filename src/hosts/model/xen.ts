@@ -1,15 +1,16 @@
 // The embedded Xen as one thread sees it: create domains, and get the ports of those that run here.
 
-import { regionOver } from '../../abi/region.ts';
+import { type Region, regionOver } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { GuestMemory } from '../../dma/guest-memory.ts';
 import { noTrace, type Tracer } from '../../trace.ts';
-import type { DomainId } from '../../xen/ids.ts';
+import type { DomainId, FrameNumber } from '../../xen/ids.ts';
 import type { MmioHandler } from '../../xen/mmio.ts';
 import { AddressSpace } from './address-space.ts';
 import { DomainEvents } from './domain-events.ts';
 import { DomainGrantMapper } from './domain-grant-mapper.ts';
 import { DomainGrantTable } from './domain-grant-table.ts';
+import { restoreDomain, saveDomain } from './domain-image.ts';
 import type { DomainOptions } from './domain-options.ts';
 import type { DomainRecord } from './domain-record.ts';
 import { Domains } from './domains.ts';
@@ -84,6 +85,19 @@ export class Xen {
     new MachinePage(this.#machine, this.domain(guest)).setModel(this.domain(model).id, true);
   }
 
+  /** The image of a domain that has suspended itself, in pieces; see domain-image.ts. */
+  saveDomain(id: number): Generator<Uint8Array> {
+    return saveDomain(this.#machine, this.domain(id));
+  }
+
+  /** Makes a domain out of an image, paused. Throws DomainImageError or RangeError, and then there is none. */
+  restoreDomain(id: number, pieces: Iterable<Uint8Array>): DomainRecord {
+    const destroy = (domain: DomainRecord) => {
+      for (const _ of this.destroyDomain(domain.id));
+    };
+    return restoreDomain(this.#machine, this.domains, id, pieces, destroy);
+  }
+
   /** Frames of memory and pages of Xen's heap that nobody has. */
   get free(): { readonly frames: number; readonly heapPages: number } {
     return { frames: this.#machine.frames.free, heapPages: this.#machine.pagesFree };
@@ -125,7 +139,9 @@ export class Xen {
     return {
       id,
       tracer,
-      memory: new GuestMemory(memory),
+      memory: new GuestMemory(memory, record.map.ram * XEN_PAGE_SIZE),
+      storePage: regionOver(this.state.memory, record.xenstoreFrame * XEN_PAGE_SIZE, XEN_PAGE_SIZE),
+      storeFrame: record.map.xenstore as FrameNumber,
       addressSpace,
       grantTable: new DomainGrantTable(this.#machine, record),
       grantTableOp: (command, address, count) => grantTableOp(caller, command, address, count),
@@ -154,6 +170,9 @@ export interface DomainPorts {
   readonly id: DomainId;
   readonly tracer: Tracer;
   readonly memory: GuestMemory;
+  /** The page through which it talks to xenstore, and where that is among its frames. */
+  readonly storePage: Region;
+  readonly storeFrame: FrameNumber;
   readonly addressSpace: AddressSpace;
   readonly grantTable: DomainGrantTable;
   readonly grantMapper: DomainGrantMapper;

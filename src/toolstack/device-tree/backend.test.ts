@@ -80,6 +80,16 @@ test('iommu-map-mask makes the functions of a device one', () => {
   );
 });
 
+test('an entry that starts where the mask clears bits is refused, as Linux does, once it is reached', () => {
+  const map = 'iommu-map = <8 &grants 5 1>, <0x11 &grants 6 1>; iommu-map-mask = <0xfff8>;';
+  assert.equal(answer(map, IOMMU, 9), 5);
+  assert.equal(
+    answer(map, IOMMU, 0x11),
+    'iommu-map-mask 0xfff8 clears bits of 0x11, where an entry of iommu-map starts',
+  );
+  assert.equal(answer('iommu-map = <0x80000000 &grants 5 1>;', IOMMU, 0), 'none');
+});
+
 test('an iommu-map that is no list of entries is refused', () => {
   assert.equal(
     answer('iommu-map = <0 &grants 1>;', IOMMU, 0),

@@ -62,10 +62,17 @@ function backendOfRequester(
       'property',
       `iommu-map has ${sizeOf(property)}; expected entries of ${MAP_ENTRY_CELLS} cells`,
     );
-  const masked = (requester & (numberOf(bridge, 'iommu-map-mask') ?? 0xffff)) >>> 0;
-  for (const [first, phandle, domain, length] of entriesOf(cells))
+  const mask = numberOf(bridge, 'iommu-map-mask') ?? 0xffff_ffff;
+  const masked = (requester & mask) >>> 0;
+  for (const [first, phandle, domain, length] of entriesOf(cells)) {
+    if ((first & ~mask) !== 0)
+      return refused(
+        'property',
+        `iommu-map-mask 0x${mask.toString(16)} clears bits of 0x${first.toString(16)}, where an entry of iommu-map starts`,
+      );
     if (masked >= first && masked < first + length)
       return grantBackend(phandles, 'iommu-map', phandle, masked - first + domain);
+  }
   return { kind: 'none' };
 }
 

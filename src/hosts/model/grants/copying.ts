@@ -164,7 +164,7 @@ export class GrantCopying {
     readonly: boolean,
     mayBePassedOn: boolean,
   ): number {
-    if (!(ref >= 0 && ref < domain.grantEntries)) return GNTST_BAD_GNTREF;
+    if (!domain.hasEntry(ref)) return GNTST_BAD_GNTREF;
     const active = domain.activeEntry(ref);
     lock(this.#heap, active + ACTIVE_LOCK);
     const status = this.#pinLocked(claim, domain, ref, active, peer, readonly, mayBePassedOn);
@@ -182,7 +182,7 @@ export class GrantCopying {
     mayBePassedOn: boolean,
   ): number {
     const heap = this.#heap;
-    if (ref >= domain.grantEntries) return GNTST_BAD_GNTREF;
+    if (!domain.hasEntry(ref)) return GNTST_BAD_GNTREF;
     const pins = heap[active + ACTIVE_PINS];
     const increment = readonly ? PIN_HOST_READONLY : PIN_HOST_WRITABLE;
     if (pins !== 0 && (heap[active + ACTIVE_PEER] !== peer || (pins & fullPins(increment)) !== 0))
@@ -204,6 +204,9 @@ export class GrantCopying {
     } else if (mark) {
       const status = this.#snapshot(domain, ref, version, active, peer, readonly);
       if (status !== GNTST_OKAY) return status;
+    } else if (heap[active + ACTIVE_SOURCE] !== domain.id) {
+      // Pinned while it was passed on: one more pin here would have none at the domain that it comes from.
+      return GNTST_BAD_DOMAIN;
     }
     heap[active + ACTIVE_PINS] += increment;
     claim.ref = ref;

@@ -115,7 +115,7 @@ function map(caller: GrantTableCaller, address: number): number {
   argument.status = Math.min(result, GNTST_OKAY);
   if (result >= 0) {
     argument.handle = result;
-    argument.dev_bus_addr = mapping.busAddress(domain, result);
+    argument.dev_bus_addr = mapping.busAddress;
   }
   return caller.memory.to(address, bytes) ? 0 : EFAULT;
 }

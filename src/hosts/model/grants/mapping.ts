@@ -17,7 +17,6 @@ import {
   GNTST_OKAY,
 } from '../../../abi/grant.ts';
 import { XEN_PAGE_SIZE } from '../../../abi/xen.ts';
-import { assert } from '../../../errors.ts';
 import { DOMAIN_ALIVE, type DomainRecord } from '../domain-record.ts';
 import type { Domains } from '../domains.ts';
 import { lock, unlock } from '../lock.ts';
@@ -92,6 +91,8 @@ export class GrantMapping {
   readonly #words: Int32Array;
   readonly #shared: SharedEntries;
   readonly #single = new Unmapping();
+  /** The machine frame that was mapped last. */
+  #mappedFrame = 0;
 
   constructor(machine: Machine, domains: Domains, shared: SharedEntries) {
     this.#machine = machine;
@@ -180,12 +181,12 @@ export class GrantMapping {
     this.complete(op);
   }
 
-  /** Bus address of the page behind a handle in use: where it is in the machine's memory. */
-  busAddress(mapper: DomainRecord, handle: number): number {
-    const owner = this.#domains.find(mappingOwner(this.#heap, mapper, handle));
-    assert(owner !== undefined, 'a domain stays while its pages are mapped');
-    const active = owner.activeEntry(mappingRef(this.#heap, mapper, handle));
-    return this.#heap[active + ACTIVE_FRAME] * XEN_PAGE_SIZE;
+  /**
+   * Bus address of the page that this thread has mapped last: where it is in the machine's memory. The handle may
+   * be another mapping's by now, or nobody's.
+   */
+  get busAddress(): number {
+    return this.#mappedFrame * XEN_PAGE_SIZE;
   }
 
   /** Pin counters of an entry, in one word; for tests and the recount of invariants. */
@@ -203,15 +204,17 @@ export class GrantMapping {
     owner: DomainRecord,
   ): number {
     // The table only grows, but a switch to version 2 halves its entries: looked at again under the lock.
-    if (!(ref >= 0 && ref < owner.grantEntries)) return GNTST_BAD_GNTREF;
+    if (!owner.hasEntry(ref)) return GNTST_BAD_GNTREF;
     const heap = this.#heap;
     const active = owner.activeEntry(ref);
     lock(heap, active + ACTIVE_LOCK);
     let status = this.#pin(mapper, owner, ref, active, increment, (flags & GNTMAP_READONLY) !== 0);
     if (status === GNTST_OKAY) {
       status = this.#place(mapper, gfn, flags, heap[active + ACTIVE_FRAME]);
-      if (status === GNTST_OKAY) setMapping(heap, mapper, handle, owner.id, ref, flags);
-      else this.#unpin(owner, ref, active, increment, (flags & GNTMAP_READONLY) !== 0);
+      if (status === GNTST_OKAY) {
+        this.#mappedFrame = heap[active + ACTIVE_FRAME];
+        setMapping(heap, mapper, handle, owner.id, ref, flags);
+      } else this.#unpin(owner, ref, active, increment, (flags & GNTMAP_READONLY) !== 0);
     }
     unlock(heap, active + ACTIVE_LOCK);
     return status;
@@ -229,7 +232,7 @@ export class GrantMapping {
     const heap = this.#heap;
     if (owner.state !== DOMAIN_ALIVE) return GNTST_GENERAL_ERROR;
     const version = owner.grantVersion;
-    if (ref >= owner.grantEntries) return GNTST_BAD_GNTREF;
+    if (!owner.hasEntry(ref)) return GNTST_BAD_GNTREF;
     const pins = heap[active + ACTIVE_PINS];
     if (
       pins !== 0 &&
@@ -295,7 +298,7 @@ export class GrantMapping {
     op.owner = this.#domains.find(mappingOwner(this.#heap, mapper, op.handle));
     op.ref = mappingRef(this.#heap, mapper, op.handle);
     // A racing unmap may have put something else here.
-    return op.owner !== undefined && op.ref >= 0 && op.ref < op.owner.grantEntries;
+    return op.owner?.hasEntry(op.ref) === true;
   }
 
   /** Takes parts of a mapping away, if it is still the one that was found. The active entry is locked. */
@@ -331,9 +334,11 @@ export class GrantMapping {
     const replacement = mapper.physmap.get(op.replacement);
     if (mapper.translated || p2mType(replacement) === P2M_NONE || p2mFrame(replacement) === 0)
       return GNTST_GENERAL_ERROR;
-    if (!mapper.physmap.replace(op.gfn, entry, replacement)) return GNTST_GENERAL_ERROR;
-    mapper.physmap.remove(op.replacement);
-    return GNTST_OKAY;
+    // Taken away first: it must stand at one place only, and be there for whoever unmaps it at the same time.
+    if (!mapper.physmap.replace(op.replacement, replacement, P2M_NONE)) return GNTST_GENERAL_ERROR;
+    if (mapper.physmap.replace(op.gfn, entry, replacement)) return GNTST_OKAY;
+    mapper.physmap.replace(op.replacement, P2M_NONE, replacement);
+    return GNTST_GENERAL_ERROR;
   }
 
   /** Counts pins down and clears the status bits that no pin holds any more. The active entry is locked. */

@@ -8,7 +8,7 @@ import type { FrameNumber, GrantRef } from '../../../xen/ids.ts';
 import { addDomain, bootTestMachine, TEST_HANDLES } from '../domains.test.helper.ts';
 import { Machine } from '../state.ts';
 import { giveHandle, takeHandle } from './maptrack.ts';
-import { grantState, recount } from './recount.test.helper.ts';
+import { freeHandles, grantState, recount } from './recount.test.helper.ts';
 
 const REF = 8 as GrantRef;
 
@@ -97,3 +97,98 @@ test('the free list gives every handle once, whatever the order in which they co
     { seed: 21, numRuns: 100 },
   );
 });
+
+/** A domain with several processors, and its handles without anything mapped. */
+function processors(vcpus: number, maxMaptrackFrames: number) {
+  const xen = bootTestMachine();
+  const domain = addDomain(xen, 1, { vcpus, maxMaptrackFrames });
+  const state = new Machine(xen.state);
+  const { heap } = state;
+  return {
+    domain,
+    take: (vcpu: number) => takeHandle(state, domain.record, vcpu),
+    give: (handle: number) => giveHandle(heap, domain.record, handle),
+  };
+}
+
+test('H21: a processor that has no handles takes those of another, one of which ends its own list', () => {
+  const { domain, take, give } = processors(2, 1);
+  const first = Array.from({ length: 100 }, () => take(0));
+  const stolen = Array.from({ length: 256 - 100 - 2 }, () => take(1));
+  assert.ok(Math.min(...first, ...stolen) >= 0);
+  assert.equal(new Set([...first, ...stolen]).size, first.length + stolen.length);
+  assert.deepEqual([take(0), take(1)], [-1, -1]);
+  // Handles go back to the processor that took them last: the other one has to steal them again.
+  for (const handle of stolen) give(handle);
+  const again = Array.from({ length: stolen.length }, () => take(0));
+  assert.equal(
+    new Set([...first, ...again].filter((handle) => handle >= 0)).size,
+    first.length + again.length,
+  );
+  for (const handle of [...first, ...again]) give(handle);
+  assert.deepEqual(
+    freeHandles(domain).map(({ length }) => length),
+    [255, 1],
+  );
+});
+
+test('H21: a processor takes frames of its own before it steals, and steals only when there are no more', () => {
+  const { domain, take } = processors(2, 2);
+  assert.deepEqual([take(0), take(1)], [0, 256]);
+  assert.deepEqual(
+    freeHandles(domain).map(({ length }) => length),
+    [255, 255],
+  );
+  for (let count = 1; count < 255; count++) assert.ok(take(1) >= 256);
+  assert.equal(take(1), 1);
+});
+
+test('H21: with one handle left for two processors each keeps the end of its list, and neither gets it', () => {
+  const { domain, take } = processors(3, 1);
+  for (let count = 0; count < 254; count++) assert.ok(take(0) >= 0);
+  // The second processor takes the last but one to end its list with; nothing is left for it to use.
+  assert.deepEqual([take(1), take(2), take(0), take(1)], [-1, -1, -1, -1]);
+  assert.deepEqual(
+    freeHandles(domain).map(({ length }) => length),
+    [1, 1, 0],
+  );
+});
+
+const step = fc.record({
+  vcpu: fc.nat(2),
+  take: fc.boolean(),
+  many: fc.integer({ min: 1, max: 90 }),
+  which: fc.nat(),
+});
+
+for (const vcpus of [2, 3]) {
+  test(`H21: ${vcpus} processors that take and give in any order never get one handle twice, nor lose one`, () => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const { domain, take, give } = processors(vcpus, 2);
+        const held = new Set<number>();
+        for (const { vcpu, take: takes, many, which } of steps) {
+          for (let count = 0; count < many; count++) {
+            if (takes) {
+              const handle = take(vcpu % vcpus);
+              assert.ok(!held.has(handle), `handle ${handle} is given twice`);
+              if (handle >= 0) held.add(handle);
+              // Each processor keeps one handle at most that it cannot use.
+              else assert.ok(held.size >= 2 * 256 - vcpus);
+            } else if (held.size > 0) {
+              const handle = [...held][which % held.size];
+              held.delete(handle);
+              give(handle);
+            }
+          }
+          const all = [...held, ...freeHandles(domain).flat()].sort((a, b) => a - b);
+          assert.deepEqual(
+            all,
+            Array.from({ length: domain.record.maptrackLimit }, (_, handle) => handle),
+          );
+        }
+      }),
+      { seed: 228, numRuns: 60 },
+    );
+  });
+}

@@ -134,7 +134,7 @@ export function setMapping(
 
 /** GNTMAP_ flags of a handle's mapping; 0 when the handle is out of range or free. */
 export function mappingFlags(heap: Int32Array, domain: DomainRecord, handle: number): number {
-  if (!(handle >= 0 && handle < domain.maptrackLimit)) return 0;
+  if (!domain.hasHandle(handle)) return 0;
   return heap[domain.maptrackEntry(handle) + FLAGS];
 }
 

@@ -71,12 +71,13 @@ export class SharedEntries {
     if (!readonly && (pins & PINS_WRITABLE) === 0) clear |= GTF_WRITING;
     if (clear === 0) return;
     if (domain.grantVersion === 1) Atomics.and(this.#words, headerWord(domain, ref, 1), ~clear);
-    else if (ref < domain.grantEntries) Atomics.and(this.#halves, statusWord(domain, ref), ~clear);
+    else if (domain.hasEntry(ref)) Atomics.and(this.#halves, statusWord(domain, ref), ~clear);
   }
 
   #markFlags(word: number, pins: number, peer: number, readonly: boolean, mapping: boolean): number {
     const wanted = readonly ? GTF_READING : GTF_READING | GTF_WRITING;
-    let entry = Atomics.load(this.#words, word);
+    // Whether this is what stands there now is for the swap to say.
+    let entry = this.#words[word];
     for (let tries = 0; tries < MAX_TRIES; tries++) {
       // Flags and domid are one word: they are looked at and changed together.
       if (pins === 0 && !permits(entry, peer, mapping, false)) return GNTST_GENERAL_ERROR;

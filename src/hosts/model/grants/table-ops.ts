@@ -19,7 +19,7 @@ import { P2M_NONE, P2M_RAM, p2mEntry } from '../physmap.ts';
 import type { Machine } from '../state.ts';
 import { ACTIVE_FRAME, ACTIVE_LOCK, ACTIVE_PEER, ACTIVE_PINS } from './active-entry.ts';
 import { headerWord, statusWord } from './shared-entry.ts';
-import { growLocked } from './table-size.ts';
+import { displaceFrame, growLocked } from './table-size.ts';
 
 /** Frames of entries whose statuses fill one frame. */
 export const GRANT_FRAMES_PER_STATUS_FRAME = GRANT_STATUSES_PER_FRAME / GRANT_ENTRIES_PER_FRAME_V2;
@@ -82,7 +82,7 @@ function placeLocked(
   if (before === gfn) return 0;
   const frame = isStatus ? domain.statusFrame(index) : domain.grantFrame(index);
   if (!domain.physmap.replace(gfn, displaced, p2mEntry(frame, P2M_RAM))) return EINVAL;
-  if (before !== NO_GFN) domain.physmap.remove(before);
+  displaceFrame(domain, before, frame);
   machine.heap[word] = gfn;
   return 0;
 }

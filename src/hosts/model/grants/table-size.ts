@@ -3,6 +3,7 @@
 
 import { type DomainRecord, NO_GFN, statusFramesFor } from '../domain-record.ts';
 import { lock, unlock } from '../lock.ts';
+import { P2M_NONE, P2M_RAM, p2mEntry } from '../physmap.ts';
 import type { Machine } from '../state.ts';
 
 /**
@@ -62,10 +63,15 @@ export function removeStatuses(machine: Machine, domain: DomainRecord): void {
   domain.statusFrames = 0;
   for (let index = 0; index < frames; index++) {
     const gfn = heap[domain.statusGfnWord(index)];
-    if (gfn !== NO_GFN) domain.physmap.remove(gfn);
+    displaceFrame(domain, gfn, domain.statusFrame(index));
     machine.giveFrames(domain.statusFrame(index), 1);
     heap[domain.statusFrameWord(index)] = 0;
   }
+}
+
+/** Takes a frame of the table out of the address space, unless the guest has put something else where it stood. */
+export function displaceFrame(domain: DomainRecord, gfn: number, frame: number): void {
+  if (gfn !== NO_GFN) domain.physmap.replace(gfn, p2mEntry(frame, P2M_RAM), P2M_NONE);
 }
 
 /** Frames of memory one by one, as many as there are. */

@@ -9,10 +9,11 @@ import { XEN_PAGE_SIZE } from '../../../abi/xen.ts';
 import { noTrace } from '../../../trace.ts';
 import type { DomainId, FrameNumber, GrantRef } from '../../../xen/ids.ts';
 import type { AddressSpace } from '../address-space.ts';
-import { addDomain, bootTestMachine } from '../domains.test.helper.ts';
+import { addDomain, bootTestMachine, TEST_HANDLES } from '../domains.test.helper.ts';
 import { lock, unlock } from '../lock.ts';
 import { grantState, recount, sharedEntries } from './recount.test.helper.ts';
 import { meet, myPart, newStage, perform, type Stage } from '../threads.test.helper.ts';
+import type { Xen } from '../xen.ts';
 
 const GRANTER = 2 as DomainId;
 const PEER = 1 as DomainId;
@@ -115,7 +116,7 @@ function mapAndSteal(stage: Stage, processor: number): void {
 
 /**
  * Maps reference 8, and while the other processor waits for that entry's lock to unmap it, unmaps it first and
- * maps reference 9, which gets the same handle.
+ * maps reference 9: the same page, at the same place, by the same handle.
  */
 function overtake(stage: Stage): void {
   const { xen, words } = stage;
@@ -131,10 +132,30 @@ function overtake(stage: Stage): void {
     while (Atomics.notify(heap, entry) === 0 && Atomics.load(words, DONE) === round);
     unlock(heap, entry);
     const first = xen.grants.unmap(record, record.window, handle) === GNTST_OKAY;
-    const next = xen.grants.map(record, record.window + 1, GNTMAP_HOST_MAP, REF + 1, GRANTER);
+    const next = mapByHandle(stage, handle);
     meet(stage, 2);
     if (first) Atomics.add(words, UNMAPPED, 1);
-    if (xen.grants.unmap(record, record.window + 1, next) !== GNTST_OKAY) Atomics.add(words, STOLEN, 1);
+    if (xen.grants.unmap(record, record.window, next) !== GNTST_OKAY) Atomics.add(words, STOLEN, 1);
+  }
+}
+
+/** Maps reference 9 again and again until `handle` stands for it; -1 when that never happens. */
+function mapByHandle({ xen }: Stage, handle: number): number {
+  const record = xen.domain(PEER);
+  for (let tries = 0; tries < 2 * TEST_HANDLES; tries++) {
+    const next = xen.grants.map(record, record.window, GNTMAP_HOST_MAP, REF + 1, GRANTER);
+    if (next === handle) return next;
+    if (next >= 0) xen.grants.unmap(record, record.window, next);
+  }
+  return -1;
+}
+
+/** Takes all handles but three, so that one that is given back soon comes again. */
+function takeHandles(xen: Xen): void {
+  const record = xen.domain(PEER);
+  for (let taken = 0; taken < TEST_HANDLES - 3; taken++) {
+    const flags = GNTMAP_HOST_MAP | (taken % 2 === 0 ? GNTMAP_READONLY : 0);
+    assert.ok(xen.grants.map(record, record.window + 1 + taken, flags, REF + 2, GRANTER) >= 0);
   }
 }
 
@@ -186,7 +207,9 @@ if (isMainThread) {
   test('H3: a handle that is reused while a thread is about to unmap it keeps its new mapping', async () => {
     const xen = bootTestMachine(true);
     const [peer, granter] = [addDomain(xen, PEER), addDomain(xen, GRANTER)];
-    granter.ports.grantTable.grant(REF, 2, PEER, FRAME, false);
+    for (const ref of [REF, REF + 1, REF + 2])
+      granter.ports.grantTable.grant(ref as GrantRef, 1, PEER, FRAME, false);
+    takeHandles(xen);
     const stage = newStage(xen);
     await perform(import.meta.url, stage, ['overtake', 'be overtaken']);
     assert.equal(stage.words[STOLEN], 0);

@@ -16,7 +16,7 @@ import { type DomainRecord, statusFramesFor } from '../domain-record.ts';
 import { EAGAIN, EBUSY, EINVAL, ENOMEM, ENOSYS, ERANGE } from '../errno.ts';
 import { lock, unlock } from '../lock.ts';
 import { type Machine, PAGE_WORDS } from '../state.ts';
-import { ACTIVE_LOCK, ACTIVE_PINS } from './active-entry.ts';
+import { ACTIVE_FRAME, ACTIVE_LOCK, ACTIVE_PINS } from './active-entry.ts';
 import { headerWord, statusWord } from './shared-entry.ts';
 import { growStatuses, removeStatuses } from './table-size.ts';
 
@@ -48,6 +48,7 @@ function switchTo(machine: Machine, domain: DomainRecord, version: number): numb
   if (version === 1 && Atomics.load(heap, domain.v2OperationsWord) !== 0) return EAGAIN;
   const reserved = version === 2 ? reservedOfV1(machine, domain) : reservedOfV2(machine, domain);
   if (reserved === undefined) return ERANGE;
+  if (version === 1 && references().some((ref) => pinsStatuses(heap, domain, ref))) return EBUSY;
   if (version === 2) {
     if (!growStatuses(machine, domain, statusFramesFor(domain.grantFrames))) return ENOMEM;
   } else removeStatuses(machine, domain);
@@ -58,6 +59,15 @@ function switchTo(machine: Machine, domain: DomainRecord, version: number): numb
   for (const [ref, entry] of reserved.entries()) writeReserved(machine, domain, ref, version, entry);
   domain.grantVersion = version;
   return 0;
+}
+
+/** Whether somebody maps a frame of statuses through an entry of the toolstack: it cannot be freed (XSA-255). */
+function pinsStatuses(heap: Int32Array, domain: DomainRecord, ref: number): boolean {
+  const active = domain.activeEntry(ref);
+  if (heap[active + ACTIVE_PINS] === 0) return false;
+  for (let index = 0; index < domain.statusFrames; index++)
+    if (domain.statusFrame(index) === heap[active + ACTIVE_FRAME]) return true;
+  return false;
 }
 
 function reservedOfV1(machine: Machine, domain: DomainRecord): Reserved[] {

@@ -1,18 +1,40 @@
 // A listening Unix socket at a path of the file system: takes the place of a dead server's socket, of
-// nothing else, and is removed in the end only if it is still the one we made. Before it: server.ts.
+// nothing else, and is removed in the end only if it is still the one we made. Before it: nbd/server.ts,
+// cli/xenstored.ts.
 
-import { randomBytes } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
-import { lstat, rename, unlink } from 'node:fs/promises';
+import { chmod, lstat, rename, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
 import { dirname } from 'node:path';
-import { checkSocketPath } from './address.ts';
+
+/** Longest path of a Unix socket, in bytes: Linux's sockaddr_un without its NUL. */
+const MAX_SOCKET_PATH = 107;
 
 /** Removes the socket, if it is still ours. */
 export type RemoveSocket = () => Promise<void>;
 
+/** What a socket may be given. */
+interface SocketOptions {
+  /** Permission bits; those that the process gives to all its files when left out. */
+  readonly mode?: number;
+  /** What the socket is called before it is in its place. */
+  readonly temporaryName?: string;
+}
+
+/** Throws RangeError unless a Unix socket can have this path. */
+export function checkSocketPath(path: string): void {
+  const bytes = Buffer.byteLength(path);
+  if (bytes === 0) throw new RangeError('socket path: empty, expected a path such as ./socket');
+  if (path.includes('\0')) throw new RangeError(`socket path ${JSON.stringify(path)}: has a NUL character`);
+  if (bytes > MAX_SOCKET_PATH)
+    throw new RangeError(
+      `socket path ${path}: ${bytes} bytes, expected at most ${MAX_SOCKET_PATH}; choose a shorter directory`,
+    );
+}
+
 /**
- * Makes `server` listen at `path`. Rejects with what is in the way and what to do about it.
+ * Makes `server` listen at `path`. Rejects with RangeError when no socket can have that path, otherwise with
+ * what is in the way and what to do about it.
  *
  * The socket is bound under a name of its own and then moved into place: libuv removes by name what it
  * bound, and would otherwise take away the socket of whoever has replaced ours.
@@ -20,7 +42,7 @@ export type RemoveSocket = () => Promise<void>;
 export async function listenAtPath(
   server: Server,
   path: string,
-  temporaryName = `.${randomBytes(3).toString('hex')}`,
+  { mode, temporaryName = `.${Math.random().toString(16).slice(2, 8)}` }: SocketOptions = {},
 ): Promise<RemoveSocket> {
   // Not join(), which takes "./" away: Node reads a path that is a number, such as ".30e519", as a port.
   const bound = `${dirname(path)}/${temporaryName}`;
@@ -28,6 +50,8 @@ export async function listenAtPath(
   checkSocketPath(bound);
   await makeWay(path);
   await listening(server, bound, path);
+  // Before anybody can find it.
+  if (mode !== undefined) await chmod(bound, mode);
   const own = await lstat(bound, { bigint: true });
   await rename(bound, path);
   return async () => {

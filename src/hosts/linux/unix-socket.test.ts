@@ -10,7 +10,7 @@ let folder = '';
 let path = '';
 let number = 0;
 before(() => {
-  folder = mkdtempSync(join(tmpdir(), 'grantio-nbd-'));
+  folder = mkdtempSync(join(tmpdir(), 'grantio-socket-'));
 });
 after(() => rmSync(folder, { recursive: true }));
 beforeEach(() => {
@@ -43,6 +43,14 @@ test('a server listens at the path, leaves nothing else there, and removes its s
   await remove();
   await stop(server);
   assert.equal(existsSync(path), false);
+});
+
+test('a socket has the permissions asked for', async () => {
+  const server = createServer();
+  const remove = await listenAtPath(server, path, { mode: 0o600 });
+  assert.equal(lstatSync(path).mode & 0o777, 0o600);
+  await remove();
+  await stop(server);
 });
 
 test('O2: the socket of a dead server is replaced', async () => {
@@ -107,7 +115,7 @@ test('a relative path binds under a temporary name that reads as a number', asyn
   const server = createServer();
   try {
     // Node takes ".30e519" for a port and refuses to listen.
-    const remove = await listenAtPath(server, 'relative.sock', '.30e519');
+    const remove = await listenAtPath(server, 'relative.sock', { temporaryName: '.30e519' });
     assert.ok(lstatSync(join(folder, 'relative.sock')).isSocket());
     await remove();
   } finally {

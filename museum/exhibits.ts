@@ -1,0 +1,9 @@
+// Everything that the museum shows, in the order in which it is printed.
+
+import type { Exhibit } from './exhibit.ts';
+import { FRONTEND } from './exhibits/frontend.ts';
+import { GRANTS } from './exhibits/grants.ts';
+import { RINGS } from './exhibits/rings.ts';
+import { XENSTORE } from './exhibits/xenstore.ts';
+
+export const EXHIBITS: readonly Exhibit[] = [...FRONTEND, ...RINGS, ...GRANTS, ...XENSTORE];

@@ -1,0 +1,39 @@
+// The command line: which sub-commands there are. Each is a file of its own beside this one, loaded when it is
+// called. After main.ts.
+
+import { Command, CommanderError } from 'commander';
+import { version } from './version.ts';
+
+/** Loads the file of a sub-command, and adds it to the program. In the order of the help. */
+const commands = new Map<string, (program: Command) => Promise<void>>([
+  ['run', async (program) => (await import('./run.ts')).addRunCommand(program)],
+  ['lint', async (program) => (await import('./lint.ts')).addLintCommand(program)],
+  ['decode', async (program) => (await import('./decode.ts')).addDecodeCommand(program)],
+  ['xenstored', async (program) => (await import('./xenstored.ts')).addXenstoredCommand(program)],
+]);
+
+/** Runs the command that `words` name. Returns false when the call was wrong, and the parser has said so. */
+export async function runProgram(words: readonly string[]): Promise<boolean> {
+  try {
+    await (await program(words)).parseAsync(words, { from: 'user' });
+    return true;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0;
+    throw error;
+  }
+}
+
+/** The program with the command that is called; with all of them for the help, and to say that one is unknown. */
+async function program(words: readonly string[]): Promise<Command> {
+  const grantio = new Command('grantio')
+    .description(
+      'Virtio with restricted memory access: run, serve and inspect devices that reach only what a guest granted',
+    )
+    .version(version())
+    .exitOverride()
+    .configureHelp({ helpWidth: 100 })
+    .addHelpText('after', '\nExit status: 0 done, 1 it failed, 2 the call was wrong.');
+  const called = commands.get(words[0] ?? '');
+  for (const add of called === undefined ? commands.values() : [called]) await add(grantio);
+  return grantio;
+}

@@ -1,5 +1,6 @@
 // Makes a domain out of the machine's frames and of pages of Xen's heap: all of it, or nothing.
 
+import { HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_PFN } from '../../abi/hvm-params.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { domainId } from '../../xen/ids.ts';
 import { addressMap } from './address-map.ts';
@@ -7,6 +8,7 @@ import type { CheckedOptions } from './domain-options.ts';
 import { directoryPages, DOMAIN_ALIVE, DomainRecord, writeRecord } from './domain-record.ts';
 import { EVENT_PAGES, initialiseEvents } from './events/channels.ts';
 import { growGrantTable } from './grants/table-size.ts';
+import { MachinePage } from './ioreq/machine-page.ts';
 import { P2M_RAM, Physmap } from './physmap.ts';
 import type { Machine } from './state.ts';
 
@@ -85,9 +87,15 @@ function assemble(machine: Machine, parts: Parts, id: number, options: CheckedOp
     xenstore,
     physmap: physmap.directory,
     directory: parts.pages(directoryPages(options)),
+    machinePage: options.kind === 'pv' ? 0 : parts.pages(1),
   });
   const record = new DomainRecord(machine, domainId(id));
   initialiseEvents(machine, record, parts.pages(EVENT_PAGES), options.maxEventChannels);
+  if (record.translated) {
+    const page = new MachinePage(machine, record);
+    page.setParam(HVM_PARAM_STORE_PFN, BigInt(record.storePage));
+    page.setParam(HVM_PARAM_CONSOLE_PFN, BigInt(record.consolePage));
+  }
   return record;
 }
 

@@ -220,7 +220,7 @@ export class DomainRecord {
     Atomics.store(this.#heap, this.#at + SHUTDOWN, code + 1);
   }
 
-  /** Word that counts the active entries whose pages outlive the domain. */
+  /** Word that counts what outlives the domain: active entries whose pages are pinned, uses by other domains. */
   get keptWord(): number {
     return this.#at + KEPT;
   }
@@ -356,6 +356,19 @@ export class DomainRecord {
     return this.#at + MAPTRACK_LISTS + vcpu * MAPTRACK_LIST_WORDS;
   }
 
+  /**
+   * Number of the frame through which it talks to xenstore, as its kernel learns it: a frame number of its own
+   * (HVM_PARAM_STORE_PFN), or for a PV guest the machine's (start_info).
+   */
+  get storePage(): number {
+    return this.translated ? this.map.xenstore : this.xenstoreFrame;
+  }
+
+  /** The same for its console. */
+  get consolePage(): number {
+    return this.translated ? this.map.console : this.consoleFrame;
+  }
+
   /** Machine frame behind one of its own frame numbers (a machine frame, for PV), or 0 where it has none. */
   ownFrame(frame: number): number {
     if (!this.translated) return this.ownsMachineFrame(frame) ? frame : 0;
@@ -388,6 +401,8 @@ export interface DomainParts {
   readonly xenstore: number;
   readonly physmap: number;
   readonly directory: number;
+  /** Page of the emulated machine, see ioreq/machine-page.ts; 0 for a PV guest. */
+  readonly machinePage: number;
 }
 
 /** Fills in the record of a domain that is being made; its state is set last. */
@@ -411,6 +426,7 @@ export function writeRecord(machine: Machine, id: number, options: CheckedOption
     [MAX_GRANT_VERSION, options.maxGrantVersion],
     [DIRECTORY, parts.directory],
     [MAX_MAPTRACK_FRAMES, options.maxMaptrackFrames],
+    [DEVICE_MODEL, parts.machinePage],
   ];
   for (const [word, value] of values) heap[at + word] = value;
 }

@@ -89,7 +89,7 @@ export class Domains {
     this.shutDown(record, SHUTDOWN_CRASH);
   }
 
-  /** Stops a domain for good, or until `resume` (SCHEDOP_shutdown). */
+  /** Stops a domain for good, or until `resume` (SCHEDOP_shutdown). The first code is the one that counts. */
   shutDown(record: DomainRecord, code: number): void {
     if (record.shutdownCode >= 0) return;
     record.shutdownCode = code;

@@ -12,7 +12,8 @@ import { type Machine, PAGE_WORDS } from './state.ts';
 
 /** Words of an event channel: state, remote domain, remote port. */
 export const EVENT_WORDS = 4;
-const EVENT_PAGES = (EVTCHN_2L_PORTS * EVENT_WORDS) / PAGE_WORDS;
+/** Pages of the heap that the event channels of a domain take. */
+export const EVENT_PAGES = (EVTCHN_2L_PORTS * EVENT_WORDS) / PAGE_WORDS;
 
 /** What was taken for a domain, to be given back if it cannot be finished. */
 class Parts {

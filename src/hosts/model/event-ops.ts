@@ -11,6 +11,7 @@ import {
   SHARED_INFO_PENDING_SEL,
   SHARED_INFO_UPCALL_PENDING,
 } from '../../abi/event-channel.ts';
+import { EVENT_PAGES } from './domain-builder.ts';
 import type { DomainRecord } from './domain-record.ts';
 import type { Domains } from './domains.ts';
 import { EINVAL, ENOSPC, ESRCH } from './errno.ts';
@@ -24,6 +25,7 @@ const REMOTE_PORT = 2;
 
 /** Event channel hypercalls as one thread makes them. */
 export class EventOps {
+  readonly #machine: Machine;
   readonly #domains: Domains;
   readonly #heap: Int32Array;
   readonly #shared: Int32Array;
@@ -31,6 +33,7 @@ export class EventOps {
   readonly #lockWord: number;
 
   constructor(machine: Machine, domains: Domains) {
+    this.#machine = machine;
     this.#domains = domains;
     this.#heap = machine.heap;
     this.#shared = machine.memory.i32;
@@ -100,6 +103,7 @@ export class EventOps {
       this.close(domain, port);
       if (port % 256 === 0) yield;
     }
+    this.#machine.givePages(this.#heap[domain.eventsWord], EVENT_PAGES);
   }
 
   /** Makes a port pending and wakes its domain, as Xen does for its own events too. */

@@ -3,28 +3,24 @@
 // After hosts/model/, before transports/virtio-mmio/device.ts.
 
 import { MMIO_INTERRUPT_CONFIG, MMIO_INTERRUPT_VRING, MMIO_WINDOW_SIZE } from '../abi/virtio-mmio.ts';
-import type { MmioServer } from '../hosts/model/mmio.ts';
+import type { MmioServer } from '../hosts/model/ioreq/device-model.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
 import { GrantMemory } from '../memory/grant-memory.ts';
 import { MmioDevice } from '../transports/virtio-mmio/device.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import { DeviceState } from '../virtio/device-state.ts';
 import type { GrantMapper } from '../xen/grant-mapper.ts';
-import type { DomainId, EventPort } from '../xen/ids.ts';
+import type { DomainId } from '../xen/ids.ts';
 
 /** One device at work for one guest. */
 export class ServedDevice {
   readonly state: DeviceState;
-  readonly #ports: DomainPorts;
   readonly #server: MmioServer;
-  readonly #registers: MmioDevice;
   /** Queues with more to do than one turn allowed, one bit each. */
   #backlogLow = 0;
   #backlogHigh = 0;
 
   constructor(ports: DomainPorts, mapper: GrantMapper, device: VirtioDevice, guest: DomainId, base: number) {
-    this.#ports = ports;
-    this.#server = ports.serveMmio(guest, base, MMIO_WINDOW_SIZE);
     const memory = new GrantMemory(mapper, ports.id, guest, ports.tracer);
     this.state = new DeviceState(
       device,
@@ -35,9 +31,8 @@ export class ServedDevice {
       },
       true,
     );
-    this.#registers = new MmioDevice(this.state, () => this.#server.clearInterrupts());
-    ports.events.onEvent(this.#server.accessPort as EventPort, () => this.#server.serve(this.#registers));
-    ports.events.onEvent(this.#server.doorbellPort as EventPort, () => this.#answerDoorbell());
+    const registers = new MmioDevice(this.state, () => this.#server.clearInterrupts());
+    this.#server = ports.serveMmio(guest, base, MMIO_WINDOW_SIZE, registers, () => this.#answerDoorbell());
   }
 
   /** Gives queues that were cut short another turn. Returns whether there were any. */
@@ -54,8 +49,6 @@ export class ServedDevice {
   close(): void {
     this.state.reset();
     this.#server.close();
-    this.#ports.events.close(this.#server.accessPort as EventPort);
-    this.#ports.events.close(this.#server.doorbellPort as EventPort);
   }
 
   #answerDoorbell(): void {

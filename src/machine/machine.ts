@@ -62,6 +62,8 @@ export class Machine {
   readonly #tracer: Tracer;
   readonly #random: () => number;
   readonly #domains: Runnable[] = [];
+  readonly #backends = new Set<number>();
+  readonly #guests = new Set<number>();
   readonly #control: StoreDomain | undefined;
   readonly #clients = new Map<DomainId, Xenstore>();
   /** What the store's clock says, in milliseconds. */
@@ -101,13 +103,17 @@ export class Machine {
   /** Makes a domain that serves devices. */
   createBackend(id: number, options: MachineDomainOptions = {}): BackendDomain {
     const backend = new BackendDomain(this.#createDomain(id, 4 * MIB, options));
+    this.#backends.add(id);
+    for (const guest of this.#guests) this.#nameDeviceModel(guest, id);
     this.#domains.push(backend);
     return backend;
   }
 
-  /** Makes a guest. */
+  /** Makes a guest, whose devices any backend may serve. */
   createGuest(id: number, options: MachineDomainOptions = {}): GuestDomain {
     const guest = new GuestDomain(this.#createDomain(id, 16 * MIB, options));
+    this.#guests.add(id);
+    for (const backend of this.#backends) this.#nameDeviceModel(id, backend);
     this.#domains.push({
       poll: () => {
         const worked = guest.poll();
@@ -146,6 +152,12 @@ export class Machine {
     if (!settled)
       throw new Error('the machine sleeps: nothing is left to do, but the request is not answered');
     return promise;
+  }
+
+  /** As far as neither of the two has gone meanwhile. */
+  #nameDeviceModel(guest: number, backend: number): void {
+    const { domains } = this.xen;
+    if (domains.find(guest)?.alive && domains.find(backend)?.alive) this.xen.nameDeviceModel(guest, backend);
   }
 
   #createDomain(id: number, memory: number, options: MachineDomainOptions): DomainPorts {

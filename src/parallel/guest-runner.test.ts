@@ -22,6 +22,7 @@ const OPTIONS = { queues: 1, queueSize: 128 };
 async function scene() {
   const xen = Xen.boot(32 << 20, 32 << 20, true);
   for (const id of [1, 2]) xen.createDomain(id, { memory: 4 << 20 });
+  xen.nameDeviceModel(2, 1);
   let backend: BackendDomain | undefined;
   const waitWhile: WaitWhile = (words, index, value) => {
     while (Atomics.load(words, index) === value) backend?.poll();

@@ -109,6 +109,7 @@ export class VirtualHost {
       maxGrantFrames: options.maxGrantFrames,
       maxMaptrackFrames: 1,
     });
+    xen.nameDeviceModel(GUEST, BACKEND);
     this.#firstWindow = map.virtioMmio;
     const [backendTrace, guestTrace] = traceRings(2);
     const consumers = options.trace ? [this.#exposure, options.trace] : [this.#exposure];

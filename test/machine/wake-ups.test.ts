@@ -31,6 +31,7 @@ class Sleepy {
     const backend = this.machine.createBackend(1, { memory: MIB, ...limits });
     // Not createGuest: the machine would let the guest look without an event.
     this.machine.xen.createDomain(2, { memory: 2 * MIB, architecture: 'arm', ...limits });
+    this.machine.xen.nameDeviceModel(2, 1);
     const ports = this.machine.xen.ports(domainId(2), (words, index, value) => {
       while (Atomics.load(words, index) === value) if (!this.machine.step()) return false;
       return true;

@@ -21,6 +21,8 @@ export interface AddressMap {
   /** Where a guest of ours puts the frames of its grant table, and behind them those with statuses. */
   readonly grantTable: number;
   readonly grantStatus: number;
+  /** Where a backend of ours maps the pages of its ioreq servers, one for each guest. */
+  readonly deviceModel: number;
   /** Address (not frame) of the first virtio-mmio device. */
   readonly virtioMmio: number;
 }
@@ -37,6 +39,7 @@ const arm: AddressMap = {
   xenstore: page(0x3900_1000),
   grantTable: page(GUEST_GNTTAB_BASE),
   grantStatus: page(0x3a00_0000),
+  deviceModel: page(0x3c00_0000),
   virtioMmio: GUEST_VIRTIO_MMIO_BASE,
 };
 
@@ -48,6 +51,7 @@ const x86: AddressMap = {
   xenstore: 0xfeffc,
   grantTable: page(0xe000_0000),
   grantStatus: page(0xe800_0000),
+  deviceModel: page(0xf000_0000),
   virtioMmio: 0xd000_0000,
 };
 

@@ -19,6 +19,8 @@ const NOT_SHUT_DOWN = -1;
 
 /** All domains of a machine, as one thread sees them. */
 export class Domains {
+  /** Called when a domain has ended itself, or has gone. */
+  onChange: () => void = () => undefined;
   readonly #machine: Machine;
   readonly #records: (DomainRecord | undefined)[] = [];
 
@@ -87,11 +89,12 @@ export class Domains {
     this.shutDown(record, SHUTDOWN_CRASH);
   }
 
-  /** Stops a domain for good, or until `resume` (SCHEDOP_shutdown). */
+  /** Stops a domain for good, or until `resume` (SCHEDOP_shutdown). The first code is the one that counts. */
   shutDown(record: DomainRecord, code: number): void {
     if (record.shutdownCode >= 0) return;
     record.shutdownCode = code;
     this.pause(record);
+    this.onChange();
   }
 
   /** Lets a suspended domain go on where it is, with all that it had: its suspending was called off. */

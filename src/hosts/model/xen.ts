@@ -1,25 +1,36 @@
 // The embedded Xen as one thread sees it: create domains, and get the ports of those that run here.
 
+import { VIRQ_DOM_EXC } from '../../abi/event-channel.ts';
 import { type Region, regionOver } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { GuestMemory } from '../../dma/guest-memory.ts';
 import { noTrace, type Tracer } from '../../trace.ts';
 import type { DomainId, FrameNumber } from '../../xen/ids.ts';
+import type { MmioHandler } from '../../xen/mmio.ts';
 import { AddressSpace } from './address-space.ts';
-import { DomainEvents } from './domain-events.ts';
 import { DomainGrantMapper } from './domain-grant-mapper.ts';
 import { DomainGrantTable } from './domain-grant-table.ts';
 import { restoreDomain, saveDomain } from './domain-image.ts';
 import type { DomainOptions } from './domain-options.ts';
 import type { DomainRecord } from './domain-record.ts';
 import { Domains } from './domains.ts';
-import { EventOps } from './event-ops.ts';
+import { DomainEvents } from './events/domain-events.ts';
+import { EventOps } from './events/event-ops.ts';
+import { eventChannelOp } from './events/hypercall.ts';
 import { GrantCopying } from './grants/copying.ts';
 import { grantTableOp } from './grants/hypercall.ts';
 import { GrantMapping } from './grants/mapping.ts';
 import { SharedEntries } from './grants/shared-entry.ts';
+import { releaseForeign } from './foreign-pages.ts';
 import { GuestCopy } from './guest-copy.ts';
-import { GuestMmio, MmioServer, releaseWindows } from './mmio.ts';
+import { DeviceModels, type MmioServer } from './ioreq/device-model.ts';
+import { GuestIo } from './ioreq/guest-io.ts';
+import { dmOp, type DmOpBuffer } from './ioreq/hypercall.ts';
+import { hvmOp } from './ioreq/hvm-params.ts';
+import { DomainInterrupts, Interrupts } from './ioreq/interrupts.ts';
+import { MachinePage } from './ioreq/machine-page.ts';
+import { IoreqServers } from './ioreq/servers.ts';
+import { memoryOp } from './memory-op.ts';
 import { createXenState, Machine, type XenState } from './state.ts';
 import { destroyDomain } from './teardown.ts';
 import type { WaitWhile } from './waiting.ts';
@@ -31,6 +42,8 @@ export class Xen {
   readonly copies: GrantCopying;
   readonly events: EventOps;
   readonly domains: Domains;
+  readonly servers: IoreqServers;
+  readonly interrupts: Interrupts;
   readonly #machine: Machine;
 
   constructor(state: XenState) {
@@ -41,6 +54,9 @@ export class Xen {
     this.grants = new GrantMapping(this.#machine, this.domains, shared);
     this.copies = new GrantCopying(this.#machine, this.domains, shared);
     this.events = new EventOps(this.#machine, this.domains);
+    this.domains.onChange = () => this.events.raiseGlobalVirq(VIRQ_DOM_EXC);
+    this.servers = new IoreqServers(this.#machine, this.domains, this.events);
+    this.interrupts = new Interrupts(this.#machine, this.events);
   }
 
   /**
@@ -60,10 +76,22 @@ export class Xen {
   /** Takes a domain apart, one slice a step; see teardown.ts. Its threads must have been stopped. */
   destroyDomain(id: number): Generator<void> {
     const releases = [
+      (domain: DomainRecord) => this.servers.release(domain),
+      (domain: DomainRecord) => releaseForeign(this.#machine, this.domains, domain),
       (domain: DomainRecord) => this.events.release(domain),
-      (domain: DomainRecord) => releaseWindows(this.#machine, domain),
     ];
-    return destroyDomain(this.#machine, this.grants, releases, this.domain(id));
+    return this.#destroyed(destroyDomain(this.#machine, this.grants, releases, this.domain(id)));
+  }
+
+  /** Tells the toolstack that a domain has gone, when it has. */
+  *#destroyed(steps: Generator<void>): Generator<void> {
+    yield* steps;
+    this.domains.onChange();
+  }
+
+  /** Lets one domain serve devices of another; a toolstack's decision. */
+  nameDeviceModel(guest: number, model: number): void {
+    new MachinePage(this.#machine, this.domain(guest)).setModel(this.domain(model).id, true);
   }
 
   /** The image of a domain that has suspended itself, in pieces; see domain-image.ts. */
@@ -91,8 +119,12 @@ export class Xen {
     return record;
   }
 
-  /** Everything that code running in domain `id` may use. A domain runs on one thread. */
-  ports(id: DomainId, waitWhile: WaitWhile, tracer: Tracer = noTrace): DomainPorts {
+  /**
+   * Everything that code running on a processor of domain `id` may use.
+   *
+   * @param waitWhile how the thread that is the processor waits for other domains
+   */
+  ports(id: DomainId, waitWhile: WaitWhile, tracer: Tracer = noTrace, vcpu = 0): DomainPorts {
     const record = this.domain(id);
     const memory = regionOver(
       this.state.memory,
@@ -100,16 +132,20 @@ export class Xen {
       record.ramFrames * XEN_PAGE_SIZE,
     );
     const addressSpace = new AddressSpace(this.#machine, record);
+    const events = new DomainEvents(this.#machine, this.events, record);
+    const common = { machine: this.#machine, domains: this.domains, servers: this.servers };
     const caller = {
-      machine: this.#machine,
-      domains: this.domains,
+      ...common,
+      events: this.events,
+      interrupts: this.interrupts,
       mapping: this.grants,
       copying: this.copies,
       domain: record,
       memory: new GuestCopy(addressSpace),
-      vcpu: 0,
+      vcpu,
       pause: () => undefined,
     };
+    const models = new DeviceModels({ ...common, eventOps: this.events, events, emulator: record });
     return {
       id,
       tracer,
@@ -120,10 +156,22 @@ export class Xen {
       grantTable: new DomainGrantTable(this.#machine, record),
       grantTableOp: (command, address, count) => grantTableOp(caller, command, address, count),
       grantMapper: new DomainGrantMapper(this.#machine, this.grants, record, tracer),
-      events: new DomainEvents(this.#machine, this.events, record),
-      mmio: new GuestMmio(this.#machine, this.domains, this.events, record, waitWhile),
-      serveMmio: (guest, base, size) =>
-        MmioServer.create(this.#machine, this.domains, this.events, record, this.domain(guest), base, size),
+      memoryOp: (command, address) => memoryOp(caller, command, address),
+      hvmOp: (command, address) => hvmOp(caller, command, address),
+      dmOp: (guest, buffers) => dmOp(caller, guest, buffers),
+      events,
+      eventChannelOp: (command, address) => eventChannelOp(caller, command, address),
+      interrupts: new DomainInterrupts(this.#machine, record, vcpu),
+      mmio: new GuestIo({
+        ...common,
+        events: this.events,
+        guest: record,
+        vcpu,
+        memory: caller.memory,
+        waitWhile,
+      }),
+      serveMmio: (guest, base, size, handler, onDoorbell) =>
+        models.serve(this.domain(guest), base, size, handler, onDoorbell),
     };
   }
 }
@@ -141,8 +189,28 @@ export interface DomainPorts {
   readonly grantMapper: DomainGrantMapper;
   /** The grant table hypercall as a kernel makes it: a GNTTABOP_, where its arguments are, and how many. */
   grantTableOp(command: number, address: number, count: number): number;
+  /** The same for memory_op: an XENMEM_ command, and where its argument is. */
+  memoryOp(command: number, address: number): number;
+  /** The same for hvm_op. */
+  hvmOp(command: number, address: number): number;
+  /** The same for dm_op: the domain that it is about, and where its buffers are. */
+  dmOp(guest: number, buffers: readonly DmOpBuffer[]): number;
   readonly events: DomainEvents;
-  readonly mmio: GuestMmio;
-  /** Makes this domain the device model of `size` bytes from `base` in the address space of `guest`. */
-  serveMmio(guest: DomainId, base: number, size: number): MmioServer;
+  /** The event channel hypercall as a kernel makes it: an EVTCHNOP_, and where its argument is. */
+  eventChannelOp(command: number, address: number): number;
+  readonly interrupts: DomainInterrupts;
+  readonly mmio: GuestIo;
+  /**
+   * Makes this domain the device model of `size` bytes from `base` in the address space of `guest`.
+   *
+   * @param onDoorbell called when queues of the device were notified
+   * @throws RangeError when that is refused; see device-model.ts
+   */
+  serveMmio(
+    guest: DomainId,
+    base: number,
+    size: number,
+    handler: MmioHandler,
+    onDoorbell: () => void,
+  ): MmioServer;
 }

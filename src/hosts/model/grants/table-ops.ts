@@ -15,13 +15,14 @@ import { type DomainRecord, NO_GFN } from '../domain-record.ts';
 import type { Domains } from '../domains.ts';
 import { EINVAL, ENOMEM, EPERM } from '../errno.ts';
 import { lock, unlock } from '../lock.ts';
-import { P2M_RAM } from '../physmap.ts';
+import { P2M_NONE, P2M_RAM, p2mEntry } from '../physmap.ts';
 import type { Machine } from '../state.ts';
 import { ACTIVE_FRAME, ACTIVE_LOCK, ACTIVE_PEER, ACTIVE_PINS } from './active-entry.ts';
 import { headerWord, statusWord } from './shared-entry.ts';
 import { displaceFrame, growLocked } from './table-size.ts';
 
-const GRANT_FRAMES_PER_STATUS_FRAME = GRANT_STATUSES_PER_FRAME / GRANT_ENTRIES_PER_FRAME_V2;
+/** Frames of entries whose statuses fill one frame. */
+export const GRANT_FRAMES_PER_STATUS_FRAME = GRANT_STATUSES_PER_FRAME / GRANT_ENTRIES_PER_FRAME_V2;
 
 /** The frame number of a frame that stands nowhere in the guest's address space. */
 export const INVALID_GFN = 2n ** 64n - 1n;
@@ -45,6 +46,7 @@ export function tableFrameNumber(
  * Puts a frame of a domain's table at `gfn` of its address space, making the table longer if need be
  * (XENMEM_add_to_physmap, XENMAPSPACE_grant_table). Where it stood before it stands no longer.
  *
+ * @param displaced the entry of the address space that it replaces
  * @returns 0 or a negative errno
  */
 export function placeTableFrame(
@@ -53,9 +55,10 @@ export function placeTableFrame(
   index: number,
   isStatus: boolean,
   gfn: number,
+  displaced = P2M_NONE,
 ): number {
   lock(machine.heap, domain.grantLockWord);
-  const result = placeLocked(machine, domain, index, isStatus, gfn);
+  const result = placeLocked(machine, domain, index, isStatus, gfn, displaced);
   unlock(machine.heap, domain.grantLockWord);
   return result;
 }
@@ -66,6 +69,7 @@ function placeLocked(
   index: number,
   isStatus: boolean,
   gfn: number,
+  displaced: number,
 ): number {
   if (isStatus && domain.grantVersion !== 2) return EINVAL;
   // Statuses are added with the frames of entries that they belong to.
@@ -77,7 +81,7 @@ function placeLocked(
   const before = machine.heap[word];
   if (before === gfn) return 0;
   const frame = isStatus ? domain.statusFrame(index) : domain.grantFrame(index);
-  if (!domain.physmap.add(gfn, frame, P2M_RAM)) return EINVAL;
+  if (!domain.physmap.replace(gfn, displaced, p2mEntry(frame, P2M_RAM))) return EINVAL;
   displaceFrame(domain, before, frame);
   machine.heap[word] = gfn;
   return 0;

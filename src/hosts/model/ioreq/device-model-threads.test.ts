@@ -1,0 +1,72 @@
+// Register accesses between real threads: the guest's processor sleeps until the server's has answered.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { isMainThread } from 'node:worker_threads';
+import { noTrace } from '../../../trace.ts';
+import type { DomainId } from '../../../xen/ids.ts';
+import { addDomain, bootTestMachine } from '../domains.test.helper.ts';
+import { meet, myPart, newStage, perform, type Stage } from '../threads.test.helper.ts';
+import { sleepWhile } from '../waiting.ts';
+
+const ACCESSES = 500;
+const VCPUS = 2;
+const SERVER = 1 as DomainId;
+const GUEST = 2 as DomainId;
+const BASES = [0x0200_0000, 0x0200_0200];
+
+// Words of the stage.
+const WRONG = 0;
+const DONE = 1;
+
+/** Two windows, each with one register for each processor that holds what was last written to it. */
+function answer(stage: Stage): void {
+  const ports = stage.xen.ports(SERVER, sleepWhile, noTrace);
+  for (const base of BASES) {
+    const values = new Map<number, number>();
+    const registers = {
+      read: (offset: number) => values.get(offset) ?? 0,
+      write: (offset: number, _size: number, value: number) => {
+        values.set(offset, value);
+      },
+    };
+    ports.serveMmio(GUEST, base, 0x200, registers, () => undefined);
+  }
+  meet(stage, 1 + VCPUS);
+  while (Atomics.load(stage.words, DONE) < VCPUS) {
+    ports.events.sleep(50);
+    ports.events.poll();
+  }
+}
+
+/** Writes a new value to a register of each device and reads both back; another processor does the same beside. */
+function access(stage: Stage, vcpu: number): void {
+  const { mmio } = stage.xen.ports(GUEST, sleepWhile, noTrace, vcpu);
+  meet(stage, 1 + VCPUS);
+  for (let i = 0; i < ACCESSES; i++) {
+    BASES.forEach((base, window) => {
+      mmio.write(base + 0x100 + 4 * vcpu, 4, i * 2 + window);
+    });
+    BASES.forEach((base, window) => {
+      if (mmio.read(base + 0x100 + 4 * vcpu, 4) !== i * 2 + window) Atomics.add(stage.words, WRONG, 1);
+    });
+  }
+  Atomics.add(stage.words, DONE, 1);
+}
+
+if (isMainThread) {
+  test('two processors write and read registers of two devices, each access answered once', async () => {
+    const xen = bootTestMachine(true);
+    addDomain(xen, SERVER);
+    addDomain(xen, GUEST, { vcpus: VCPUS });
+    xen.nameDeviceModel(GUEST, SERVER);
+    const stage = newStage(xen);
+    await perform(import.meta.url, stage, ['answer', 'access 0', 'access 1']);
+    assert.equal(stage.words[WRONG], 0);
+    assert.equal(stage.words[DONE], VCPUS);
+  });
+} else {
+  const stage = myPart();
+  if (stage.part === 'answer') answer(stage);
+  else access(stage, Number(stage.part.at(-1)));
+}

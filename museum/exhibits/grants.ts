@@ -97,8 +97,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/kept-pages.ts',
     find: 'kept.add(heap[active + ACTIVE_FRAME]);',
     replace: '',
-    tests: ['test/adversary/dead-domains.test.ts'],
-    titles: /H7/,
+    tests: ['src/hosts/model/teardown.test.ts'],
   },
   {
     id: 'XSA-295',
@@ -159,6 +158,7 @@ export const GRANTS: readonly Exhibit[] = [
         : GNTST_GENERAL_ERROR;`,
     replace: `const passed = this.#pinSource(claim, domain, ref, active, peer, readonly);`,
     tests: ['src/hosts/model/grants/copying.test.ts'],
+    titles: /passed on/,
   },
   {
     id: 'XSA-226/retry',
@@ -166,7 +166,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/copying.ts',
     find: 'if (domain.grantVersion !== 2 || pins !== pinsBefore || !same) {',
     replace: 'if (domain.grantVersion !== 2 || (pins === pinsBefore && !same)) {',
-    tests: ['src/hosts/model/grants/copying-races.test.ts'],
+    tests: ['src/hosts/model/grants/look-again.test.ts'],
   },
   {
     id: 'XSA-411',
@@ -176,7 +176,7 @@ export const GRANTS: readonly Exhibit[] = [
     const status = this.#pin(claim, source, sourceRef, domain.id, readonly, false);
     lock(heap, active + ACTIVE_LOCK);`,
     replace: 'const status = this.#pin(claim, source, sourceRef, domain.id, readonly, false);',
-    tests: ['src/hosts/model/grants/copying-races.test.ts'],
+    tests: ['src/hosts/model/grants/look-again.test.ts'],
   },
   {
     id: 'XSA-500',
@@ -193,7 +193,7 @@ export const GRANTS: readonly Exhibit[] = [
     find: `const version = owner.grantVersion;
     if (!owner.hasEntry(ref)) return GNTST_BAD_GNTREF;`,
     replace: 'const version = owner.grantVersion;',
-    tests: ['src/hosts/model/grants/version.test.ts'],
+    tests: ['src/hosts/model/grants/look-again.test.ts'],
   },
   {
     id: 'XSA-501/copy',
@@ -235,7 +235,7 @@ export const GRANTS: readonly Exhibit[] = [
     find: `machine.givePages(machine.heap[word], 1);
     yield;`,
     replace: 'machine.givePages(machine.heap[word], 1);',
-    tests: ['test/adversary/dead-domains.test.ts'],
+    tests: ['src/hosts/model/teardown.test.ts'],
   },
   {
     id: 'XSA-382',
@@ -243,6 +243,6 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/hypercall.ts',
     find: 'putFrames(caller, domain, frames, list, true)',
     replace: 'putFrames(caller, domain, domain.statusFrames, list, true)',
-    tests: ['src/hosts/model/grants/hypercall.test.ts'],
+    tests: ['src/hosts/model/grants/table-ops.test.ts'],
   },
 ];

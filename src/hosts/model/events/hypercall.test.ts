@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as op from '../../../abi/event-channel-op.ts';
 import { DOMID_SELF } from '../../../abi/xen.ts';
-import { type FieldKind, type RecordOf, type Struct } from '../../../abi/struct.ts';
+import type { FieldKind, RecordOf, Struct } from '../../../abi/struct.ts';
 import { addDomain, bootTestMachine, type TestDomain } from '../domains.test.helper.ts';
 import { EACCES, EBUSY, EEXIST, EFAULT, EINVAL, ENOENT, ENOSYS, EOPNOTSUPP, EPERM, ESRCH } from '../errno.ts';
 import { eventState } from './recount.test.helper.ts';

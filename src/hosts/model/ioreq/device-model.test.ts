@@ -289,6 +289,9 @@ test('a domain that nobody named is refused, and so is one that was named for an
 test('a guest that goes before its backend leaves nothing behind once the backend has let go', () => {
   const xen = bootTestMachine();
   const server = addDomain(xen, 1);
+  // A table of its address space stays, as with everything that it maps.
+  const early = addGuest(xen, 3, [server]);
+  serve(server, early, BASE, new Registers()).close();
   const { free } = xen;
   const guest = addGuest(xen, 2, [server]);
   const windows = [0, 1].map((i) => serve(server, guest, BASE + i * SIZE, new Registers()));

@@ -34,6 +34,8 @@ export interface MachineOptions {
   /** Bytes of machine memory (default 64 MiB) and of Xen's heap (default 32 MiB). */
   readonly memory?: number;
   readonly heap?: number;
+  /** Of all its domains. Default 'arm', where libxl knows virtio devices; guests' memory is from 0x40000000 on. */
+  readonly architecture?: Architecture;
   readonly tracer?: Tracer;
   /** Whether there is a store, and a ring to it in the memory of every domain. */
   readonly xenstore?: boolean;
@@ -45,9 +47,7 @@ export interface MachineDomainOptions {
   readonly memory?: number;
   readonly maxGrantFrames?: number;
   readonly maxMaptrackFrames?: number;
-  /** Default 'arm', where virtio-mmio is at home under Xen: its memory begins at 0x40000000. */
-  readonly architecture?: Architecture;
-  /** Default 'pvh', the only kind on Arm. */
+  /** Default 'pvh', the only kind on Arm. Registers of devices can be served to 'pvh' and 'hvm'. */
   readonly kind?: DomainKind;
 }
 
@@ -59,6 +59,7 @@ interface Runnable {
 /** One thread, all domains. */
 export class Machine {
   readonly xen: Xen;
+  readonly #architecture: Architecture;
   readonly #tracer: Tracer;
   readonly #random: () => number;
   readonly #domains: Runnable[] = [];
@@ -75,10 +76,16 @@ export class Machine {
 
   constructor(options: MachineOptions) {
     this.xen = Xen.boot(options.memory ?? 64 * MIB, options.heap ?? 32 * MIB, false);
+    this.#architecture = options.architecture ?? 'arm';
     this.#tracer = options.tracer ?? noTrace;
     this.#random = randomFrom(options.seed);
     if (options.xenstore !== true) return;
-    this.#control = new StoreDomain(this.xen, new Store({ now: () => this.#now }), this.#waitWhile);
+    this.#control = new StoreDomain(
+      this.xen,
+      this.#architecture,
+      new Store({ now: () => this.#now }),
+      this.#waitWhile,
+    );
     this.#domains.push(this.#control);
   }
 
@@ -161,7 +168,7 @@ export class Machine {
   }
 
   #createDomain(id: number, memory: number, options: MachineDomainOptions): DomainPorts {
-    this.xen.createDomain(id, { memory, architecture: 'arm', ...options });
+    this.xen.createDomain(id, { memory, architecture: this.#architecture, ...options });
     const ports = this.xen.ports(domainId(id), this.#waitWhile, this.#tracer);
     if (this.#control !== undefined)
       this.#clients.set(ports.id, openXenstore(ports, this.#control.introduce(ports)));

@@ -383,6 +383,14 @@ export class DomainRecord {
     for (let index = 0; index < this.grantFrames; index++) if (this.grantFrame(index) === frame) return true;
     return frame * XEN_PAGE_SIZE === this.sharedInfo;
   }
+
+  /** Whether a machine frame holds entries or statuses of its grant table. */
+  isTableFrame(frame: number): boolean {
+    for (let index = 0; index < this.grantFrames; index++) if (this.grantFrame(index) === frame) return true;
+    for (let index = 0; index < this.statusFrames; index++)
+      if (this.statusFrame(index) === frame) return true;
+    return false;
+  }
 }
 
 /** Pages of Xen's heap that the directory of a domain takes. */

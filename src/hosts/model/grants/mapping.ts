@@ -156,9 +156,12 @@ export class GrantMapping {
     return status;
   }
 
-  /** The second half: counts down what was unmapped, and shows it to the owner. */
-  complete(op: Unmapping): void {
-    if (op.done === 0) return;
+  /**
+   * The second half: counts down what was unmapped, and shows it to the owner. Returns whether that was the last use
+   * of a page whose domain has gone: letting go of it takes as long as the domain's table is.
+   */
+  complete(op: Unmapping): boolean {
+    if (op.done === 0) return false;
     const owner = op.owner!;
     const active = owner.activeEntry(op.ref);
     lock(this.#heap, active + ACTIVE_LOCK);
@@ -166,19 +169,20 @@ export class GrantMapping {
     const kept = this.#isLastOfKept(active);
     unlock(this.#heap, active + ACTIVE_LOCK);
     if (kept) releaseKept(this.#machine, owner, op.ref);
+    return kept;
   }
 
-  /** Ends a mapping of a domain that is being taken apart, with its whole address space. */
-  releaseMapping(mapper: DomainRecord, handle: number): void {
+  /** Ends a mapping of a domain that is being taken apart, with its whole address space. Returns as `complete` does. */
+  releaseMapping(mapper: DomainRecord, handle: number): boolean {
     const flags = mappingFlags(this.#heap, mapper, handle);
-    if ((flags & MAPPED) === 0) return;
+    if ((flags & MAPPED) === 0) return false;
     const op = this.#single;
     op.owner = this.#domains.find(mappingOwner(this.#heap, mapper, handle));
     op.ref = mappingRef(this.#heap, mapper, handle);
     op.done = flags & MAPPED;
     op.readonly = (flags & GNTMAP_READONLY) !== 0;
     setMappingFlags(this.#heap, mapper, handle, 0);
-    this.complete(op);
+    return this.complete(op);
   }
 
   /**

@@ -64,7 +64,6 @@ export function* releaseForeign(machine: Machine, domains: Domains, mapper: Doma
   }
 }
 
-
 /** The lock keeps the owner from going meanwhile: a domain begins to die under it. */
 function beginUse(machine: Machine, owner: DomainRecord, frame: number): boolean {
   const { heap } = machine;

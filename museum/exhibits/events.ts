@@ -100,6 +100,24 @@ export const EVENTS: readonly Exhibit[] = [
     titles: /XSA-505/,
   },
   {
+    id: 'XSA-238',
+    what: 'A range of addresses may end before it starts.',
+    file: 'src/hosts/model/ioreq/servers.ts',
+    find: `if (first > last) return EINVAL;
+    return this.#locked(guest, () => {
+      const server = this.#own(emulator, guest, id);
+      if (typeof server === 'number') return server;
+      if (type > XEN_DMOP_IO_RANGE_PCI) return EINVAL;
+      const result = server.makeRanges`,
+    replace: `return this.#locked(guest, () => {
+      const server = this.#own(emulator, guest, id);
+      if (typeof server === 'number') return server;
+      if (type > XEN_DMOP_IO_RANGE_PCI) return EINVAL;
+      const result = server.makeRanges`,
+    tests: ['src/hosts/model/ioreq/hypercall.test.ts'],
+    titles: /XSA-238/,
+  },
+  {
     id: 'XSA-262',
     what: 'A device model moves a request back to a state that it has been in.',
     file: 'src/hosts/model/ioreq/requests.ts',
@@ -115,6 +133,6 @@ export const EVENTS: readonly Exhibit[] = [
     find: 'if (buffers.length === 0) return ENODATA;',
     replace: '',
     tests: ['src/hosts/model/ioreq/hypercall.test.ts'],
-    error: 'undefined',
+    error: 'of undefined',
   },
 ];

@@ -122,6 +122,10 @@ function closeEnds(stage: Stage, id: number): void {
   }
 }
 
+/** Word that never changes, to sleep on; and how many milliseconds a thread waits for another at most. */
+const NEVER = 60;
+const MOST_NAPS = 60_000;
+
 /** Opens and closes a port again and again: for the one that sends, then for one that there is not. */
 function openAndClose(stage: Stage): void {
   const { words, xen } = stage;
@@ -134,6 +138,11 @@ function openAndClose(stage: Stage): void {
     events.onEvent(port, () => Atomics.add(words, isBindable ? HEARD : STRAY, 1));
     if (isBindable) Atomics.store(words, PORT, port);
     for (let looks = 0; looks < 50; looks++) events.poll();
+    // The first channel stays until something has come through it: the threads do meet.
+    for (let naps = 0; round === 0 && words[HEARD] === 0 && naps < MOST_NAPS; naps++) {
+      Atomics.wait(words, NEVER, 0, 1);
+      events.poll();
+    }
     Atomics.store(words, PORT, 0);
     if (events.close(port) !== 0) Atomics.add(words, LEFT_OVER, 1);
     while (events.poll());

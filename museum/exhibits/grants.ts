@@ -216,8 +216,8 @@ export const GRANTS: readonly Exhibit[] = [
     also: ['XSA-379', 'XSA-384', 'XSA-486'],
     what: 'A guest keeps frames of statuses in its address space that have been given to somebody else.',
     file: 'src/hosts/model/grants/table-size.ts',
-    find: 'displaceFrame(domain, gfn, domain.statusFrame(index));',
-    replace: '',
+    find: 'displaceFrame(domain, machine.heap[domain.statusGfnWord(index)], domain.statusFrame(index));',
+    replace: 'if (index < 0) return;',
     tests: ['src/hosts/model/grants/version.test.ts'],
   },
   {

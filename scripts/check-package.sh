@@ -27,6 +27,15 @@ if [[ "$version" != "$expected" ]]; then
   exit 1
 fi
 
+node --input-type=module -e '
+  import { readFileSync } from "node:fs";
+  import { vectors } from "grantio/vectors";
+  for (const { group, vectors: cases } of Object.values(vectors)) {
+    const file = new URL(import.meta.resolve(`grantio/vectors/${group}.json`));
+    const { length } = JSON.parse(readFileSync(file, "utf8")).vectors;
+    if (length !== cases.length || length === 0) throw new Error(`${group}: ${length} vectors`);
+  }
+'
 truncate -s 1M disk.img
 node_modules/.bin/grantio run --json --disk disk.img >report.json
 node -e '

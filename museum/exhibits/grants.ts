@@ -218,7 +218,7 @@ export const GRANTS: readonly Exhibit[] = [
     also: ['XSA-379', 'XSA-384', 'XSA-486'],
     what: 'A guest keeps frames of statuses in its address space that have been given to somebody else.',
     file: 'src/hosts/model/grants/table-size.ts',
-    find: 'if (gfn !== NO_GFN) domain.physmap.remove(gfn);',
+    find: 'displaceFrame(domain, gfn, domain.statusFrame(index));',
     replace: '',
     tests: ['test/adversary/grant-versions.test.ts'],
   },

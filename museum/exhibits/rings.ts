@@ -118,7 +118,7 @@ export const RINGS: readonly Exhibit[] = [
     find: 'if (pending > this.size)',
     replace: 'if (pending > 0xffff)',
     tests: ['test/adversary/indices.test.ts'],
-    titles: /F7|F8/,
+    titles: /F7 an available/,
   },
   {
     id: 'CVE-2019-3900',

@@ -9,8 +9,8 @@ import {
   EVTCHNSTAT_UNBOUND,
   SHARED_INFO_EVTCHN_MASK,
   SHARED_INFO_EVTCHN_PENDING,
-  SHARED_INFO_PENDING_SEL,
-  SHARED_INFO_UPCALL_PENDING,
+  VCPU_INFO_PENDING_SEL,
+  VCPU_INFO_UPCALL_PENDING,
 } from './event-channel.ts';
 import {
   GNTMAP_DEVICE_MAP,
@@ -73,7 +73,7 @@ test('every status from 0 to -13 has its name of the header, others their number
 
 test('shared_info of a 64-bit guest: 32 vcpu_info of 64 bytes, then 4096 pending bits, then 4096 masks', () => {
   assert.equal(EVTCHN_2L_PORTS, 64 * 64);
-  assert.deepEqual([SHARED_INFO_UPCALL_PENDING, SHARED_INFO_PENDING_SEL], [0, 8]);
+  assert.deepEqual([VCPU_INFO_UPCALL_PENDING, VCPU_INFO_PENDING_SEL], [0, 8]);
   assert.equal(SHARED_INFO_EVTCHN_PENDING, 32 * 64);
   assert.equal(SHARED_INFO_EVTCHN_MASK, SHARED_INFO_EVTCHN_PENDING + EVTCHN_2L_PORTS / 8);
   assert.deepEqual([EVTCHNSTAT_CLOSED, EVTCHNSTAT_UNBOUND, EVTCHNSTAT_INTERDOMAIN], [0, 1, 2]);

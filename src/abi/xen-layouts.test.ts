@@ -74,7 +74,7 @@ test('grant table numbers: reserved entries, limits, flags and statuses', () => 
 });
 
 test('shared_info of a 64-bit guest: upcall byte 0, selector 8, 4096 pending bits at 2048, masks at 2560', () => {
-  assert.deepEqual([event.SHARED_INFO_UPCALL_PENDING, event.SHARED_INFO_PENDING_SEL], [0, 8]);
+  assert.deepEqual([event.VCPU_INFO_UPCALL_PENDING, event.VCPU_INFO_PENDING_SEL], [0, 8]);
   assert.deepEqual(
     [event.SHARED_INFO_EVTCHN_PENDING, event.SHARED_INFO_EVTCHN_MASK],
     [2048, 2048 + 4096 / 8],

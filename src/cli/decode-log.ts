@@ -37,26 +37,33 @@ const NAMED_LENGTH =
 /** A line that holds nothing but an address: of it, other addresses than those of grants count too. */
 const ALONE = /^\s*((?:0x[0-9a-f_]{1,32}|[0-9a-f]{16}|\d{17,20})(?:\+(?:0x[0-9a-f]{1,16}|\d{1,20}))?)\s*$/i;
 
-/** The log in pieces, with the addresses in each. All pieces together are the log, byte for byte. */
-export async function* readLog(input: AsyncIterable<Uint8Array>): AsyncGenerator<LogPiece> {
-  let held = '';
-  let line = 1;
-  let column = 1;
-  for await (const bytes of input) {
-    const lines = (held + Buffer.from(bytes).toString('latin1')).split('\n');
-    held = lines.pop() ?? '';
+/** Takes a log apart into pieces, with the addresses in each. All pieces together are the log, byte for byte. */
+export class LogReader {
+  /** The start of the line that is not yet whole. */
+  #held = '';
+  #line = 1;
+  #column = 1;
+
+  /** The pieces that end with the log's next bytes. */
+  *read(bytes: Uint8Array): Generator<LogPiece> {
+    const lines = (this.#held + Buffer.from(bytes).toString('latin1')).split('\n');
+    this.#held = lines.pop() ?? '';
     for (const text of lines) {
-      yield pieceOf(`${text}\n`, line++, column, column === 1);
-      column = 1;
+      yield pieceOf(`${text}\n`, this.#line++, this.#column, this.#column === 1);
+      this.#column = 1;
     }
-    while (held.length > LONG_LINE) {
-      const cut = cutIn(held);
-      yield pieceOf(held.slice(0, cut), line, column, false);
-      held = held.slice(cut);
-      column += cut;
+    while (this.#held.length > LONG_LINE) {
+      const cut = cutIn(this.#held);
+      yield pieceOf(this.#held.slice(0, cut), this.#line, this.#column, false);
+      this.#held = this.#held.slice(cut);
+      this.#column += cut;
     }
   }
-  if (held !== '') yield pieceOf(held, line, column, column === 1);
+
+  /** The last piece, of a log that does not end with a line's end. */
+  *end(): Generator<LogPiece> {
+    if (this.#held !== '') yield pieceOf(this.#held, this.#line, this.#column, this.#column === 1);
+  }
 }
 
 /** Where a long line can be cut without cutting an address: at a blank, else between words, else in a long word. */

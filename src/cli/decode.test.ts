@@ -287,6 +287,23 @@ for (const [what, filler] of [
     assert.ok(out === whole.replaceAll('0x8000000000044aa8', `$& ${GRANT}`), 'the text is not the same');
   });
 
+test('R: wherever a long line is cut to be passed on, an address and its length stay in one piece', async () => {
+  const address = '0x8000000000008ff0+0x20';
+  const text = '[grants 8-9 (0x8-0x9), offset 0xff0, 32 bytes in 2 pages]';
+  for (const filler of ['word,'.repeat(14_000), 'word '.repeat(14_000)])
+    for (let end = 0; end <= 140; end++) {
+      const whole = `${filler},${address},${'w'.repeat(120)}`;
+      const { out } = await run(['-'], {}, chunks(whole, [filler.length + end]));
+      assert.ok(out === whole.replace(address, `$& ${text}`), `cut ${end} bytes after the filler`);
+    }
+});
+
+test('R: the end of a word of any length is no address, wherever it is cut', async () => {
+  const word = `${'0'.repeat(70_000)}x8000000000044aa8 and ${'8'.repeat(70_000)}`;
+  for (const cut of [69_999, 70_000, 70_001, 70_017])
+    assert.deepEqual(await run(['-'], {}, chunks(word, [cut])), { status: 0, out: word });
+});
+
 test('R: of a line that never ends, what has been read is passed on, and little of it is kept', async () => {
   let written = 0;
   let read = 0;

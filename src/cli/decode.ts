@@ -7,7 +7,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import { encodeGrant, GRANT_REF_MAX } from '../abi/grant-range.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { type Answer, answerFor, answerText } from './decode-answer.ts';
-import { type Found, type LogPiece, readLog } from './decode-log.ts';
+import { type Found, type LogPiece, LogReader } from './decode-log.ts';
 import { UsageError } from './usage.ts';
 
 /** The command's options. */
@@ -93,16 +93,23 @@ function decodeWords(words: readonly string[], json: boolean, { output }: Decode
 }
 
 async function decodeLog(json: boolean, { input, output }: DecodeIo): Promise<number> {
+  const reader = new LogReader();
   let allGrants = true;
-  async function* decoded(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> {
-    for await (const piece of readLog(bytes)) {
+  /** What is to be printed for some pieces, all of it in one write. */
+  function decoded(pieces: Iterable<LogPiece>): Buffer {
+    let text = '';
+    for (const piece of pieces) {
       allGrants &&= piece.found.every(({ answer }) => answer.grant);
-      const text = json ? piece.found.map(foundLine).join('') : annotated(piece);
-      if (text !== '') yield Buffer.from(text, 'latin1');
+      text += json ? piece.found.map(foundLine).join('') : annotated(piece);
     }
+    return Buffer.from(text, 'latin1');
+  }
+  async function* transform(log: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> {
+    for await (const bytes of log) yield decoded(reader.read(bytes));
+    yield decoded(reader.end());
   }
   try {
-    await pipeline(input, decoded, output, { end: false });
+    await pipeline(input, transform, output, { end: false });
   } catch (error) {
     return lostStream(error);
   }

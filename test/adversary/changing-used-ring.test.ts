@@ -29,8 +29,8 @@ for (const length of [4, 9]) {
   test(`B1 B2 id and length of a used element are read once, ${length} of 8 bytes`, () => {
     const reads: number[] = [];
     const real = regionOver(new ArrayBuffer(64 * 1024));
-    const dma = new PlainDma(new GuestMemory(real, 4096));
-    const driver = DriverQueue.create(16, dma, changing(real, reads), PLAIN);
+    const memory = new GuestMemory(changing(real, reads));
+    const driver = DriverQueue.create(16, new PlainDma(memory), memory, PLAIN);
     assert.ok(driver !== undefined);
     for (const token of [70, 71]) assert.equal(driver.add(new BufferList().addWritable(64, 8), token), ADDED);
     const used = new UsedRing({ region: real, offset: driver.addresses.deviceLow }, 16);

@@ -1,34 +1,29 @@
-// Lets a second party run between any two accesses that a first party makes to shared words: every
-// Atomics.load and Atomics.store is a point at which the test may step in, as another processor would.
+// Lets a second party run between any two accesses that a first party makes to shared words: every operation of
+// Atomics is a point at which the test may step in, as another processor would.
 
-type Words = Int32Array | Uint16Array | Uint32Array | Uint8Array;
+const OPERATIONS = ['load', 'store', 'exchange', 'compareExchange', 'add', 'sub', 'and', 'or'] as const;
 
-/** Runs `body` with `point` called before every atomic load and store that it makes. */
+/** Runs `body` with `point` called before every atomic operation that it makes. */
 export function withPreemption(point: () => void, body: () => void): void {
-  const { load, store } = Atomics;
+  const originals = OPERATIONS.map((name) => Atomics[name] as (...operands: unknown[]) => unknown);
   const install = (on: boolean) => {
-    Object.assign(Atomics, {
-      load: on ? loadAfterPoint : load,
-      store: on ? storeAfterPoint : store,
-    });
-  };
-  const stepIn = () => {
-    // Whoever steps in is not stepped in on: its accesses are one piece.
-    install(false);
-    try {
-      point();
-    } finally {
-      install(true);
+    for (const [index, name] of OPERATIONS.entries()) {
+      const original = originals[index];
+      Object.assign(Atomics, { [name]: on ? after(original) : original });
     }
   };
-  const loadAfterPoint = (words: Words, index: number) => {
-    stepIn();
-    return load(words, index);
-  };
-  const storeAfterPoint = (words: Words, index: number, value: number) => {
-    stepIn();
-    return store(words, index, value);
-  };
+  const after =
+    (original: (...operands: unknown[]) => unknown) =>
+    (...operands: unknown[]) => {
+      // Whoever steps in is not stepped in on: its accesses are one piece.
+      install(false);
+      try {
+        point();
+      } finally {
+        install(true);
+      }
+      return original(...operands);
+    };
   install(true);
   try {
     body();

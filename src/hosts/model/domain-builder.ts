@@ -1,20 +1,16 @@
 // Makes a domain out of the machine's frames and of pages of Xen's heap: all of it, or nothing.
 
-import { EVTCHN_2L_PORTS } from '../../abi/event-channel.ts';
 import { HVM_PARAM_CONSOLE_PFN, HVM_PARAM_STORE_PFN } from '../../abi/hvm-params.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { domainId } from '../../xen/ids.ts';
 import { addressMap } from './address-map.ts';
 import type { CheckedOptions } from './domain-options.ts';
 import { directoryPages, DOMAIN_ALIVE, DomainRecord, writeRecord } from './domain-record.ts';
+import { EVENT_PAGES, initialiseEvents } from './events/channels.ts';
 import { growGrantTable } from './grants/table-size.ts';
 import { MachinePage } from './ioreq/machine-page.ts';
 import { P2M_RAM, Physmap } from './physmap.ts';
-import { type Machine, PAGE_WORDS } from './state.ts';
-
-/** Words of an event channel: state, remote domain, remote port. */
-export const EVENT_WORDS = 4;
-export const EVENT_PAGES = (EVTCHN_2L_PORTS * EVENT_WORDS) / PAGE_WORDS;
+import type { Machine } from './state.ts';
 
 /** What was taken for a domain, to be given back if it cannot be finished. */
 class Parts {
@@ -91,10 +87,10 @@ function assemble(machine: Machine, parts: Parts, id: number, options: CheckedOp
     xenstore,
     physmap: physmap.directory,
     directory: parts.pages(directoryPages(options)),
-    events: parts.pages(EVENT_PAGES),
     machinePage: options.kind === 'pv' ? 0 : parts.pages(1),
   });
   const record = new DomainRecord(machine, domainId(id));
+  initialiseEvents(machine, record, parts.pages(EVENT_PAGES), options.maxEventChannels);
   if (record.translated) {
     const page = new MachinePage(machine, record);
     page.setParam(HVM_PARAM_STORE_PFN, BigInt(record.storePage));

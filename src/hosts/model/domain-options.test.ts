@@ -25,9 +25,14 @@ test('limits that are not given are Xen’s defaults, and only domain 0 is privi
     maxGrantFrames: 64,
     maxMaptrackFrames: 1024,
     maxGrantVersion: 2,
+    maxEventChannels: 1023,
   };
   assert.deepEqual(checkedOptions(1, { memory: PAGE }), { ...defaults, privileged: false });
-  assert.deepEqual(checkedOptions(0, { memory: PAGE }), { ...defaults, privileged: true });
+  assert.deepEqual(checkedOptions(0, { memory: PAGE }), {
+    ...defaults,
+    maxEventChannels: 2 ** 17 - 1,
+    privileged: true,
+  });
   assert.equal(checkedOptions(5, { memory: PAGE, privileged: true }).privileged, true);
 });
 

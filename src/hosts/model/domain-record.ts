@@ -57,6 +57,11 @@ export const MAPTRACK_LIST_WORDS = 3;
 /** First word of the event channels' part, and of the device models'. */
 const EVENTS = 64;
 const DEVICE_MODEL = 80;
+/**
+ * Deliveries of events that are going on. Not cleared for a new domain: somebody may still be about to find out that
+ * the old one has gone.
+ */
+const RAISES = DOMAIN_WORDS - 1;
 
 const KINDS: readonly DomainKind[] = ['pv', 'hvm', 'pvh'];
 const ARCHITECTURE_SHIFT = 4;
@@ -117,6 +122,8 @@ export class DomainRecord {
   /** Words that lock what the grant table is made of (not its entries), and the growth of maptrack. */
   readonly grantLockWord: number;
   readonly maptrackLockWord: number;
+  /** Word that counts the deliveries of events that are going on; see RAISES. */
+  readonly raisesWord: number;
   /** First word of the part that belongs to events/, and of the one of ioreq/; 16 words each. */
   readonly eventsWord: number;
   readonly deviceModelWord: number;
@@ -153,6 +160,7 @@ export class DomainRecord {
     this.sleepingWord = at + SLEEPING;
     this.grantLockWord = at + GRANT_LOCK;
     this.maptrackLockWord = at + MAPTRACK_LOCK;
+    this.raisesWord = at + RAISES;
     this.eventsWord = at + EVENTS;
     this.deviceModelWord = at + DEVICE_MODEL;
     this.#heap = heap;
@@ -348,11 +356,6 @@ export class DomainRecord {
     return this.#at + MAPTRACK_LISTS + vcpu * MAPTRACK_LIST_WORDS;
   }
 
-  /** Index of the first word of an event channel. */
-  eventEntry(port: number): number {
-    return this.#heap[this.eventsWord] + port * 4;
-  }
-
   /**
    * Number of the frame through which it talks to xenstore, as its kernel learns it: a frame number of its own
    * (HVM_PARAM_STORE_PFN), or for a PV guest the machine's (start_info).
@@ -398,7 +401,6 @@ export interface DomainParts {
   readonly xenstore: number;
   readonly physmap: number;
   readonly directory: number;
-  readonly events: number;
   /** Page of the emulated machine, see ioreq/machine-page.ts; 0 for a PV guest. */
   readonly machinePage: number;
 }
@@ -407,7 +409,7 @@ export interface DomainParts {
 export function writeRecord(machine: Machine, id: number, options: CheckedOptions, parts: DomainParts): void {
   const { heap } = machine;
   const at = machine.domainRecord(id);
-  heap.fill(0, at, at + DOMAIN_WORDS);
+  heap.fill(0, at, at + RAISES);
   const values: readonly (readonly [number, number])[] = [
     [GENERATION, parts.generation],
     [KIND, KINDS.indexOf(options.kind) | (ARCHITECTURES.indexOf(options.architecture) << ARCHITECTURE_SHIFT)],
@@ -424,7 +426,6 @@ export function writeRecord(machine: Machine, id: number, options: CheckedOption
     [MAX_GRANT_VERSION, options.maxGrantVersion],
     [DIRECTORY, parts.directory],
     [MAX_MAPTRACK_FRAMES, options.maxMaptrackFrames],
-    [EVENTS, parts.events],
     [DEVICE_MODEL, parts.machinePage],
   ];
   for (const [word, value] of values) heap[at + word] = value;

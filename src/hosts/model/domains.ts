@@ -19,6 +19,8 @@ const NOT_SHUT_DOWN = -1;
 
 /** All domains of a machine, as one thread sees them. */
 export class Domains {
+  /** Called when a domain has ended itself, or has gone. */
+  onChange: () => void = () => undefined;
   readonly #machine: Machine;
   readonly #records: (DomainRecord | undefined)[] = [];
 
@@ -92,6 +94,7 @@ export class Domains {
     if (record.shutdownCode >= 0) return;
     record.shutdownCode = code;
     this.pause(record);
+    this.onChange();
   }
 
   /** Lets a suspended domain go on where it is, with all that it had: its suspending was called off. */

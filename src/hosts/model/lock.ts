@@ -17,3 +17,13 @@ export function lock(heap: Int32Array, word: number): void {
 export function unlock(heap: Int32Array, word: number): void {
   Atomics.store(heap, word, FREE);
 }
+
+/** Runs an operation that must not run beside another one with the same lock. */
+export function withLock<Result>(heap: Int32Array, word: number, operation: () => Result): Result {
+  lock(heap, word);
+  try {
+    return operation();
+  } finally {
+    unlock(heap, word);
+  }
+}

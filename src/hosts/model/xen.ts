@@ -1,5 +1,6 @@
 // The embedded Xen as one thread sees it: create domains, and get the ports of those that run here.
 
+import { VIRQ_DOM_EXC } from '../../abi/event-channel.ts';
 import { type Region, regionOver } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { GuestMemory } from '../../dma/guest-memory.ts';
@@ -7,14 +8,15 @@ import { noTrace, type Tracer } from '../../trace.ts';
 import type { DomainId, FrameNumber } from '../../xen/ids.ts';
 import type { MmioHandler } from '../../xen/mmio.ts';
 import { AddressSpace } from './address-space.ts';
-import { DomainEvents } from './domain-events.ts';
 import { DomainGrantMapper } from './domain-grant-mapper.ts';
 import { DomainGrantTable } from './domain-grant-table.ts';
 import { restoreDomain, saveDomain } from './domain-image.ts';
 import type { DomainOptions } from './domain-options.ts';
 import type { DomainRecord } from './domain-record.ts';
 import { Domains } from './domains.ts';
-import { EventOps } from './event-ops.ts';
+import { DomainEvents } from './events/domain-events.ts';
+import { EventOps } from './events/event-ops.ts';
+import { eventChannelOp } from './events/hypercall.ts';
 import { GrantCopying } from './grants/copying.ts';
 import { grantTableOp } from './grants/hypercall.ts';
 import { GrantMapping } from './grants/mapping.ts';
@@ -52,6 +54,7 @@ export class Xen {
     this.grants = new GrantMapping(this.#machine, this.domains, shared);
     this.copies = new GrantCopying(this.#machine, this.domains, shared);
     this.events = new EventOps(this.#machine, this.domains);
+    this.domains.onChange = () => this.events.raiseGlobalVirq(VIRQ_DOM_EXC);
     this.servers = new IoreqServers(this.#machine, this.domains, this.events);
     this.interrupts = new Interrupts(this.#machine, this.events);
   }
@@ -77,7 +80,13 @@ export class Xen {
       (domain: DomainRecord) => releaseForeign(this.#machine, this.domains, domain),
       (domain: DomainRecord) => this.events.release(domain),
     ];
-    return destroyDomain(this.#machine, this.grants, releases, this.domain(id));
+    return this.#destroyed(destroyDomain(this.#machine, this.grants, releases, this.domain(id)));
+  }
+
+  /** Tells the toolstack that a domain has gone, when it has. */
+  *#destroyed(steps: Generator<void>): Generator<void> {
+    yield* steps;
+    this.domains.onChange();
   }
 
   /** Lets one domain serve devices of another; a toolstack's decision. */
@@ -127,6 +136,7 @@ export class Xen {
     const common = { machine: this.#machine, domains: this.domains, servers: this.servers };
     const caller = {
       ...common,
+      events: this.events,
       interrupts: this.interrupts,
       mapping: this.grants,
       copying: this.copies,
@@ -150,6 +160,7 @@ export class Xen {
       hvmOp: (command, address) => hvmOp(caller, command, address),
       dmOp: (guest, buffers) => dmOp(caller, guest, buffers),
       events,
+      eventChannelOp: (command, address) => eventChannelOp(caller, command, address),
       interrupts: new DomainInterrupts(this.#machine, record, vcpu),
       mmio: new GuestIo({
         ...common,
@@ -185,6 +196,8 @@ export interface DomainPorts {
   /** The same for dm_op: the domain that it is about, and where its buffers are. */
   dmOp(guest: number, buffers: readonly DmOpBuffer[]): number;
   readonly events: DomainEvents;
+  /** The event channel hypercall as a kernel makes it: an EVTCHNOP_, and where its argument is. */
+  eventChannelOp(command: number, address: number): number;
   readonly interrupts: DomainInterrupts;
   readonly mmio: GuestIo;
   /**

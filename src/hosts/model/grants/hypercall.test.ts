@@ -218,7 +218,7 @@ test('arguments in a page that the hypercall itself takes away: the rest of the 
   recount(all);
 });
 
-for (const command of [op.GNTTABOP_DUMP_TABLE, op.GNTTABOP_CACHE_FLUSH, 13, 63, 0xfff, -1]) {
+for (const command of [op.GNTTABOP_DUMP_TABLE, op.GNTTABOP_CACHE_FLUSH, 13, 63, 0xfff]) {
   test(`GNTTABOP ${command} is not there for a guest on x86: -ENOSYS`, () => {
     const { caller, all } = machine();
     const before = grantState(all);
@@ -246,3 +246,12 @@ test('a handle that another processor unmaps, and whose granter dies, before the
   assert.deepEqual([status, handle, bus], [GNTST_OKAY, 0, (granter.record.ramFrame + 5) * XEN_PAGE_SIZE]);
   recount([caller]);
 });
+
+for (const command of [0x1000, 0x1005, 0x8000_0000, 0xffff_ffff, -1]) {
+  test(`command ${command} has bits that are Xen’s own, for calls that it continues: -EINVAL`, () => {
+    const { caller, all } = machine();
+    const before = grantState(all);
+    assert.equal(caller.ports.grantTableOp(command, ARGUMENTS, 1), EINVAL);
+    assert.deepEqual(grantState(all), before);
+  });
+}

@@ -29,6 +29,9 @@ const UNMAP_BATCH = 32;
 /** How often a copy whose source keeps changing is begun again. */
 const MAX_RESTARTS = 100;
 
+/** Bits of an operation's number. Those above are Xen's own, for calls that it continues: there are none here. */
+const COMMAND_MASK = 0xfff;
+
 /** What an operation on one element needs; made once for each caller. */
 export interface GrantTableCaller {
   readonly machine: Machine;
@@ -56,7 +59,7 @@ export function grantTableOp(
   address: number,
   count: number,
 ): number {
-  if (!(count >= 0 && count <= 0x7fff_ffff)) return EINVAL;
+  if (!(count >= 0 && count <= 0x7fff_ffff) || command & ~COMMAND_MASK) return EINVAL;
   switch (command) {
     case op.GNTTABOP_MAP_GRANT_REF:
       return batch(caller, address, count, op.gnttabMapGrantRef.size, map);

@@ -16,11 +16,11 @@ import {
 import { XEN_PAGE_SIZE } from '../../../abi/xen.ts';
 import type { DomainId, EventPort } from '../../../xen/ids.ts';
 import type { MmioHandler } from '../../../xen/mmio.ts';
-import type { DomainEvents } from '../domain-events.ts';
+import type { DomainEvents } from '../events/domain-events.ts';
 import type { DomainRecord } from '../domain-record.ts';
 import type { Domains } from '../domains.ts';
 import { EEXIST, EPERM } from '../errno.ts';
-import type { EventOps } from '../event-ops.ts';
+import type { EventOps } from '../events/event-ops.ts';
 import { addForeign, removeForeign } from '../foreign-pages.ts';
 import { p2mFrame } from '../physmap.ts';
 import type { Machine } from '../state.ts';

@@ -16,7 +16,7 @@ import { XEN_PAGE_SIZE } from '../../../abi/xen.ts';
 import type { MmioBus } from '../../../xen/mmio.ts';
 import type { DomainRecord } from '../domain-record.ts';
 import type { Domains } from '../domains.ts';
-import type { EventOps } from '../event-ops.ts';
+import type { EventOps } from '../events/event-ops.ts';
 import type { GuestCopy } from '../guest-copy.ts';
 import { lock, unlock } from '../lock.ts';
 import type { Machine } from '../state.ts';

@@ -2,7 +2,7 @@
 // lines of ISA and PCI lead) and messages (MSI). They wait in the page of the guest's machine until its kernel takes
 // them. PVH guests on x86 have only local APICs, which take messages and have no lines.
 
-import type { EventOps } from '../event-ops.ts';
+import type { EventOps } from '../events/event-ops.ts';
 import type { DomainRecord } from '../domain-record.ts';
 import { EINVAL, EOPNOTSUPP, ERANGE, ESRCH } from '../errno.ts';
 import { lock, unlock } from '../lock.ts';

@@ -6,15 +6,16 @@ import {
   EVTCHN_2L_PORTS,
   SHARED_INFO_EVTCHN_MASK,
   SHARED_INFO_EVTCHN_PENDING,
-  SHARED_INFO_PENDING_SEL,
-  SHARED_INFO_UPCALL_PENDING,
-} from '../../abi/event-channel.ts';
-import type { EventPort } from '../../xen/ids.ts';
-import { addDomain, bootTestMachine, type TestDomain } from './domains.test.helper.ts';
+  VCPU_INFO_PENDING_SEL,
+  VCPU_INFO_UPCALL_PENDING,
+} from '../../../abi/event-channel.ts';
+import type { EventPort } from '../../../xen/ids.ts';
+import { addDomain, bootTestMachine, type TestDomain } from '../domains.test.helper.ts';
 
 function pair() {
   const xen = bootTestMachine();
-  return { xen, sender: addDomain(xen, 1), receiver: addDomain(xen, 2) };
+  const options = { maxEventChannels: EVTCHN_2L_PORTS - 1 };
+  return { xen, sender: addDomain(xen, 1, options), receiver: addDomain(xen, 2, options) };
 }
 
 /** Joins a port of each, with the binder's first look at its own port done. */
@@ -52,8 +53,8 @@ function unmask(domain: TestDomain, port: number): void {
   setMask(domain, port, false);
   const info = sharedInfo(domain);
   if (!isPending(domain, port)) return;
-  info[SHARED_INFO_PENDING_SEL + (port >>> 9)] |= 1 << ((port >>> 6) & 7);
-  info[SHARED_INFO_UPCALL_PENDING] = 1;
+  info[VCPU_INFO_PENDING_SEL + (port >>> 9)] |= 1 << ((port >>> 6) & 7);
+  info[VCPU_INFO_UPCALL_PENDING] = 1;
 }
 
 test('every port of the 4095 delivers exactly its own event', () => {
@@ -105,7 +106,9 @@ test('18: a send always changes the word on which the receiver sleeps, unless th
   const { xen, sender, receiver } = pair();
   const { near, far } = join(sender, receiver);
   listen(receiver, far);
-  const word = () => new Int32Array(xen.state.heap)[receiver.record.wakeWord];
+  const heap = new Int32Array(xen.state.heap);
+  const word = () => heap[receiver.record.wakeWord];
+  heap[receiver.record.sleepingWord] = 1;
   for (let i = 0; i < 3; i++) {
     const before = word();
     sender.ports.events.send(near);

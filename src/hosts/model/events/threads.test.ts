@@ -4,12 +4,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isMainThread } from 'node:worker_threads';
-import { noTrace } from '../../trace.ts';
-import type { DomainId, EventPort } from '../../xen/ids.ts';
+import { noTrace } from '../../../trace.ts';
+import type { DomainId, EventPort } from '../../../xen/ids.ts';
 import type { DomainEvents } from './domain-events.ts';
-import { addDomain, bootTestMachine } from './domains.test.helper.ts';
-import { meet, myPart, newStage, perform, type Stage } from './threads.test.helper.ts';
-import { sleepWhile } from './waiting.ts';
+import { addDomain, bootTestMachine } from '../domains.test.helper.ts';
+import { meet, myPart, newStage, perform, type Stage } from '../threads.test.helper.ts';
+import { sleepWhile } from '../waiting.ts';
 
 const ROUNDS = 2000;
 const CLOSINGS = 1000;
@@ -124,7 +124,7 @@ if (isMainThread) {
 
   test('18: two threads that send to one receiver at once are both heard, every time', async () => {
     const xen = bootTestMachine(true);
-    const [receiver, ...senders] = [1, 2, 3].map((id) => addDomain(xen, id));
+    const [receiver, ...senders] = [1, 2, 3].map((id) => addDomain(xen, id, { maxEventChannels: 4095 }));
     const stage = newStage(xen);
     for (const sender of senders) {
       // Far apart, so that the two events meet in different words and selectors.

@@ -211,6 +211,7 @@ test('XSA-358 XSA-359: a domain that was made anew with an old id gets no event 
   xen.events.raiseVirq(old, 0);
   assert.deepEqual(eventState([fresh]), before);
   assert.ok(Buffer.from(xen.state.memory).equals(memory), 'nor does whoever has its pages now');
+  assert.ok(!fresh.ports.events.pending);
   xen.events.raise(fresh.record, 1);
   assert.ok(fresh.ports.events.pending);
   recount([one, fresh]);
@@ -259,3 +260,33 @@ test('a port whose consumer is Xen: the guest can neither send, close nor move i
   assert.equal(xen.events.closeForXen(one.record, port), 0);
   recount(all);
 });
+
+for (const leaves of [true, false]) {
+  const title = leaves ? 'before its event is forgotten' : 'not for ever where others never stop';
+  test(`XSA-343: who closes a port waits for those who are delivering, ${title}`, () => {
+    const { xen, one } = pair();
+    const port = xen.events.bindIpi(one.record, 0);
+    const heap = new Int32Array(xen.state.heap);
+    const { raisesWord } = one.record;
+    const pending = new Uint8Array(xen.state.memory, one.record.sharedInfo + SHARED_INFO_EVTCHN_PENDING, 1);
+    // Somebody has seen the port open, and makes it pending while it is being closed.
+    heap[raisesWord] = 1;
+    const original = Atomics.add;
+    let looks = 0;
+    Atomics.add = ((array: Int32Array, index: number, value: number): number => {
+      const before = original(array, index, value);
+      if (index === raisesWord && ++looks === 3 && leaves) {
+        pending[0] |= 1 << port;
+        heap[raisesWord] = 0;
+      }
+      return before;
+    }) as typeof Atomics.add;
+    try {
+      assert.equal(one.ports.events.close(port as EventPort), 0);
+    } finally {
+      Atomics.add = original;
+    }
+    assert.equal(looks, leaves ? 4 : 10_000);
+    assert.equal(pending[0], 0);
+  });
+}

@@ -30,8 +30,12 @@ const LEFT_OVER = 3;
 const FIFO = 20;
 const STRAY = 21;
 const DONE = 22;
-const HEARD = 23;
+
+/** Rounds in which a port is closed while somebody sends to it, and every how many of them all ports are. */
+const RACES = 600;
 const RESET_EVERY = 50;
+/** More than a port can be. */
+const ROUND = 4096;
 
 /** Handles events until `done`. Returns false, and has counted it, when a wake-up was lost. */
 function takeUntil(stage: Stage, events: DomainEvents, done: () => boolean): boolean {
@@ -127,13 +131,17 @@ function openAndClose(stage: Stage): void {
   const { words, xen } = stage;
   let events = portsOf(stage, 1);
   meet(stage, 2);
-  for (let round = 0; round < CLOSINGS; round++) {
+  for (let round = 0; round < RACES; round++) {
     const isBindable = round % 2 === 0;
     const port = events.allocateUnbound((isBindable ? 2 : 3) as DomainId);
-    // Nobody can send to the port of an odd round: whatever comes is of the one before.
-    events.onEvent(port, () => Atomics.add(words, isBindable ? HEARD : STRAY, 1));
-    if (isBindable) Atomics.store(words, PORT, port);
-    for (let looks = 0; looks < 50; looks++) events.poll();
+    let heard = 0;
+    events.onEvent(port, () => heard++);
+    // The round with it: the next channel may have the same port.
+    if (isBindable) Atomics.store(words, PORT, round * ROUND + port);
+    // The other one is now sending all the time; to the port of an odd round nobody can send.
+    if (isBindable) takeUntil(stage, events, () => heard > 0);
+    else for (let looks = 0; looks < 50; looks++) events.poll();
+    if (!isBindable && heard > 0) Atomics.add(words, STRAY, heard);
     Atomics.store(words, PORT, 0);
     if (events.close(port) !== 0) Atomics.add(words, LEFT_OVER, 1);
     while (events.poll());
@@ -150,11 +158,11 @@ function bindAndSend(stage: Stage): void {
   const { words } = stage;
   meet(stage, 2);
   while (Atomics.load(words, DONE) === 0) {
-    const port = Atomics.load(words, PORT);
-    if (port === 0) continue;
-    const near = events.bindInterdomain(1 as DomainId, port as EventPort);
+    const offer = Atomics.load(words, PORT);
+    if (offer === 0) continue;
+    const near = events.bindInterdomain(1 as DomainId, (offer % ROUND) as EventPort);
     if (near < 0) continue;
-    while (Atomics.load(words, PORT) === port) events.send(near);
+    while (Atomics.load(words, PORT) === offer) events.send(near);
     events.close(near);
   }
 }
@@ -200,7 +208,6 @@ if (isMainThread) {
       await perform(import.meta.url, stage, ['open and close', 'bind and send']);
       const { words } = stage;
       assert.deepEqual([words[STRAY], words[LEFT_OVER], words[LOST]], [0, 0, 0]);
-      assert.ok(words[HEARD] > 0);
       recount(domains);
     });
   }

@@ -3,7 +3,7 @@
 // After mapping.ts and copying.ts; teardown.ts decides what is kept.
 
 import { GRANT_ENTRIES_PER_FRAME_V1 } from '../../../abi/grant.ts';
-import { DOMAIN_DEAD, DOMAIN_NONE, type DomainRecord } from '../domain-record.ts';
+import { DOMAIN_DEAD, DOMAIN_ENDING, DOMAIN_NONE, type DomainRecord } from '../domain-record.ts';
 import { lock, unlock } from '../lock.ts';
 import type { Machine } from '../state.ts';
 import { ACTIVE_FRAME, ACTIVE_KEPT, ACTIVE_LOCK, ACTIVE_PINS, ACTIVE_SOURCE } from './active-entry.ts';
@@ -74,6 +74,9 @@ function isKeptElsewhere(heap: Int32Array, domain: DomainRecord, frame: number):
 /** Gives back the last of a domain: its grant table and its record. The id is free then. */
 export function* endRecord(machine: Machine, domain: DomainRecord): Generator<void> {
   const { heap } = machine;
+  domain.state = DOMAIN_ENDING;
+  // Who has found the domain before may still be about to lock an entry.
+  while (Atomics.load(heap, domain.usersWord) !== 0) yield;
   for (let index = domain.grantFrames - 1; index >= 0; index--) {
     // First: whoever looks for an entry meanwhile finds the table shorter, and not what has become of its page.
     domain.grantFrames = index;

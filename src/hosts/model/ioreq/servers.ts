@@ -61,7 +61,10 @@ export class IoreqServers {
     const most = guest.architecture === 'arm' ? HVM_IOREQSRV_BUFIOREQ_OFF : HVM_IOREQSRV_BUFIOREQ_ATOMIC;
     if (buffering > most) return EINVAL;
     const isBuffered = buffering !== HVM_IOREQSRV_BUFIOREQ_OFF;
-    const ports = openChannels(this.#events, guest, emulator, guest.vcpus + (isBuffered ? 1 : 0));
+    const vcpus = Array.from({ length: guest.vcpus }, (_, vcpu) => vcpu);
+    // Buffered requests are told by a channel of the first processor's.
+    if (isBuffered) vcpus.push(0);
+    const ports = openChannels(this.#events, guest, emulator, vcpus);
     if (typeof ports === 'number') return ports;
     const id = this.#locked(guest, () => {
       const free = this.#freePlace(guest);

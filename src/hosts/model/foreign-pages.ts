@@ -64,6 +64,11 @@ export function* releaseForeign(machine: Machine, domains: Domains, mapper: Doma
   }
 }
 
+/** How often other domains have a frame in their address spaces. */
+export function foreignUses(machine: Machine, frame: number): number {
+  return Atomics.load(machine.heap, machine.frameUseWord(frame)) & COUNT_MASK;
+}
+
 /** The lock keeps the owner from going meanwhile: a domain begins to die under it. */
 function beginUse(machine: Machine, owner: DomainRecord, frame: number): boolean {
   const { heap } = machine;

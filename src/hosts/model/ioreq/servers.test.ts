@@ -7,7 +7,6 @@ import fc from 'fast-check';
 import { HVM_IOREQSRV_BUFIOREQ_OFF } from '../../../abi/dm-op.ts';
 import { addDomain, bootTestMachine, type TestDomain } from '../domains.test.helper.ts';
 import { EEXIST, EINVAL, ENOENT } from '../errno.ts';
-import { XEN_PORTS } from '../events/channels.ts';
 import { Machine } from '../state.ts';
 import { MAX_IOREQ_SERVERS } from './machine-page.ts';
 import { RawModel } from './raw-model.test.helper.ts';

@@ -1,5 +1,6 @@
 // Newcomers start here: a whole machine in one thread. It boots the embedded Xen, makes domains, and runs
-// them a step at a time in an order that a seed decides, so that every run can be repeated.
+// them a step at a time in an order that a seed decides, so that every run can be repeated: by
+// its seed, or by the schedule that it wrote down (docs/exploring.md).
 //
 //   const machine = new Machine({ seed: 1 });
 //   const backend = machine.createBackend(1);
@@ -21,7 +22,7 @@ import type { Xenstore } from '../xen/xenstore.ts';
 import { Store } from '../xenstore/store.ts';
 import { BackendDomain } from './backend-domain.ts';
 import { GuestDomain } from './guest-domain.ts';
-import { randomFrom } from './random.ts';
+import { type Choose, following, formatSchedule, parseSchedule, seeded } from './schedule.ts';
 import { StoreDomain } from './store-domain.ts';
 import { openXenstore } from './store-link.ts';
 
@@ -31,6 +32,13 @@ const MIB = 2 ** 20;
 export interface MachineOptions {
   /** Decides which domain runs next wherever several could. */
   readonly seed: number;
+  /**
+   * What `Machine.schedule` said of another run: followed first, before the seed decides. A step throws
+   * RangeError when it names a domain that cannot run there.
+   */
+  readonly schedule?: string;
+  /** Decides in place of seed and schedule: the explorer's, see explore/. */
+  readonly choose?: Choose;
   /** Bytes of machine memory (default 64 MiB) and of Xen's heap (default 32 MiB). */
   readonly memory?: number;
   readonly heap?: number;
@@ -61,8 +69,10 @@ export class Machine {
   readonly xen: Xen;
   readonly #architecture: Architecture;
   readonly #tracer: Tracer;
-  readonly #random: () => number;
-  readonly #domains: Runnable[] = [];
+  readonly #choose: Choose;
+  readonly #domains = new Map<number, Runnable>();
+  /** Whose turn it was, from the start. */
+  readonly #choices: number[] = [];
   readonly #backends = new Set<number>();
   readonly #guests = new Set<number>();
   readonly #control: StoreDomain | undefined;
@@ -78,7 +88,7 @@ export class Machine {
     this.xen = Xen.boot(options.memory ?? 64 * MIB, options.heap ?? 32 * MIB, false);
     this.#architecture = options.architecture ?? 'arm';
     this.#tracer = options.tracer ?? noTrace;
-    this.#random = randomFrom(options.seed);
+    this.#choose = options.choose ?? following(parseSchedule(options.schedule ?? ''), seeded(options.seed));
     if (options.xenstore !== true) return;
     this.#control = new StoreDomain(
       this.xen,
@@ -86,7 +96,15 @@ export class Machine {
       new Store({ now: () => this.#now }),
       this.#waitWhile,
     );
-    this.#domains.push(this.#control);
+    this.#domains.set(this.#control.ports.id, this.#control);
+  }
+
+  /**
+   * Which domains were given a turn, from the start, as text for `MachineOptions.schedule`. A turn with nothing
+   * to do counts as well, for a guest may write to its rings when it finds them empty.
+   */
+  get schedule(): string {
+    return formatSchedule(this.#choices);
   }
 
   /** Domain 0, which keeps the store. Throws RangeError on a machine that was made without one. */
@@ -112,7 +130,7 @@ export class Machine {
     const backend = new BackendDomain(this.#createDomain(id, 4 * MIB, options));
     this.#backends.add(id);
     for (const guest of this.#guests) this.#nameDeviceModel(guest, id);
-    this.#domains.push(backend);
+    this.#domains.set(id, backend);
     return backend;
   }
 
@@ -121,7 +139,7 @@ export class Machine {
     const guest = new GuestDomain(this.#createDomain(id, 16 * MIB, options));
     this.#guests.add(id);
     for (const backend of this.#backends) this.#nameDeviceModel(id, backend);
-    this.#domains.push({
+    this.#domains.set(id, {
       poll: () => {
         const worked = guest.poll();
         return guest.arm() || worked;
@@ -135,9 +153,11 @@ export class Machine {
    * the moment for which it waits. Returns false when nothing will happen any more.
    */
   step(): boolean {
-    const first = Math.floor(this.#random() * this.#domains.length);
-    for (let turn = 0; turn < this.#domains.length; turn++) {
-      if (this.#domains[(first + turn) % this.#domains.length].poll()) return true;
+    for (let ready = [...this.#domains.keys()]; ready.length > 0; ) {
+      const id = this.#choose(ready);
+      this.#choices.push(id);
+      if (this.#domains.get(id)!.poll()) return true;
+      ready = ready.filter((other) => other !== id);
     }
     if (this.#control === undefined || this.#control.delay === Number.POSITIVE_INFINITY) return false;
     this.#now += this.#control.delay;

@@ -148,12 +148,34 @@ export class Machine {
     return guest;
   }
 
+  /** Keeps a domain from running until as many calls of `unpause`. */
+  pause(id: number): void {
+    this.xen.domains.pause(this.xen.domain(id));
+  }
+
+  unpause(id: number): void {
+    this.xen.domains.unpause(this.xen.domain(id));
+  }
+
+  /**
+   * Ends a domain at once, whatever it was doing (xl destroy); the others may run while it is taken apart. Pages of
+   * its that others map stay until they let go, and so long its id is taken.
+   */
+  destroy(id: number): void {
+    this.#domains.delete(id);
+    this.#backends.delete(id);
+    this.#guests.delete(id);
+    this.#clients.delete(domainId(id));
+    this.#control?.release(domainId(id));
+    for (const _ of this.xen.destroyDomain(id)) this.step();
+  }
+
   /**
    * Lets one domain that has something to do run until it has not. When none has, the store's time goes on to
    * the moment for which it waits. Returns false when nothing will happen any more.
    */
   step(): boolean {
-    for (let ready = [...this.#domains.keys()]; ready.length > 0; ) {
+    for (let ready = this.#running(); ready.length > 0; ) {
       const id = this.#choose(ready);
       this.#choices.push(id);
       if (this.#domains.get(id)!.poll()) return true;
@@ -179,6 +201,11 @@ export class Machine {
     if (!settled)
       throw new Error('the machine sleeps: nothing is left to do, but the request is not answered');
     return promise;
+  }
+
+  /** The domains that are not paused. */
+  #running(): number[] {
+    return [...this.#domains.keys()].filter((id) => this.xen.domains.find(id)?.pauseCount === 0);
   }
 
   /** As far as neither of the two has gone meanwhile. */

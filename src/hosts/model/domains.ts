@@ -11,7 +11,6 @@ import { lock, unlock } from './lock.ts';
 import { type Machine, MAX_DOMAINS } from './state.ts';
 
 /** SHUTDOWN_ codes of a domain (public/sched.h). */
-export const SHUTDOWN_POWEROFF = 0;
 export const SHUTDOWN_SUSPEND = 2;
 export const SHUTDOWN_CRASH = 3;
 

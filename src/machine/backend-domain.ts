@@ -93,6 +93,7 @@ export class BackendDomain {
 
   /** Does what is waiting, a turn for each. Returns whether there was anything. */
   poll(): boolean {
+    this.ports.park();
     let worked = this.ports.events.poll();
     for (const device of this.#devices) if (device.serveBacklog()) worked = true;
     return worked;

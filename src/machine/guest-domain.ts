@@ -108,6 +108,7 @@ export class GuestDomain {
 
   /** Takes events and completions. Returns whether there were any. */
   poll(): boolean {
+    this.ports.park();
     let worked = this.ports.events.poll();
     for (const driver of this.#attached.keys()) if (driver.poll() > 0) worked = true;
     return worked;

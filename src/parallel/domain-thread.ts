@@ -64,10 +64,11 @@ export class DomainThread<Calls extends CallTable> {
     return answer as Promise<Awaited<ReturnType<Calls[Name]>>>;
   }
 
-  /** Ends the thread, whatever it is doing. */
+  /** Ends the thread, whatever it is doing; calls that it has not answered fail. */
   async terminate(): Promise<void> {
     this.#stopping = true;
     await this.#worker.terminate();
+    this.#fail(new CallFailed('DomainEnded', `domain ${this.id} was ended`));
   }
 
   #post(message: ToThread): void {

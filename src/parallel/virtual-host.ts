@@ -1,6 +1,7 @@
 // A virtual host: the embedded Xen with a backend domain and a guest, each on a thread of its own. The main
 // thread is the toolstack: it creates the domains, announces the disks, keeps xenstore and the accounting.
 
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { GUEST_VIRTIO_MMIO_SPI_FIRST, VIRTIO_MMIO_DEV_SIZE } from '../abi/xen-arm.ts';
 import { Exposure, type TotalExposure } from '../audit/exposure.ts';
@@ -34,6 +35,9 @@ const SPARE_MEMORY = 8 * MIB;
 
 /** Bytes that an entropy device delivers to show that it works. */
 const ENTROPY_PROOF = 64;
+
+/** Milliseconds that a guest's thread is given to stand still. */
+const PARKING_PATIENCE = 5000;
 
 /** How often events are fetched from the threads, in milliseconds, and how many at a time. */
 const DRAIN_INTERVAL = 5;
@@ -82,6 +86,7 @@ export interface HostReport {
 /** One boot of a host, with its disks attached. */
 export class VirtualHost {
   readonly #options: HostOptions;
+  readonly #xen: Xen;
   readonly #control: StoreDomain;
   readonly #storeLoop: StoreLoop;
   readonly #backend: DomainThread<BackendCalls>;
@@ -93,11 +98,13 @@ export class VirtualHost {
   readonly #drain: NodeJS.Timeout;
   readonly #attached: { kind: VirtioKind; backend: number; guest: number; devid: number }[] = [];
   #stopped: Promise<HostReport> | undefined;
+  #guestDestroyed = false;
   /** Called while disks are copied. */
   onProgress: (progress: CopyProgress) => void = () => undefined;
 
   private constructor(options: HostOptions, xen: Xen, control: StoreDomain) {
     this.#options = options;
+    this.#xen = xen;
     this.#control = control;
     this.#storeLoop = new StoreLoop(xen, control);
     const { architecture } = options;
@@ -158,6 +165,35 @@ export class VirtualHost {
     return this.#guest.call('openNbd', { address, exports });
   }
 
+  /**
+   * Stops the guest where it is, until `resumeGuest` has been called as often. Resolves when its thread stands
+   * still, outside of Xen, or when it has not come to that for so long that it must hang in code of its own.
+   */
+  async pauseGuest(): Promise<void> {
+    const guest = this.#xen.domain(GUEST);
+    this.#xen.domains.pause(guest);
+    for (let naps = 0; !guest.parked && naps < PARKING_PATIENCE; naps++) await sleep(1);
+  }
+
+  resumeGuest(): void {
+    this.#xen.domains.unpause(this.#xen.domain(GUEST));
+  }
+
+  /**
+   * Ends the guest at once, whatever it is doing (xl destroy), and takes it apart between other work. Its devices
+   * are withdrawn, so that its backend lets go of them. Resolves when nothing is left of it.
+   */
+  async destroyGuest(): Promise<void> {
+    this.#guestDestroyed = true;
+    // A thread that stands still holds no lock of Xen's.
+    await this.pauseGuest();
+    await this.#guest.terminate();
+    for (const place of this.#attached.splice(0)) await withdrawDevice(this.#control.tools, place);
+    this.#control.release(GUEST);
+    for (const _ of this.#xen.destroyDomain(GUEST)) await turn();
+    while (this.#xen.domains.find(GUEST) !== undefined) await turn();
+  }
+
   /** Stops everything in order: clients, queues, grants, images, threads. Returns what the run has come to. */
   stop(): Promise<HostReport> {
     this.#stopped ??= this.#stop();
@@ -211,18 +247,22 @@ export class VirtualHost {
 
   async #stop(): Promise<HostReport> {
     try {
-      await this.#guest.call('cancel', undefined);
-      await this.#guest.call('closeNbd', undefined);
-      for (const place of this.#attached) {
-        await this.#guest.call('detach', { devid: place.devid });
-        await withdrawDevice(this.#control.tools, place);
-      }
+      if (!this.#guestDestroyed) await this.#detachAll();
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
       this.#merger.close();
       return { exposure: this.#exposure.total(), eventsLost: this.#merger.undelivered, glimpse };
     } finally {
       await this.#terminate();
+    }
+  }
+
+  async #detachAll(): Promise<void> {
+    await this.#guest.call('cancel', undefined);
+    await this.#guest.call('closeNbd', undefined);
+    for (const place of this.#attached) {
+      await this.#guest.call('detach', { devid: place.devid });
+      await withdrawDevice(this.#control.tools, place);
     }
   }
 

@@ -53,6 +53,8 @@ const DIRECTORY = 23;
 const MAPTRACK_LIMIT = 24;
 const MAX_MAPTRACK_FRAMES = 25;
 const MAPTRACK_LOCK = 26;
+/** 1 while its thread stands still because it is paused. */
+const PARKED = 27;
 /** Three words for each processor: lock, head and tail of its free handles. */
 const MAPTRACK_LISTS = 32;
 export const MAPTRACK_LIST_WORDS = 3;
@@ -217,6 +219,15 @@ export class DomainRecord {
   /** Word that counts pauses, to wait on. */
   get pausedWord(): number {
     return this.#at + PAUSED;
+  }
+
+  /** Word that says whether its thread stands still because it is paused. */
+  get parkedWord(): number {
+    return this.#at + PARKED;
+  }
+
+  get parked(): boolean {
+    return Atomics.load(this.#heap, this.parkedWord) === 1;
   }
 
   /** SHUTDOWN_ code with which the domain has ended itself, or was ended for a crash; -1 while it runs. */

@@ -94,7 +94,11 @@ export class Domains {
 
   /** Keeps a domain from running until as many calls of `unpause`. */
   pause(record: DomainRecord): void {
-    Atomics.add(this.#machine.heap, record.pausedWord, 1);
+    const { heap } = this.#machine;
+    Atomics.add(heap, record.pausedWord, 1);
+    // A thread that sleeps wakes up, sees it, and stops.
+    Atomics.add(heap, record.wakeWord, 1);
+    Atomics.notify(heap, record.wakeWord);
   }
 
   unpause(record: DomainRecord): void {

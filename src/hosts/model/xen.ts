@@ -33,7 +33,7 @@ import { IoreqServers } from './ioreq/servers.ts';
 import { memoryOp } from './memory-op.ts';
 import { createXenState, Machine, type XenState } from './state.ts';
 import { destroyDomain } from './teardown.ts';
-import type { WaitWhile } from './waiting.ts';
+import { parkWhilePaused, type WaitWhile } from './waiting.ts';
 
 /** The hypervisor, for the domains whose processor this thread is. */
 export class Xen {
@@ -149,6 +149,7 @@ export class Xen {
     return {
       id,
       tracer,
+      park: () => parkWhilePaused(this.#machine.heap, record.pausedWord, record.parkedWord),
       memory: new GuestMemory(memory, record.map.ram * XEN_PAGE_SIZE),
       storePage: regionOver(this.state.memory, record.xenstoreFrame * XEN_PAGE_SIZE, XEN_PAGE_SIZE),
       storeFrame: record.map.xenstore as FrameNumber,
@@ -180,6 +181,8 @@ export class Xen {
 export interface DomainPorts {
   readonly id: DomainId;
   readonly tracer: Tracer;
+  /** Stops this thread while the domain is paused: to be called wherever its processor could be interrupted. */
+  park(): void;
   readonly memory: GuestMemory;
   /** The page through which it talks to xenstore, and where that is among its frames. */
   readonly storePage: Region;

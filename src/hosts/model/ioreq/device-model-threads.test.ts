@@ -18,6 +18,10 @@ const BASES = [0x0200_0000, 0x0200_0200];
 // Words of the stage.
 const WRONG = 0;
 const DONE = 1;
+const ASLEEP = 2;
+
+/** Looks at a word that take longer than falling asleep. */
+const SPINS = 200_000;
 
 /** Two windows, each with one register for each processor that holds what was last written to it. */
 function answer(stage: Stage): void {
@@ -62,6 +66,8 @@ function leave(stage: Stage): void {
   const going = { ...registers, write: () => end() };
   const device = ports.serveMmio(GUEST, BASES[0], 0x200, going, () => undefined);
   const end = () => {
+    // Until the guest has had the time to fall asleep.
+    for (let spins = 0; spins < SPINS; ) if (Atomics.load(stage.words, ASLEEP) === 1) spins++;
     device.close();
     left = true;
   };
@@ -75,6 +81,7 @@ function leave(stage: Stage): void {
 /** Counts waits that were not ended by anybody, and must go on as soon as the server has gone. */
 function ask(stage: Stage): void {
   const waitWhile: WaitWhile = (words, index, value) => {
+    Atomics.store(stage.words, ASLEEP, 1);
     const woken = sleepWhile(words, index, value);
     if (!woken) Atomics.add(stage.words, WRONG, 1);
     return woken;

@@ -12,7 +12,7 @@ const layers = [
   ['transports', 'hosts', 'xenstore'],
   ['toolstack'],
   ['machine'],
-  ['audit', 'lint', 'nbd', 'vectors'],
+  ['audit', 'explore', 'lint', 'nbd', 'vectors'],
   ['parallel'],
   ['index.ts', 'cli'],
 ];

@@ -1,9 +1,10 @@
 // Everything that the museum shows, in the order in which it is printed.
 
 import type { Exhibit } from './exhibit.ts';
+import { EVENTS } from './exhibits/events.ts';
 import { FRONTEND } from './exhibits/frontend.ts';
 import { GRANTS } from './exhibits/grants.ts';
 import { RINGS } from './exhibits/rings.ts';
 import { XENSTORE } from './exhibits/xenstore.ts';
 
-export const EXHIBITS: readonly Exhibit[] = [...FRONTEND, ...RINGS, ...GRANTS, ...XENSTORE];
+export const EXHIBITS: readonly Exhibit[] = [...FRONTEND, ...RINGS, ...GRANTS, ...EVENTS, ...XENSTORE];

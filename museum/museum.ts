@@ -8,7 +8,7 @@ import { runTests } from './test-run.ts';
 import { faultOf, judge, type Verdict } from './verdict.ts';
 
 const VISITORS = 2;
-/** Milliseconds that a test file may take, and one that is expected not to end. */
+/** Milliseconds that a visit's tests may take, and those that are expected not to end. */
 const LIMIT = 60_000;
 const HANG_LIMIT = 10_000;
 

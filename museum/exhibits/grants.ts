@@ -39,7 +39,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/mapping.ts',
     find: 'setMappingFlags(heap, mapper, op.handle, flags & MAPPED ? flags : 0);',
     replace: 'setMappingFlags(heap, mapper, op.handle, 0);',
-    tests: ['test/adversary/grant-parts.test.ts'],
+    tests: ['src/hosts/model/grants/unmapping.test.ts'],
   },
   {
     id: 'XSA-394',
@@ -48,7 +48,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/mapping.ts',
     find: 'op.done = host | device;',
     replace: 'op.done = GNTMAP_HOST_MAP | device;',
-    tests: ['test/adversary/grant-parts.test.ts'],
+    tests: ['src/hosts/model/grants/unmapping.test.ts'],
   },
   {
     id: 'XSA-227',
@@ -97,8 +97,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/kept-pages.ts',
     find: 'kept.add(heap[active + ACTIVE_FRAME]);',
     replace: '',
-    tests: ['test/adversary/dead-domains.test.ts'],
-    titles: /H7/,
+    tests: ['src/hosts/model/teardown.test.ts'],
   },
   {
     id: 'XSA-295',
@@ -114,8 +113,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/hypercall.ts',
     find: 'argument.status = Math.min(result, GNTST_OKAY);',
     replace: 'argument.status = result;',
-    tests: ['test/adversary/grant-copies.test.ts'],
-    titles: /every element/,
+    tests: ['src/hosts/model/grants/hypercall.test.ts'],
   },
   {
     id: 'XSA-361',
@@ -132,8 +130,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/hypercall.ts',
     find: 'if (outcome <= 0) {',
     replace: 'if (outcome <= 1) {',
-    tests: ['test/adversary/grant-copies.test.ts'],
-    titles: /H19/,
+    tests: ['src/hosts/model/grants/copying-races.test.ts'],
   },
   {
     id: 'XSA-318',
@@ -141,8 +138,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/hypercall.ts',
     find: 'if (outcome <= 0) {',
     replace: 'if (outcome > 0) return 0;\n    if (outcome <= 0) {',
-    tests: ['test/adversary/grant-copies.test.ts'],
-    titles: /H19/,
+    tests: ['src/hosts/model/grants/copying-races.test.ts'],
   },
   {
     id: 'a4a790f432',
@@ -150,7 +146,8 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/copying.ts',
     find: 'if (length === 0) return GNTST_OKAY;',
     replace: '',
-    tests: ['test/adversary/grant-copies.test.ts'],
+    tests: ['src/hosts/model/grants/copying.test.ts'],
+    titles: /no bytes/,
   },
   {
     id: 'XSA-226/chain',
@@ -160,7 +157,8 @@ export const GRANTS: readonly Exhibit[] = [
         ? this.#pinSource(claim, domain, ref, active, peer, readonly)
         : GNTST_GENERAL_ERROR;`,
     replace: `const passed = this.#pinSource(claim, domain, ref, active, peer, readonly);`,
-    tests: ['test/adversary/grant-copies.test.ts'],
+    tests: ['src/hosts/model/grants/copying.test.ts'],
+    titles: /passed on/,
   },
   {
     id: 'XSA-226/retry',
@@ -168,7 +166,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/copying.ts',
     find: 'if (domain.grantVersion !== 2 || pins !== pinsBefore || !same) {',
     replace: 'if (domain.grantVersion !== 2 || (pins === pinsBefore && !same)) {',
-    tests: ['test/adversary/grant-copies.test.ts'],
+    tests: ['src/hosts/model/grants/look-again.test.ts'],
   },
   {
     id: 'XSA-411',
@@ -178,7 +176,7 @@ export const GRANTS: readonly Exhibit[] = [
     const status = this.#pin(claim, source, sourceRef, domain.id, readonly, false);
     lock(heap, active + ACTIVE_LOCK);`,
     replace: 'const status = this.#pin(claim, source, sourceRef, domain.id, readonly, false);',
-    tests: ['test/adversary/grant-copies.test.ts'],
+    tests: ['src/hosts/model/grants/look-again.test.ts'],
   },
   {
     id: 'XSA-500',
@@ -186,7 +184,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/copying.ts',
     find: 'if (this.#isWhatIsPinned(active, granted, domain.id, ref)) return GNTST_OKAY;',
     replace: 'if (pins !== 0) return GNTST_OKAY;',
-    tests: ['test/adversary/grant-copies.test.ts'],
+    tests: ['src/hosts/model/grants/copying-races.test.ts'],
   },
   {
     id: 'XSA-501/entries',
@@ -195,7 +193,7 @@ export const GRANTS: readonly Exhibit[] = [
     find: `const version = owner.grantVersion;
     if (!owner.hasEntry(ref)) return GNTST_BAD_GNTREF;`,
     replace: 'const version = owner.grantVersion;',
-    tests: ['test/adversary/grant-versions.test.ts'],
+    tests: ['src/hosts/model/grants/look-again.test.ts'],
   },
   {
     id: 'XSA-501/copy',
@@ -203,7 +201,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/version.ts',
     find: 'if (version === 1 && Atomics.load(heap, domain.v2OperationsWord) !== 0) return EAGAIN;',
     replace: '',
-    tests: ['test/adversary/grant-versions.test.ts'],
+    tests: ['src/hosts/model/grants/copying-races.test.ts'],
   },
   {
     id: 'XSA-501/pins',
@@ -211,16 +209,16 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/version.ts',
     find: 'if (heap[domain.activeEntry(ref) + ACTIVE_PINS] !== 0) return EBUSY;',
     replace: 'if (heap[domain.activeEntry(ref) + ACTIVE_PINS] === -1) return EBUSY;',
-    tests: ['test/adversary/grant-versions.test.ts'],
+    tests: ['src/hosts/model/grants/version.test.ts'],
   },
   {
     id: 'XSA-255',
     also: ['XSA-379', 'XSA-384', 'XSA-486'],
     what: 'A guest keeps frames of statuses in its address space that have been given to somebody else.',
     file: 'src/hosts/model/grants/table-size.ts',
-    find: 'displaceFrame(domain, gfn, domain.statusFrame(index));',
-    replace: '',
-    tests: ['test/adversary/grant-versions.test.ts'],
+    find: 'displaceFrame(domain, machine.heap[domain.statusGfnWord(index)], domain.statusFrame(index));',
+    replace: 'if (index < 0) return;',
+    tests: ['src/hosts/model/grants/version.test.ts'],
   },
   {
     id: 'XSA-268',
@@ -228,7 +226,7 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/version.ts',
     find: 'if (version > domain.maxGrantVersion) return ENOSYS;',
     replace: '',
-    tests: ['test/adversary/grant-versions.test.ts'],
+    tests: ['src/hosts/model/grants/version.test.ts'],
   },
   {
     id: 'XSA-380',
@@ -237,7 +235,7 @@ export const GRANTS: readonly Exhibit[] = [
     find: `machine.givePages(machine.heap[word], 1);
     yield;`,
     replace: 'machine.givePages(machine.heap[word], 1);',
-    tests: ['test/adversary/dead-domains.test.ts'],
+    tests: ['src/hosts/model/teardown.test.ts'],
   },
   {
     id: 'XSA-382',
@@ -245,6 +243,6 @@ export const GRANTS: readonly Exhibit[] = [
     file: 'src/hosts/model/grants/hypercall.ts',
     find: 'putFrames(caller, domain, frames, list, true)',
     replace: 'putFrames(caller, domain, domain.statusFrames, list, true)',
-    tests: ['test/adversary/grant-versions.test.ts'],
+    tests: ['src/hosts/model/grants/table-ops.test.ts'],
   },
 ];

@@ -60,16 +60,16 @@ export class GuestMemory {
     return this.base + bytes.byteOffset - this.region.byteOffset;
   }
 
-  /** Copies `length` bytes from `source` to `target`. */
+  /** Copies `length` bytes from `source` to `target`; both are memory, which is not checked on this hot path. */
   copy(target: number, source: number, length: number): void {
-    const from = this.offset(source, length);
-    this.region.u8.copyWithin(this.offset(target, length), from, from + length);
+    const from = source - this.base;
+    this.region.u8.copyWithin(target - this.base, from, from + length);
   }
 
-  /** Sets `length` bytes from `address` to zero. */
+  /** Sets `length` bytes from `address` to zero; they are memory, which is not checked on this hot path. */
   wipe(address: number, length: number): void {
     const { u8 } = this.region;
-    let at = this.offset(address, length);
+    let at = address - this.base;
     const end = at + length;
     for (; at + XEN_PAGE_SIZE <= end; at += XEN_PAGE_SIZE) u8.set(zeroPage, at);
     u8.fill(0, at, end);

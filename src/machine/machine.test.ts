@@ -4,23 +4,22 @@ import { BlkDevice } from '../devices/blk.ts';
 import { RngDevice } from '../devices/rng.ts';
 import { MemoryStore } from '../storage/memory-store.ts';
 import { EXPOSURE_MODES } from './guest-domain.ts';
-import { Machine } from './machine.ts';
-
-const BASE = 0x0200_0000;
+import { Machine, type MachineOptions } from './machine.ts';
 
 for (const mode of EXPOSURE_MODES) {
   test(`a disk is read and written through grants, ${mode}`, async () => {
     const machine = new Machine({ seed: 1 });
     const backend = machine.createBackend(1);
     const guest = machine.createGuest(2);
+    const base = machine.xen.domain(2).map.virtioMmio;
     const bytes = Uint8Array.from({ length: 1 << 20 }, (_, i) => (i * 7) ^ (i >> 8));
     const original = bytes.slice();
     backend.serve(
       new BlkDevice(new MemoryStore(bytes), { queues: 2, queueSize: 64, id: 'test' }),
       guest.ports.id,
-      BASE,
+      base,
     );
-    const disk = guest.attachBlk({ base: BASE, backend: backend.ports.id, device: 0 }, mode, {
+    const disk = guest.attachBlk({ base, backend: backend.ports.id, device: 0 }, mode, {
       queues: 2,
       queueSize: 64,
     });
@@ -47,11 +46,85 @@ test('an entropy device delivers through the same layers', async () => {
   const machine = new Machine({ seed: 2 });
   const backend = machine.createBackend(1);
   const guest = machine.createGuest(2);
+  const base = machine.xen.domain(2).map.virtioMmio;
   const device = new RngDevice((bytes) => bytes.fill(0xa5));
-  backend.serve(device, guest.ports.id, BASE);
-  const rng = guest.attachRng({ base: BASE, backend: backend.ports.id, device: 0 }, 'bounce');
+  backend.serve(device, guest.ports.id, base);
+  const rng = guest.attachRng({ base, backend: backend.ports.id, device: 0 }, 'bounce');
   const bytes = await machine.settle(rng.read(10000));
   assert.equal(bytes.length, 10000);
   assert.ok(bytes.every((byte) => byte === 0xa5));
   assert.deepEqual(guest.detach(rng), { live: 0, quarantined: 0 });
+});
+
+test('a machine is of one architecture, Arm unless it says otherwise, and its guests of a kind that exists there', () => {
+  const arm = new Machine({ seed: 3 });
+  assert.equal(arm.createGuest(2).ports.memory.base, 0x4000_0000);
+  assert.equal(arm.xen.domain(2).map.virtioMmio, 0x0200_0000);
+  assert.throws(() => arm.createGuest(3, { kind: 'hvm' }), { message: /only pvh exists there/ });
+  const x86 = new Machine({ seed: 3, architecture: 'x86' });
+  for (const [id, kind] of [
+    [2, 'pvh'],
+    [3, 'hvm'],
+    [4, 'pv'],
+  ] as const) {
+    assert.equal(x86.createGuest(id, { kind }).ports.memory.base, 0);
+    assert.equal(x86.xen.domain(id).kind, kind);
+  }
+});
+
+/** Reads a disk a while, and tells what happened: the schedule, and the order in which the store was asked. */
+async function readAWhile(options: MachineOptions) {
+  const machine = new Machine({ memory: 8 << 20, heap: 4 << 20, ...options });
+  const limits = { memory: 1 << 20, maxGrantFrames: 4, maxMaptrackFrames: 2 };
+  const backend = machine.createBackend(1, limits);
+  const guests = [machine.createGuest(2, limits), machine.createGuest(3, limits)];
+  const asked: string[] = [];
+  const disks = guests.map((guest, index) => {
+    const store = new MemoryStore(new Uint8Array(65536));
+    store.read = (offset) => {
+      asked.push(`${guest.ports.id}:${offset}`);
+      return 'ok';
+    };
+    const base = machine.xen.domain(guest.ports.id).map.virtioMmio + index * 0x1000;
+    backend.serve(new BlkDevice(store, { queues: 1, queueSize: 8, id: 'test' }), guest.ports.id, base);
+    return guest.attachBlk({ base, backend: backend.ports.id, device: index }, 'direct', {
+      queues: 1,
+      queueSize: 8,
+    });
+  });
+  const read = async (disk: (typeof disks)[number]) => {
+    const buffer = await disk.buffer(512);
+    for (let sector = 0; sector < 5; sector++) await disk.read(sector * 512, buffer, 512);
+  };
+  await machine.settle(Promise.all(disks.map(read)));
+  return { schedule: machine.schedule, asked: asked.join(' ') };
+}
+
+test('a run is repeated by its seed, and by its schedule whatever the seed', async () => {
+  const first = await readAWhile({ seed: 1 });
+  const other = await readAWhile({ seed: 3 });
+  assert.deepEqual(await readAWhile({ seed: 1 }), first);
+  assert.notEqual(other.asked, first.asked);
+  assert.deepEqual(await readAWhile({ seed: 3, schedule: first.schedule }), first);
+  assert.deepEqual(await readAWhile({ seed: 1, schedule: other.schedule }), other);
+});
+
+test('the beginning of a schedule is followed, and then the seed decides', async () => {
+  const { schedule } = await readAWhile({ seed: 1 });
+  const words = schedule.split(' ');
+  const begun = words.slice(0, words.length >> 1).join(' ');
+  const first = await readAWhile({ seed: 5, schedule: begun });
+  assert.ok(first.schedule.startsWith(begun));
+  assert.deepEqual(await readAWhile({ seed: 5, schedule: begun }), first);
+});
+
+test('a schedule that is none, or one of another run, is refused', async () => {
+  assert.throws(
+    () => new Machine({ seed: 1, schedule: '1 two' }),
+    /schedule: word 2 is "two"; expected a number/,
+  );
+  await assert.rejects(
+    readAWhile({ seed: 1, schedule: '1*2 7' }),
+    /schedule: choice \d is .*expected one of/,
+  );
 });

@@ -1,5 +1,6 @@
 // Newcomers start here: a whole machine in one thread. It boots the embedded Xen, makes domains, and runs
-// them a step at a time in an order that a seed decides, so that every run can be repeated.
+// them a step at a time in an order that a seed decides, so that every run can be repeated: by
+// its seed, or by the schedule that it wrote down (docs/exploring.md).
 //
 //   const machine = new Machine({ seed: 1 });
 //   const backend = machine.createBackend(1);
@@ -21,7 +22,7 @@ import type { Xenstore } from '../xen/xenstore.ts';
 import { Store } from '../xenstore/store.ts';
 import { BackendDomain } from './backend-domain.ts';
 import { GuestDomain } from './guest-domain.ts';
-import { randomFrom } from './random.ts';
+import { type Choose, following, formatSchedule, parseSchedule, seeded } from './schedule.ts';
 import { StoreDomain } from './store-domain.ts';
 import { openXenstore } from './store-link.ts';
 
@@ -31,9 +32,18 @@ const MIB = 2 ** 20;
 export interface MachineOptions {
   /** Decides which domain runs next wherever several could. */
   readonly seed: number;
+  /**
+   * What `Machine.schedule` said of another run: followed first, before the seed decides. A step throws
+   * RangeError when it names a domain that cannot run there.
+   */
+  readonly schedule?: string;
+  /** Decides in place of seed and schedule: the explorer's, see explore/. */
+  readonly choose?: Choose;
   /** Bytes of machine memory (default 64 MiB) and of Xen's heap (default 32 MiB). */
   readonly memory?: number;
   readonly heap?: number;
+  /** Of all its domains. Default 'arm', where libxl knows virtio devices; guests' memory is from 0x40000000 on. */
+  readonly architecture?: Architecture;
   readonly tracer?: Tracer;
   /** Whether there is a store, and a ring to it in the memory of every domain. */
   readonly xenstore?: boolean;
@@ -45,9 +55,7 @@ export interface MachineDomainOptions {
   readonly memory?: number;
   readonly maxGrantFrames?: number;
   readonly maxMaptrackFrames?: number;
-  /** Default 'arm', where virtio-mmio is at home under Xen: its memory begins at 0x40000000. */
-  readonly architecture?: Architecture;
-  /** Default 'pvh', the only kind on Arm. */
+  /** Default 'pvh', the only kind on Arm. Registers of devices can be served to 'pvh' and 'hvm'. */
   readonly kind?: DomainKind;
 }
 
@@ -59,9 +67,12 @@ interface Runnable {
 /** One thread, all domains. */
 export class Machine {
   readonly xen: Xen;
+  readonly #architecture: Architecture;
   readonly #tracer: Tracer;
-  readonly #random: () => number;
-  readonly #domains: Runnable[] = [];
+  readonly #choose: Choose;
+  readonly #domains = new Map<number, Runnable>();
+  /** Whose turn it was, from the start. */
+  readonly #choices: number[] = [];
   readonly #backends = new Set<number>();
   readonly #guests = new Set<number>();
   readonly #control: StoreDomain | undefined;
@@ -75,11 +86,25 @@ export class Machine {
 
   constructor(options: MachineOptions) {
     this.xen = Xen.boot(options.memory ?? 64 * MIB, options.heap ?? 32 * MIB, false);
+    this.#architecture = options.architecture ?? 'arm';
     this.#tracer = options.tracer ?? noTrace;
-    this.#random = randomFrom(options.seed);
+    this.#choose = options.choose ?? following(parseSchedule(options.schedule ?? ''), seeded(options.seed));
     if (options.xenstore !== true) return;
-    this.#control = new StoreDomain(this.xen, new Store({ now: () => this.#now }), this.#waitWhile);
-    this.#domains.push(this.#control);
+    this.#control = new StoreDomain(
+      this.xen,
+      this.#architecture,
+      new Store({ now: () => this.#now }),
+      this.#waitWhile,
+    );
+    this.#domains.set(this.#control.ports.id, this.#control);
+  }
+
+  /**
+   * Which domains were given a turn, from the start, as text for `MachineOptions.schedule`. A turn with nothing
+   * to do counts as well, for a guest may write to its rings when it finds them empty.
+   */
+  get schedule(): string {
+    return formatSchedule(this.#choices);
   }
 
   /** Domain 0, which keeps the store. Throws RangeError on a machine that was made without one. */
@@ -105,7 +130,7 @@ export class Machine {
     const backend = new BackendDomain(this.#createDomain(id, 4 * MIB, options));
     this.#backends.add(id);
     for (const guest of this.#guests) this.#nameDeviceModel(guest, id);
-    this.#domains.push(backend);
+    this.#domains.set(id, backend);
     return backend;
   }
 
@@ -114,7 +139,7 @@ export class Machine {
     const guest = new GuestDomain(this.#createDomain(id, 16 * MIB, options));
     this.#guests.add(id);
     for (const backend of this.#backends) this.#nameDeviceModel(id, backend);
-    this.#domains.push({
+    this.#domains.set(id, {
       poll: () => {
         const worked = guest.poll();
         return guest.arm() || worked;
@@ -123,14 +148,38 @@ export class Machine {
     return guest;
   }
 
+  /** Keeps a domain from running until as many calls of `unpause`. */
+  pause(id: number): void {
+    this.xen.domains.pause(this.xen.domain(id));
+  }
+
+  unpause(id: number): void {
+    this.xen.domains.unpause(this.xen.domain(id));
+  }
+
+  /**
+   * Ends a domain at once, whatever it was doing (xl destroy); the others may run while it is taken apart. Pages of
+   * its that others map stay until they let go, and so long its id is taken.
+   */
+  destroy(id: number): void {
+    this.#domains.delete(id);
+    this.#backends.delete(id);
+    this.#guests.delete(id);
+    this.#clients.delete(domainId(id));
+    this.#control?.release(domainId(id));
+    for (const _ of this.xen.destroyDomain(id)) this.step();
+  }
+
   /**
    * Lets one domain that has something to do run until it has not. When none has, the store's time goes on to
    * the moment for which it waits. Returns false when nothing will happen any more.
    */
   step(): boolean {
-    const first = Math.floor(this.#random() * this.#domains.length);
-    for (let turn = 0; turn < this.#domains.length; turn++) {
-      if (this.#domains[(first + turn) % this.#domains.length].poll()) return true;
+    for (let ready = this.#running(); ready.length > 0; ) {
+      const id = this.#choose(ready);
+      this.#choices.push(id);
+      if (this.#domains.get(id)!.poll()) return true;
+      ready = ready.filter((other) => other !== id);
     }
     if (this.#control === undefined || this.#control.delay === Number.POSITIVE_INFINITY) return false;
     this.#now += this.#control.delay;
@@ -154,6 +203,11 @@ export class Machine {
     return promise;
   }
 
+  /** The domains that are not paused. */
+  #running(): number[] {
+    return [...this.#domains.keys()].filter((id) => this.xen.domains.find(id)?.pauseCount === 0);
+  }
+
   /** As far as neither of the two has gone meanwhile. */
   #nameDeviceModel(guest: number, backend: number): void {
     const { domains } = this.xen;
@@ -161,7 +215,7 @@ export class Machine {
   }
 
   #createDomain(id: number, memory: number, options: MachineDomainOptions): DomainPorts {
-    this.xen.createDomain(id, { memory, architecture: 'arm', ...options });
+    this.xen.createDomain(id, { memory, architecture: this.#architecture, ...options });
     const ports = this.xen.ports(domainId(id), this.#waitWhile, this.#tracer);
     if (this.#control !== undefined)
       this.#clients.set(ports.id, openXenstore(ports, this.#control.introduce(ports)));

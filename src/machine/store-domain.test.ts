@@ -82,7 +82,7 @@ test('the page of the ring is granted to domain 0, and never handed out to the g
   await machine.settle(stores[0]!.write('device/k', 'whole'));
   // The kernel takes all that there is, and uses it.
   for (let page = ports.memory.allocatePages(1); page !== undefined; page = ports.memory.allocatePages(1))
-    ports.memory.region.u8.fill(0xee, page, page + XEN_PAGE_SIZE);
+    ports.memory.bytes(page, XEN_PAGE_SIZE).fill(0xee);
   await machine.settle(stores[0]!.write('device/k', 'still whole'));
   assert.equal(machine.control.ports.grantMapper.live, 1);
 });

@@ -6,6 +6,7 @@ import { GNTTAB_RESERVED_XENSTORE, MAPTRACK_HANDLES_PER_FRAME } from '../abi/gra
 import { regionOver } from '../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
+import type { Architecture } from '../hosts/model/address-map.ts';
 import type { DomainPorts, Xen } from '../hosts/model/xen.ts';
 import type { WaitWhile } from '../hosts/model/waiting.ts';
 import { type DomainId, domainId, type EventPort, type GrantRef } from '../xen/ids.ts';
@@ -39,8 +40,9 @@ export class StoreDomain {
   onDue: () => void = () => undefined;
 
   /** Creates domain 0 of `xen`. */
-  constructor(xen: Xen, store: Store, waitWhile: WaitWhile) {
+  constructor(xen: Xen, architecture: Architecture, store: Store, waitWhile: WaitWhile) {
     xen.createDomain(CONTROL, {
+      architecture,
       memory: MEMORY,
       maxGrantFrames: 1,
       maxMaptrackFrames: MAPPINGS / MAPTRACK_HANDLES_PER_FRAME,

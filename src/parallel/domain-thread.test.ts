@@ -17,7 +17,7 @@ const GUEST = domainId(1);
 
 test('X15 a guest that writes too fast is served more slowly, not never', async () => {
   const xen = Xen.boot(8 << 20, 64 << 20, true);
-  const control = new StoreDomain(xen, new Store(), sleepWhile);
+  const control = new StoreDomain(xen, 'x86', new Store(), sleepWhile);
   const { tools } = control;
   await createHome(tools, GUEST);
   xen.createDomain(GUEST, { memory: 1 << 20 });

@@ -28,7 +28,7 @@ async function scene() {
     while (Atomics.load(words, index) === value) backend?.poll();
     return true;
   };
-  const control = new StoreDomain(xen, new Store(), waitWhile);
+  const control = new StoreDomain(xen, 'x86', new Store(), waitWhile);
   backend = new BackendDomain(xen.ports(domainId(1), waitWhile));
   const ports = xen.ports(domainId(2), waitWhile);
   const store = openXenstore(ports, control.introduce(ports));

@@ -128,7 +128,7 @@ export class VirtualHost {
    */
   static async start(options: HostOptions): Promise<VirtualHost> {
     const xen = Xen.boot(options.memory + BACKEND_MEMORY + SPARE_MEMORY, XEN_HEAP, true);
-    const control = new StoreDomain(xen, new Store(), sleepWhile);
+    const control = new StoreDomain(xen, options.architecture, new Store(), sleepWhile);
     // Before the domains run: they watch their homes from their first moment on.
     await createHome(control.tools, BACKEND);
     await createHome(control.tools, GUEST);

@@ -38,10 +38,10 @@ async function results(
   without: bigint,
   schedule: number,
 ): Promise<unknown> {
-  const machine = new Machine({ seed: schedule, memory: 8 * MIB, heap: 3 * MIB });
+  const machine = new Machine({ seed: schedule, architecture, memory: 8 * MIB, heap: 3 * MIB });
   const limits = { maxGrantFrames: 4, maxMaptrackFrames: 2 };
-  const backend = machine.createBackend(1, { memory: MIB, architecture, ...limits });
-  const guest = machine.createGuest(2, { memory: 2 * MIB, architecture, kind, ...limits });
+  const backend = machine.createBackend(1, { memory: MIB, ...limits });
+  const guest = machine.createGuest(2, { memory: 2 * MIB, kind, ...limits });
   const base = machine.xen.domain(2).map.virtioMmio;
   const bytes = diskBytes(DISK_SIZE, script);
   const device = new BlkDevice(new MemoryStore(bytes), { queues: 2, queueSize: 16, id: 'same' });

@@ -22,6 +22,8 @@ export const DOMAIN_ALIVE = 1;
 export const DOMAIN_DYING = 2;
 /** It has gone, save for pages that other domains still map: xl lists it as "(null)". */
 export const DOMAIN_DEAD = 3;
+/** The last of it is being given back: nobody can find it, and its id is not free yet. */
+export const DOMAIN_ENDING = 4;
 
 // Words of a record.
 const STATE = 0;
@@ -128,6 +130,9 @@ export class DomainRecord {
   readonly eventsWord: number;
   readonly deviceModelWord: number;
 
+  /** Word that counts the hypercalls that look at its tables, see Domains.enter. */
+  readonly usersWord: number;
+
   readonly #heap: Int32Array;
   readonly #at: number;
   /** Index of the first word of the tables of grants and mappings. */
@@ -163,6 +168,7 @@ export class DomainRecord {
     this.raisesWord = at + RAISES;
     this.eventsWord = at + EVENTS;
     this.deviceModelWord = at + DEVICE_MODEL;
+    this.usersWord = machine.domainUsersWord(id);
     this.#heap = heap;
     this.#at = at;
     this.directory = heap[at + DIRECTORY];
@@ -183,7 +189,9 @@ export class DomainRecord {
 
   /** Whether the id still belongs to this domain, and not to a later one. */
   get current(): boolean {
-    return this.#heap[this.#at + GENERATION] === this.generation && this.state !== DOMAIN_NONE;
+    const { state } = this;
+    if (state === DOMAIN_NONE || state === DOMAIN_ENDING) return false;
+    return this.#heap[this.#at + GENERATION] === this.generation;
   }
 
   /** Whether the domain is there and not about to go. */
@@ -382,6 +390,14 @@ export class DomainRecord {
     if (frame === this.consoleFrame || frame === this.xenstoreFrame) return frame !== 0;
     for (let index = 0; index < this.grantFrames; index++) if (this.grantFrame(index) === frame) return true;
     return frame * XEN_PAGE_SIZE === this.sharedInfo;
+  }
+
+  /** Whether a machine frame holds entries or statuses of its grant table. */
+  isTableFrame(frame: number): boolean {
+    for (let index = 0; index < this.grantFrames; index++) if (this.grantFrame(index) === frame) return true;
+    for (let index = 0; index < this.statusFrames; index++)
+      if (this.statusFrame(index) === frame) return true;
+    return false;
   }
 }
 

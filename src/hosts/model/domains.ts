@@ -6,12 +6,11 @@ import { assert } from '../../errors.ts';
 import { domainId } from '../../xen/ids.ts';
 import { buildDomain } from './domain-builder.ts';
 import { checkedOptions, type DomainOptions } from './domain-options.ts';
-import { DOMAIN_NONE, DomainRecord } from './domain-record.ts';
+import { DOMAIN_ENDING, DOMAIN_NONE, DomainRecord } from './domain-record.ts';
 import { lock, unlock } from './lock.ts';
 import { type Machine, MAX_DOMAINS } from './state.ts';
 
 /** SHUTDOWN_ codes of a domain (public/sched.h). */
-export const SHUTDOWN_POWEROFF = 0;
 export const SHUTDOWN_SUSPEND = 2;
 export const SHUTDOWN_CRASH = 3;
 
@@ -34,13 +33,33 @@ export class Domains {
     if (known?.current) return known;
     if (!Number.isInteger(id) || id < 0 || id >= MAX_DOMAINS) return undefined;
     const state = Atomics.load(this.#machine.heap, this.#machine.domainRecord(id));
-    this.#records[id] = state === DOMAIN_NONE ? undefined : new DomainRecord(this.#machine, domainId(id));
+    this.#records[id] =
+      state === DOMAIN_NONE || state === DOMAIN_ENDING
+        ? undefined
+        : new DomainRecord(this.#machine, domainId(id));
     return this.#records[id];
   }
 
   /** The same where DOMID_SELF means the caller. */
   findFor(caller: DomainRecord, id: number): DomainRecord | undefined {
     return id === DOMID_SELF ? caller : this.find(id);
+  }
+
+  /**
+   * Keeps the tables of a domain where they are until `leave`, which has to come soon: nothing else holds them for
+   * whoever has not pinned a page yet. Returns false when the domain has ended meanwhile.
+   */
+  enter(record: DomainRecord): boolean {
+    const { heap } = this.#machine;
+    // Counted first: who ends a domain hides it first, and looks at the count after that.
+    Atomics.add(heap, record.usersWord, 1);
+    if (record.current) return true;
+    this.leave(record);
+    return false;
+  }
+
+  leave(record: DomainRecord): void {
+    Atomics.sub(this.#machine.heap, record.usersWord, 1);
   }
 
   /** The domain to which a machine frame belongs. */
@@ -62,7 +81,8 @@ export class Domains {
     const { heap, lockWord } = this.#machine;
     lock(heap, lockWord);
     try {
-      if (this.find(id)) throw new RangeError(`domain ${id} exists already`);
+      if (heap[this.#machine.domainRecord(id)] !== DOMAIN_NONE)
+        throw new RangeError(`domain ${id} exists already`);
       buildDomain(this.#machine, id, checked);
     } finally {
       unlock(heap, lockWord);

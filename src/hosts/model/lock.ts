@@ -1,5 +1,6 @@
-// A spin lock in one word of shared memory. Each hypercall holds at most one at a time and calls nothing of
-// a guest's while it does, so locks cannot wait for each other in a circle.
+// A spin lock in one word of shared memory. Who holds one calls nothing of a guest's, and takes another only in this
+// order: the domains', a grant table's, active entries by their references, pools. So locks cannot wait for each other
+// in a circle.
 
 const FREE = 0;
 const HELD = 1;

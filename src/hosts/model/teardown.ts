@@ -51,7 +51,7 @@ export function* destroyDomain(
 /** Ends all that the domain maps of others, from the last handle to the first, as Xen does. */
 function* releaseMappings(machine: Machine, mapping: GrantMapping, domain: DomainRecord): Generator<void> {
   for (let handle = domain.maptrackLimit - 1; handle >= 0; handle--) {
-    mapping.releaseMapping(domain, handle);
+    if (mapping.releaseMapping(domain, handle)) yield;
     if (handle % MAPTRACK_HANDLES_PER_FRAME !== 0) continue;
     const word = domain.maptrackPageWord(handle / MAPTRACK_HANDLES_PER_FRAME);
     domain.maptrackLimit = handle;

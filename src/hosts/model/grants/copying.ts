@@ -164,11 +164,15 @@ export class GrantCopying {
     readonly: boolean,
     mayBePassedOn: boolean,
   ): number {
-    if (!domain.hasEntry(ref)) return GNTST_BAD_GNTREF;
-    const active = domain.activeEntry(ref);
-    lock(this.#heap, active + ACTIVE_LOCK);
-    const status = this.#pinLocked(claim, domain, ref, active, peer, readonly, mayBePassedOn);
-    unlock(this.#heap, active + ACTIVE_LOCK);
+    if (!this.#domains.enter(domain)) return GNTST_BAD_DOMAIN;
+    let status = GNTST_BAD_GNTREF;
+    if (domain.hasEntry(ref)) {
+      const active = domain.activeEntry(ref);
+      lock(this.#heap, active + ACTIVE_LOCK);
+      status = this.#pinLocked(claim, domain, ref, active, peer, readonly, mayBePassedOn);
+      unlock(this.#heap, active + ACTIVE_LOCK);
+    }
+    this.#domains.leave(domain);
     return status;
   }
 

@@ -117,7 +117,11 @@ export class GrantMapping {
     if (owner === undefined) return GNTST_BAD_DOMAIN;
     const handle = takeHandle(this.#machine, mapper, vcpu);
     if (handle < 0) return GNTST_NO_SPACE;
-    const status = this.#mapAt(handle, mapper, gfn, flags, increment, ref, owner);
+    let status = GNTST_BAD_DOMAIN;
+    if (this.#domains.enter(owner)) {
+      status = this.#mapAt(handle, mapper, gfn, flags, increment, ref, owner);
+      this.#domains.leave(owner);
+    }
     if (status === GNTST_OKAY) return handle;
     giveHandle(this.#heap, mapper, handle);
     return status;
@@ -136,6 +140,7 @@ export class GrantMapping {
     const kept = op.done !== 0 && this.#isLastOfKept(active);
     const free = op.done !== 0 && mappingFlags(this.#heap, mapper, handle) === 0;
     unlock(this.#heap, active + ACTIVE_LOCK);
+    this.#domains.leave(op.owner!);
     if (free) giveHandle(this.#heap, mapper, handle);
     if (kept) releaseKept(this.#machine, op.owner!, op.ref);
     return status;
@@ -152,13 +157,17 @@ export class GrantMapping {
     const status = this.#detach(op, mapper, active);
     const free = op.done !== 0 && mappingFlags(this.#heap, mapper, op.handle) === 0;
     unlock(this.#heap, active + ACTIVE_LOCK);
+    this.#domains.leave(op.owner!);
     if (free) giveHandle(this.#heap, mapper, op.handle);
     return status;
   }
 
-  /** The second half: counts down what was unmapped, and shows it to the owner. */
-  complete(op: Unmapping): void {
-    if (op.done === 0) return;
+  /**
+   * The second half: counts down what was unmapped, and shows it to the owner. Returns whether that was the last use
+   * of a page whose domain has gone: letting go of it takes as long as the domain's table is.
+   */
+  complete(op: Unmapping): boolean {
+    if (op.done === 0) return false;
     const owner = op.owner!;
     const active = owner.activeEntry(op.ref);
     lock(this.#heap, active + ACTIVE_LOCK);
@@ -166,19 +175,20 @@ export class GrantMapping {
     const kept = this.#isLastOfKept(active);
     unlock(this.#heap, active + ACTIVE_LOCK);
     if (kept) releaseKept(this.#machine, owner, op.ref);
+    return kept;
   }
 
-  /** Ends a mapping of a domain that is being taken apart, with its whole address space. */
-  releaseMapping(mapper: DomainRecord, handle: number): void {
+  /** Ends a mapping of a domain that is being taken apart, with its whole address space. Returns as `complete` does. */
+  releaseMapping(mapper: DomainRecord, handle: number): boolean {
     const flags = mappingFlags(this.#heap, mapper, handle);
-    if ((flags & MAPPED) === 0) return;
+    if ((flags & MAPPED) === 0) return false;
     const op = this.#single;
     op.owner = this.#domains.find(mappingOwner(this.#heap, mapper, handle));
     op.ref = mappingRef(this.#heap, mapper, handle);
     op.done = flags & MAPPED;
     op.readonly = (flags & GNTMAP_READONLY) !== 0;
     setMappingFlags(this.#heap, mapper, handle, 0);
-    this.complete(op);
+    return this.complete(op);
   }
 
   /**
@@ -291,14 +301,21 @@ export class GrantMapping {
     this.#shared.reduce(owner, ref, left, readonly);
   }
 
-  /** Finds whose page a handle maps. Nothing is locked: the caller looks again under the entry's lock. */
+  /**
+   * Finds whose page a handle maps, and enters that domain; the caller leaves it. Nothing is locked: the caller looks
+   * again under the entry's lock.
+   */
   #find(op: Unmapping, mapper: DomainRecord): boolean {
     op.done = 0;
     if (mappingFlags(this.#heap, mapper, op.handle) === 0) return false;
-    op.owner = this.#domains.find(mappingOwner(this.#heap, mapper, op.handle));
+    const owner = this.#domains.find(mappingOwner(this.#heap, mapper, op.handle));
+    if (owner === undefined || !this.#domains.enter(owner)) return false;
+    op.owner = owner;
     op.ref = mappingRef(this.#heap, mapper, op.handle);
-    // A racing unmap may have put something else here.
-    return op.owner?.hasEntry(op.ref) === true;
+    if (owner.hasEntry(op.ref)) return true;
+    // A racing unmap has put something else here.
+    this.#domains.leave(owner);
+    return false;
   }
 
   /** Takes parts of a mapping away, if it is still the one that was found. The active entry is locked. */

@@ -58,14 +58,18 @@ export function growStatuses(machine: Machine, domain: DomainRecord, frames: num
 
 /** Takes all frames of statuses away, from the domain's address space too. */
 export function removeStatuses(machine: Machine, domain: DomainRecord): void {
-  const { heap } = machine;
+  for (let index = 0; index < domain.statusFrames; index++)
+    displaceFrame(domain, machine.heap[domain.statusGfnWord(index)], domain.statusFrame(index));
+  giveStatuses(machine, domain);
+}
+
+/** The same for a domain that has no address space any more. */
+export function giveStatuses(machine: Machine, domain: DomainRecord): void {
   const frames = domain.statusFrames;
   domain.statusFrames = 0;
   for (let index = 0; index < frames; index++) {
-    const gfn = heap[domain.statusGfnWord(index)];
-    displaceFrame(domain, gfn, domain.statusFrame(index));
     machine.giveFrames(domain.statusFrame(index), 1);
-    heap[domain.statusFrameWord(index)] = 0;
+    machine.heap[domain.statusFrameWord(index)] = 0;
   }
 }
 

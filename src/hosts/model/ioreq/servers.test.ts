@@ -7,10 +7,10 @@ import fc from 'fast-check';
 import { HVM_IOREQSRV_BUFIOREQ_OFF } from '../../../abi/dm-op.ts';
 import { addDomain, bootTestMachine, type TestDomain } from '../domains.test.helper.ts';
 import { EEXIST, EINVAL, ENOENT } from '../errno.ts';
-import { XEN_PORTS } from '../events/channels.ts';
 import { Machine } from '../state.ts';
 import { MAX_IOREQ_SERVERS } from './machine-page.ts';
 import { RawModel } from './raw-model.test.helper.ts';
+import { Channels, PORT_FREE } from '../events/channels.ts';
 import { serverAt } from './server-record.ts';
 
 const VCPUS = 2;
@@ -96,8 +96,9 @@ class Recounted {
   }
 
   #countChannels(): number {
-    const heap = new Int32Array(this.xen.state.heap);
-    return heap[this.guest.record.eventsWord + XEN_PORTS];
+    const channels = new Channels(new Machine(this.xen.state));
+    const ports = Array.from({ length: 127 }, (_, index) => index + 1);
+    return ports.filter((port) => channels.binding(this.guest.record, port) !== PORT_FREE).length;
   }
 }
 

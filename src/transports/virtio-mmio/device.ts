@@ -1,5 +1,5 @@
 // The registers of a virtio-mmio device, version 2 (virtio 1.3 §4.2.2), on top of virtio/device-state.ts.
-// After hosts/model/mmio.ts or another MMIO trap.
+// After hosts/model/ioreq/device-model.ts or another MMIO trap.
 
 import {
   MMIO_CONFIG,

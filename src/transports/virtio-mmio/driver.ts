@@ -1,5 +1,5 @@
 // A virtio device behind MMIO registers, version 2, as its driver reaches it (virtio 1.3 §4.2).
-// After drivers/, before hosts/model/mmio.ts.
+// After drivers/, before hosts/model/ioreq/guest-io.ts.
 
 import {
   MMIO_CONFIG,

@@ -61,6 +61,7 @@ class DeviceModel {
   readonly #devices = new Set<MmioServer>();
   readonly #page: number;
   #windows = 0;
+  #closed = false;
 
   /** @throws RangeError when it is not allowed or something is used up; nothing is left behind then */
   constructor(options: EmulatorOptions, guest: DomainRecord) {
@@ -95,6 +96,7 @@ class DeviceModel {
   }
 
   close(): void {
+    this.#closed = true;
     const { machine, domains, servers, emulator, events } = this.#options;
     for (const port of this.#ports) events.close(port);
     servers.destroy(emulator, this.guest, this.id);
@@ -137,6 +139,7 @@ class DeviceModel {
     // Xen may withdraw a request that nobody has begun to answer.
     if (Atomics.compareExchange(i32, state, word, begun) !== word) return;
     this.#answer(this.#request(vcpu), word >>> STATE_SHIFT);
+    if (this.#closed) return;
     Atomics.store(i32, state, (word & ~STATE_BITS) | (STATE_IORESP_READY << STATE_SHIFT));
     Atomics.notify(i32, state);
   }
@@ -150,32 +153,30 @@ class DeviceModel {
     // A restricted backend does not reach the guest's memory: what would go there or come from there is lost.
     const device = (flags & IOREQ_DATA_IS_PTR) === 0 ? this.#deviceAt(addr) : undefined;
     for (let index = 0; index < times && device !== undefined; index++)
-      access(memory.u32, at + DATA_WORD, device, addr + index * step - device.base, size, isRead);
+      this.#access(device, at + DATA_WORD, addr + index * step - device.base, size, isRead);
     if (device !== undefined || !isRead) return;
     memory.u32[at + DATA_WORD] = ALL_ONES;
     memory.u32[at + DATA_WORD + 1] = ALL_ONES;
+  }
+
+  /** One access to a device's registers; 8 bytes are two of 4. */
+  #access({ handler }: MmioServer, data: number, offset: number, size: number, isRead: boolean): void {
+    const { u32 } = this.#options.machine.memory;
+    const width = Math.min(size, 4);
+    for (let part = 0; part < (size === 8 ? 2 : 1) && !this.#closed; part++) {
+      if (!isRead) handler.write(offset + part * width, width, u32[data + part]);
+      else {
+        const value = handler.read(offset + part * width, width);
+        // A handler that ends the last device gives the page back.
+        if (!this.#closed) u32[data + part] = value;
+      }
+    }
   }
 
   #deviceAt(address: number): MmioServer | undefined {
     for (const device of this.#devices)
       if (address >= device.base && address < device.base + device.size) return device;
     return undefined;
-  }
-}
-
-/** One access to a device's registers; 8 bytes are two of 4. */
-function access(
-  words: Uint32Array,
-  data: number,
-  { handler }: MmioServer,
-  offset: number,
-  size: number,
-  isRead: boolean,
-): void {
-  const width = Math.min(size, 4);
-  for (let part = 0; part < (size === 8 ? 2 : 1); part++) {
-    if (isRead) words[data + part] = handler.read(offset + part * width, width) >>> 0;
-    else handler.write(offset + part * width, width, words[data + part]);
   }
 }
 

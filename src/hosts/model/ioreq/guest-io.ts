@@ -18,7 +18,7 @@ import type { DomainRecord } from '../domain-record.ts';
 import type { Domains } from '../domains.ts';
 import type { EventOps } from '../events/event-ops.ts';
 import type { GuestCopy } from '../guest-copy.ts';
-import { lock, unlock } from '../lock.ts';
+import { withLock } from '../lock.ts';
 import type { Machine } from '../state.ts';
 import type { WaitWhile } from '../waiting.ts';
 import { sendBuffered } from './buffered.ts';
@@ -289,10 +289,7 @@ export class GuestIo implements MmioBus {
   }
 
   #locked<Result>(operation: () => Result): Result {
-    lock(this.#heap, this.#page.lockWord);
-    const result = operation();
-    unlock(this.#heap, this.#page.lockWord);
-    return result;
+    return withLock(this.#heap, this.#page.lockWord, operation);
   }
 }
 

@@ -9,9 +9,11 @@ import {
 } from '../../../abi/dm-op.ts';
 import * as io from '../../../abi/ioreq.ts';
 import { noTrace } from '../../../trace.ts';
+import type { EventPort } from '../../../xen/ids.ts';
 import type { DomainOptions } from '../domain-options.ts';
 import { addDomain, bootTestMachine, type TestDomain } from '../domains.test.helper.ts';
 import { SHUTDOWN_CRASH } from '../domains.ts';
+import { EINVAL } from '../errno.ts';
 import { RawModel, STATE_SHIFT, STATE_WORD } from './raw-model.test.helper.ts';
 
 const BASE = 0xd000_0000;
@@ -281,4 +283,14 @@ test('each processor has a request and an event channel of its own', () => {
   assert.equal(second.read(BASE, 4), ALL_ONES);
   model.domain.ports.events.poll();
   assert.deepEqual(heard, [1]);
+});
+
+test('a guest cannot close or use the channels by which its device models are told', () => {
+  const { guest, model, mmio, turns, answer, serve } = scene();
+  const { page } = serve(MEMORY, BASE, BASE + SIZE - 1);
+  const port = model.words[page + 6] as EventPort;
+  assert.equal(guest.ports.events.close(port), EINVAL);
+  assert.equal(guest.ports.events.send(port), EINVAL);
+  turns.push(answer(5));
+  assert.equal(mmio.read(BASE, 4), 5);
 });

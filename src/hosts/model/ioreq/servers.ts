@@ -14,7 +14,7 @@ import type { DomainRecord } from '../domain-record.ts';
 import type { Domains } from '../domains.ts';
 import { EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, EPERM } from '../errno.ts';
 import type { EventOps } from '../events/event-ops.ts';
-import { lock, unlock } from '../lock.ts';
+import { withLock } from '../lock.ts';
 import { type Machine, MAX_DOMAINS } from '../state.ts';
 import { closeChannels, openChannels } from './channels.ts';
 import { freeLegacyPage, hideLegacyPages, showLegacyPages, takeLegacyPage } from './legacy-pages.ts';
@@ -245,10 +245,10 @@ export class IoreqServers {
   #releasePlace(guest: DomainRecord, id: number): void {
     const { heap } = this.#machine;
     const page = new MachinePage(this.#machine, guest);
-    lock(heap, page.lockWord);
-    const server = serverAt(this.#machine, guest, id);
     let ended: Ended | undefined;
-    if (server) {
+    withLock(heap, page.lockWord, () => {
+      const server = serverAt(this.#machine, guest, id);
+      if (server === undefined) return;
       const emulator = server.used ? this.#domains.find(server.emulator) : undefined;
       const table = server.windows;
       if (server.used) ended = this.#end(guest, server);
@@ -258,8 +258,7 @@ export class IoreqServers {
       }
       heap[page.serverWord(id)] = 0;
       server.release();
-    }
-    unlock(heap, page.lockWord);
+    });
     if (ended) this.#giveBack(guest, ended);
   }
 
@@ -373,10 +372,7 @@ export class IoreqServers {
     operation: () => Result,
   ): Result | typeof ENOENT {
     const { lockWord } = new MachinePage(this.#machine, guest);
-    lock(this.#machine.heap, lockWord);
     // A guest that is going has no servers any more, and must not get new ones.
-    const result = guest.alive ? operation() : ENOENT;
-    unlock(this.#machine.heap, lockWord);
-    return result;
+    return withLock(this.#machine.heap, lockWord, () => (guest.alive ? operation() : ENOENT));
   }
 }

@@ -47,6 +47,8 @@ export interface RunPlan {
   readonly modes: readonly ExposureMode[];
   readonly memory: number;
   readonly maxGrantFrames: number;
+  readonly maxGrantVersion: number | undefined;
+  readonly maxMaptrackFrames: number | undefined;
   readonly queues: number;
   readonly queueSize: number;
 }
@@ -74,14 +76,21 @@ export function planRun(
     const inputs = named.map(({ path }) => path);
     checkTrace(options.trace, configFile === undefined ? inputs : [...inputs, configFile]);
   }
+  const machine = machineOf(config, options.arch, configFile);
+  if (config?.maxGrantVersion === 2 && machine.architecture === 'arm')
+    throw new UsageError(
+      `${configFile}: max_grant_version=2: Xen on Arm has version 1 only (XSA-268); leave it out, or use --arch x86`,
+    );
   return {
     name: config?.name ?? 'guest',
-    ...machineOf(config, options.arch, configFile),
+    ...machine,
     disks: named,
     entropyDevices: config ? entropyDevices(config, configFile!) : 0,
     modes: modesFor(specs, options.mode, configFile),
     memory: options.memory ?? (config ? memoryOf(config, configFile!) : DEFAULT_MEMORY),
     maxGrantFrames: config?.maxGrantFrames ?? GRANT_DEFAULT_MAX_FRAMES,
+    maxGrantVersion: config?.maxGrantVersion,
+    maxMaptrackFrames: config?.maxMaptrackFrames,
     queues: options.queues,
     queueSize: options.queueSize,
   };

@@ -68,7 +68,10 @@ export interface HostOptions {
   readonly kind: DomainKind;
   /** Bytes of the guest's memory. */
   readonly memory: number;
+  /** Limits of the guest: of its grant table, and of what it may map itself. */
   readonly maxGrantFrames: number;
+  readonly maxGrantVersion?: number | undefined;
+  readonly maxMaptrackFrames?: number | undefined;
   readonly queues: number;
   readonly queueSize: number;
   /** Takes every event of the run besides the accounting. */
@@ -114,7 +117,8 @@ export class VirtualHost {
       architecture,
       memory: options.memory,
       maxGrantFrames: options.maxGrantFrames,
-      maxMaptrackFrames: 1,
+      maxMaptrackFrames: options.maxMaptrackFrames ?? 1,
+      ...(options.maxGrantVersion !== undefined && { maxGrantVersion: options.maxGrantVersion }),
     });
     xen.nameDeviceModel(GUEST, BACKEND);
     this.#firstWindow = map.virtioMmio;

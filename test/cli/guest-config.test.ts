@@ -86,6 +86,28 @@ test('O1: an unknown key is reported with line, column and a suggestion', async 
   assert.match(stderr, /^grantio: .*guest\.cfg.*nothing was started$/m);
 });
 
+test('XSA-268 max_grant_version = 2 is refused for a guest on Arm, which has version 1 only', async (t) => {
+  const folder = temporaryFolder(t);
+  guest(
+    folder,
+    'name = "guest"',
+    'type = "pvh"',
+    'max_grant_version = 2',
+    'disk = [ "images/one.img,raw,xvda,rw,specification=virtio" ]',
+  );
+  const { status, stderr } = await grantio(t, ['run', 'guest.cfg'], { cwd: folder });
+  assert.equal(status, 2);
+  assert.match(stderr, /guest\.cfg: max_grant_version=2: .*version 1 only.*--arch x86/);
+});
+
+test('the limits of a configuration are those of the guest', async (t) => {
+  const folder = temporaryFolder(t);
+  const limits = ['type = "hvm"', 'max_grant_version = 2', 'max_grant_frames = 8', 'max_maptrack_frames = 0'];
+  guest(folder, 'name = "guest"', ...limits, 'disk = [ "images/one.img,raw,xvda,rw,specification=virtio" ]');
+  const { status, stderr } = await grantio(t, ['run', 'guest.cfg'], { cwd: folder });
+  assert.equal(status, 0, stderr);
+});
+
 test('O1: every mistake is reported at once, each at its place', async (t) => {
   const folder = temporaryFolder(t);
   guest(folder, 'name = "guest"', 'memory = "much"', 'disk = [ "images/one.img,raw" ]', 'vcpus = 0');

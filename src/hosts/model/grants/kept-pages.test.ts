@@ -34,7 +34,7 @@ test('a frame of its own grant table that a domain had granted is given back onc
   }
 });
 
-test('a page that two entries grant stays until both are let go of, whichever goes first and when', () => {
+test('H7: a page that two entries grant stays until both are let go of, whichever goes first and when', () => {
   for (const [first, second] of [
     [REF, 1200],
     [1200, REF],

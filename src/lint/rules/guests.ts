@@ -38,11 +38,11 @@ const armOnly: Rule = {
     for (const guest of guests) {
       const [first, ...more] = guestDevices(guest).devices;
       if (first === undefined) continue;
-      const whose = more.length === 0 ? 'this device' : `this device and ${more.length} more`;
+      const whose = more.length === 0 ? 'this device exists' : `this device and ${more.length} more exist`;
       yield {
         file: guest.file,
         place: first.place,
-        message: `${whose} exist on Arm only and cannot be attached or detached later`,
+        message: `${whose} on Arm only and cannot be attached or detached later`,
       };
     }
   },

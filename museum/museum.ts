@@ -9,7 +9,7 @@ import { faultOf, judge, type Verdict } from './verdict.ts';
 
 const VISITORS = 2;
 /** Milliseconds that a visit's tests may take, and those that are expected not to end. */
-const LIMIT = 60_000;
+const LIMIT = 180_000;
 const HANG_LIMIT = 10_000;
 
 /** An exhibit and what came of it. */

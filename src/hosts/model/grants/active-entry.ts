@@ -35,3 +35,20 @@ export const PINS_WRITABLE = 0x00ff00ff;
 export function fullPins(increment: number): number {
   return increment << 7;
 }
+
+/** Notes what a first pin has found; the entry is locked. */
+export function setActive(
+  heap: Int32Array,
+  active: number,
+  peer: number,
+  frame: number,
+  extent: number,
+  source: number,
+  sourceRef: number,
+): void {
+  heap[active + ACTIVE_PEER] = peer;
+  heap[active + ACTIVE_FRAME] = frame;
+  heap[active + ACTIVE_EXTENT] = extent;
+  heap[active + ACTIVE_SOURCE] = source;
+  heap[active + ACTIVE_SOURCE_REF] = sourceRef;
+}

@@ -36,6 +36,7 @@ import {
   PIN_HOST_READONLY,
   PIN_HOST_WRITABLE,
   PINS_WRITABLE,
+  setActive,
 } from './active-entry.ts';
 import { releaseKept } from './kept-pages.ts';
 import { headerWord, type SharedEntries } from './shared-entry.ts';
@@ -243,19 +244,18 @@ export class GrantCopying {
       this.#shared.reduce(domain, ref, pins, readonly);
       return GNTST_GENERAL_ERROR;
     }
-    this.#setActive(active, peer, granted, domain.id, ref);
+    setActive(heap, active, peer, granted.frame, granted.extent, domain.id, ref);
     if (granted.extent & ACTIVE_PART) Atomics.add(heap, domain.v2OperationsWord, 1);
     return GNTST_OKAY;
   }
 
   /** What an entry that is not passed on grants: each word of it is read once. */
   #granted(domain: DomainRecord, ref: number, version: number): Granted {
+    if (version === 1) return { frame: this.#shared.frame(domain, ref, version), extent: ACTIVE_WHOLE };
     const word = headerWord(domain, ref, version);
-    if (version === 1) return { frame: domain.ownFrame(this.#words[word + 1] >>> 0), extent: ACTIVE_WHOLE };
     const flags = Atomics.load(this.#words, word);
     const part = this.#words[word + 1];
-    const low = this.#words[word + 2] >>> 0;
-    const frame = this.#words[word + 3] === 0 ? domain.ownFrame(low) : 0;
+    const frame = this.#shared.frame(domain, ref, version);
     // An offset has 15 bits in Xen's own entry, as here.
     return { frame, extent: flags & GTF_SUB_PAGE ? part | ACTIVE_PART : ACTIVE_WHOLE };
   }
@@ -269,15 +269,6 @@ export class GrantCopying {
       heap[active + ACTIVE_SOURCE_REF] === sourceRef &&
       ((pinned & ACTIVE_PART) === 0 || pinned === granted.extent)
     );
-  }
-
-  #setActive(active: number, peer: number, granted: Granted, source: number, sourceRef: number): void {
-    const heap = this.#heap;
-    heap[active + ACTIVE_PEER] = peer;
-    heap[active + ACTIVE_FRAME] = granted.frame;
-    heap[active + ACTIVE_EXTENT] = granted.extent;
-    heap[active + ACTIVE_SOURCE] = source;
-    heap[active + ACTIVE_SOURCE_REF] = sourceRef;
   }
 
   /**
@@ -318,7 +309,7 @@ export class GrantCopying {
       Atomics.sub(heap, domain.v2OperationsWord, 1);
       return RESTART;
     }
-    if (pinsBefore === 0) this.#setActive(active, peer, granted, sourceId, sourceRef);
+    if (pinsBefore === 0) setActive(heap, active, peer, granted.frame, granted.extent, sourceId, sourceRef);
     else Atomics.sub(heap, domain.v2OperationsWord, 1);
     return GNTST_OKAY;
   }

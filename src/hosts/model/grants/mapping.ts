@@ -38,8 +38,6 @@ import {
   ACTIVE_PART,
   ACTIVE_PEER,
   ACTIVE_PINS,
-  ACTIVE_SOURCE,
-  ACTIVE_SOURCE_REF,
   ACTIVE_WHOLE,
   fullPins,
   PIN_DEVICE_READONLY,
@@ -47,6 +45,7 @@ import {
   PIN_HOST_READONLY,
   PIN_HOST_WRITABLE,
   PINS_WRITABLE,
+  setActive,
 } from './active-entry.ts';
 import { releaseKept } from './kept-pages.ts';
 import {
@@ -58,7 +57,7 @@ import {
   setMappingFlags,
   takeHandle,
 } from './maptrack.ts';
-import { headerWord, type SharedEntries } from './shared-entry.ts';
+import type { SharedEntries } from './shared-entry.ts';
 
 const MAPPED = GNTMAP_DEVICE_MAP | GNTMAP_HOST_MAP;
 /** What only guests without an address space of their own may ask for. */
@@ -88,7 +87,6 @@ export class GrantMapping {
   readonly #machine: Machine;
   readonly #domains: Domains;
   readonly #heap: Int32Array;
-  readonly #words: Int32Array;
   readonly #shared: SharedEntries;
   readonly #single = new Unmapping();
   /** The machine frame that was mapped last. */
@@ -98,7 +96,6 @@ export class GrantMapping {
     this.#machine = machine;
     this.#domains = domains;
     this.#heap = machine.heap;
-    this.#words = machine.memory.i32;
     this.#shared = shared;
   }
 
@@ -255,28 +252,16 @@ export class GrantMapping {
       const status = this.#shared.mark(owner, ref, version, pins, mapper.id, readonly, true);
       if (status !== GNTST_OKAY) return status;
       if (pins === 0) {
-        const frame = this.#grantedFrame(owner, ref, version);
+        const frame = this.#shared.frame(owner, ref, version);
         if (frame === 0) {
           this.#shared.reduce(owner, ref, 0, readonly);
           return GNTST_BAD_PAGE;
         }
-        heap[active + ACTIVE_PEER] = mapper.id;
-        heap[active + ACTIVE_FRAME] = frame;
-        heap[active + ACTIVE_EXTENT] = ACTIVE_WHOLE;
-        heap[active + ACTIVE_SOURCE] = owner.id;
-        heap[active + ACTIVE_SOURCE_REF] = ref;
+        setActive(heap, active, mapper.id, frame, ACTIVE_WHOLE, owner.id, ref);
       }
     }
     heap[active + ACTIVE_PINS] = pins + increment;
     return GNTST_OKAY;
-  }
-
-  /** The machine frame that an entry grants, read once; 0 when the frame number is none of the owner's. */
-  #grantedFrame(owner: DomainRecord, ref: number, version: number): number {
-    const word = headerWord(owner, ref, version);
-    if (version === 1) return owner.ownFrame(this.#words[word + 1] >>> 0);
-    const low = this.#words[word + 2] >>> 0;
-    return this.#words[word + 3] === 0 ? owner.ownFrame(low) : 0;
   }
 
   /** Puts the page into the mapper's address space, in place of memory of its own if that stands there. */

@@ -65,6 +65,14 @@ export class SharedEntries {
       : this.#markStatus(word, statusWord(domain, ref), pins, peer, readonly, mapping);
   }
 
+  /** The machine frame that an entry grants, read once; 0 when the frame number is none of the domain's. */
+  frame(domain: DomainRecord, ref: number, version: number): number {
+    const word = headerWord(domain, ref, version);
+    if (version === 1) return domain.ownFrame(this.#words[word + 1] >>> 0);
+    const low = this.#words[word + 2] >>> 0;
+    return this.#words[word + 3] === 0 ? domain.ownFrame(low) : 0;
+  }
+
   /** Clears the bits that no pin holds any more, of which `pins` are left. Nothing if there is no such entry. */
   reduce(domain: DomainRecord, ref: number, pins: number, readonly: boolean): void {
     let clear = pins === 0 ? GTF_READING : 0;

@@ -104,14 +104,10 @@ export const EVENTS: readonly Exhibit[] = [
     what: 'A range of addresses may end before it starts.',
     file: 'src/hosts/model/ioreq/servers.ts',
     find: `if (first > last) return EINVAL;
-    return this.#locked(guest, () => {
-      const server = this.#own(emulator, guest, id);
-      if (typeof server === 'number') return server;
+    return this.#withOwn(emulator, guest, id, (server) => {
       if (type > XEN_DMOP_IO_RANGE_PCI) return EINVAL;
       const result = server.makeRanges`,
-    replace: `return this.#locked(guest, () => {
-      const server = this.#own(emulator, guest, id);
-      if (typeof server === 'number') return server;
+    replace: `return this.#withOwn(emulator, guest, id, (server) => {
       if (type > XEN_DMOP_IO_RANGE_PCI) return EINVAL;
       const result = server.makeRanges`,
     tests: ['src/hosts/model/ioreq/hypercall.test.ts'],

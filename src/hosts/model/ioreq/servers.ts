@@ -85,9 +85,7 @@ export class IoreqServers {
   /** Ends a server. A processor that waits for its answer gets all ones. */
   destroy(emulator: DomainRecord, guest: DomainRecord, id: number): number {
     let ended: Ended | undefined;
-    const result = this.#locked(guest, () => {
-      const server = this.#own(emulator, guest, id);
-      if (typeof server === 'number') return server;
+    const result = this.#withOwn(emulator, guest, id, (server) => {
       ended = this.#end(guest, server);
       return 0;
     });
@@ -100,9 +98,7 @@ export class IoreqServers {
    * space, at places that the toolstack has set aside (legacy-pages.ts).
    */
   info(emulator: DomainRecord, guest: DomainRecord, id: number, withPages: boolean): ServerInfo | number {
-    return this.#locked<ServerInfo | number>(guest, () => {
-      const server = this.#own(emulator, guest, id);
-      if (typeof server === 'number') return server;
+    return this.#withOwn<ServerInfo | number>(emulator, guest, id, (server) => {
       const result = withPages ? this.#placePages(guest, server) : 0;
       if (result < 0) return result;
       return {
@@ -123,9 +119,7 @@ export class IoreqServers {
     last: bigint,
   ): number {
     if (first > last) return EINVAL;
-    return this.#locked(guest, () => {
-      const server = this.#own(emulator, guest, id);
-      if (typeof server === 'number') return server;
+    return this.#withOwn(emulator, guest, id, (server) => {
       if (type > XEN_DMOP_IO_RANGE_PCI) return EINVAL;
       const result = server.makeRanges(type)?.add(first, last) ?? ENOMEM;
       if (result === 0) this.#changed(guest);
@@ -143,9 +137,7 @@ export class IoreqServers {
     last: bigint,
   ): number {
     if (first > last) return EINVAL;
-    return this.#locked(guest, () => {
-      const server = this.#own(emulator, guest, id);
-      if (typeof server === 'number') return server;
+    return this.#withOwn(emulator, guest, id, (server) => {
       if (type > XEN_DMOP_IO_RANGE_PCI) return EINVAL;
       const result = server.ranges(type)?.remove(first, last) ?? ENOENT;
       if (result < 0) return result;
@@ -159,9 +151,7 @@ export class IoreqServers {
 
   /** Switches a server on or off. While it is off the guest finds nobody there. */
   setState(emulator: DomainRecord, guest: DomainRecord, id: number, enabled: boolean): number {
-    return this.#locked(guest, () => {
-      const server = this.#own(emulator, guest, id);
-      if (typeof server === 'number') return server;
+    return this.#withOwn(emulator, guest, id, (server) => {
       if (server.enabled !== enabled) this.#switch(guest, server, enabled);
       return 0;
     });
@@ -179,9 +169,7 @@ export class IoreqServers {
     page: ServerPage,
     use: (frame: number) => number,
   ): number {
-    return this.#locked(guest, () => {
-      const server = this.#own(emulator, guest, id);
-      if (typeof server === 'number') return server;
+    return this.#withOwn(emulator, guest, id, (server) => {
       const result = this.#makePages(server);
       if (result < 0) return result;
       if (page === BUFFERED_PAGE && server.buffering === HVM_IOREQSRV_BUFIOREQ_OFF) return ENOENT;
@@ -202,9 +190,7 @@ export class IoreqServers {
     size: number,
     doorbellPort: number,
   ): Window | number {
-    return this.#locked<Window | number>(guest, () => {
-      const server = this.#own(emulator, guest, id);
-      if (typeof server === 'number') return server;
+    return this.#withOwn<Window | number>(emulator, guest, id, (server) => {
       if (!server.ranges(XEN_DMOP_IO_RANGE_MEMORY)?.contains(base, base + size - 1)) return ENOENT;
       for (const window of windowsOf(this.#machine, server.windows))
         if (window.base < base + size && base < window.base + window.size) return EEXIST;
@@ -365,6 +351,19 @@ export class IoreqServers {
 
   #changed(guest: DomainRecord): void {
     Atomics.add(this.#machine.heap, new MachinePage(this.#machine, guest).changesWord, 1);
+  }
+
+  /** Calls `use` with a server, if it exists and is the caller's, while it cannot change. */
+  #withOwn<Result extends number | object>(
+    emulator: DomainRecord,
+    guest: DomainRecord,
+    id: number,
+    use: (server: ServerRecord) => Result,
+  ): Result | number {
+    return this.#locked<Result | number>(guest, () => {
+      const server = this.#own(emulator, guest, id);
+      return typeof server === 'number' ? server : use(server);
+    });
   }
 
   #locked<Result extends number | object>(

@@ -62,10 +62,11 @@ export const MAPTRACK_LIST_WORDS = 3;
 const EVENTS = 64;
 const DEVICE_MODEL = 80;
 /**
- * Deliveries of events that are going on. Not cleared for a new domain: somebody may still be about to find out that
- * the old one has gone.
+ * Deliveries of events that are going on, and hypercalls that look at the tables. Not cleared for a new domain:
+ * somebody may still be about to find out that the old one has gone.
  */
 const RAISES = DOMAIN_WORDS - 1;
+const USERS = DOMAIN_WORDS - 2;
 
 const KINDS: readonly DomainKind[] = ['pv', 'hvm', 'pvh'];
 const ARCHITECTURE_SHIFT = 4;
@@ -131,7 +132,6 @@ export class DomainRecord {
   /** First word of the part that belongs to events/, and of the one of ioreq/; 16 words each. */
   readonly eventsWord: number;
   readonly deviceModelWord: number;
-
   /** Word that counts the hypercalls that look at its tables, see Domains.enter. */
   readonly usersWord: number;
 
@@ -170,7 +170,7 @@ export class DomainRecord {
     this.raisesWord = at + RAISES;
     this.eventsWord = at + EVENTS;
     this.deviceModelWord = at + DEVICE_MODEL;
-    this.usersWord = machine.domainUsersWord(id);
+    this.usersWord = at + USERS;
     this.#heap = heap;
     this.#at = at;
     this.directory = heap[at + DIRECTORY];
@@ -255,7 +255,7 @@ export class DomainRecord {
 
   /** Pages of Xen's heap that the directory takes. */
   get directoryPages(): number {
-    return Math.ceil(this.#tables.words / PAGE_WORDS);
+    return directoryPages(this);
   }
 
   /** Frames that its grant table has now. */
@@ -278,8 +278,7 @@ export class DomainRecord {
 
   /** Entries that its grant table has now. */
   get grantEntries(): number {
-    const perFrame = this.grantVersion === 1 ? GRANT_ENTRIES_PER_FRAME_V1 : GRANT_ENTRIES_PER_FRAME_V2;
-    return this.grantFrames * perFrame;
+    return this.grantFrames * this.#entriesPerFrame;
   }
 
   /**
@@ -287,7 +286,7 @@ export class DomainRecord {
    * entries: what this thread has seen of the size is asked first, and the shared word only beyond that.
    */
   hasEntry(ref: number): boolean {
-    const perFrame = this.grantVersion === 1 ? GRANT_ENTRIES_PER_FRAME_V1 : GRANT_ENTRIES_PER_FRAME_V2;
+    const perFrame = this.#entriesPerFrame;
     if (ref >= 0 && ref < this.#framesSeen * perFrame) return true;
     this.#framesSeen = this.grantFrames;
     return ref >= 0 && ref < this.#framesSeen * perFrame;
@@ -403,6 +402,10 @@ export class DomainRecord {
     return frame * XEN_PAGE_SIZE === this.sharedInfo;
   }
 
+  get #entriesPerFrame(): number {
+    return this.grantVersion === 1 ? GRANT_ENTRIES_PER_FRAME_V1 : GRANT_ENTRIES_PER_FRAME_V2;
+  }
+
   /** Whether a machine frame holds entries or statuses of its grant table. */
   isTableFrame(frame: number): boolean {
     for (let index = 0; index < this.grantFrames; index++) if (this.grantFrame(index) === frame) return true;
@@ -436,7 +439,7 @@ export interface DomainParts {
 export function writeRecord(machine: Machine, id: number, options: CheckedOptions, parts: DomainParts): void {
   const { heap } = machine;
   const at = machine.domainRecord(id);
-  heap.fill(0, at, at + RAISES);
+  heap.fill(0, at, at + USERS);
   const values: readonly (readonly [number, number])[] = [
     [GENERATION, parts.generation],
     [KIND, KINDS.indexOf(options.kind) | (ARCHITECTURES.indexOf(options.architecture) << ARCHITECTURE_SHIFT)],

@@ -72,7 +72,7 @@ export class Domains {
   }
 
   /**
-   * Creates a domain with zeroed memory, paused until its first `unpause` if `paused`.
+   * Creates a domain with zeroed memory.
    *
    * @throws RangeError when the id is taken or impossible, or the machine has no room for it
    */

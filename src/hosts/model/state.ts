@@ -24,9 +24,7 @@ export const DOMAIN_WORDS = 128;
 const LOCK_DOMAINS = 1;
 const LOCK_EVENTS = 2;
 const GENERATIONS = 3;
-/** For each domain id, how many hypercalls look at a domain's tables now. */
-const DOMAIN_USERS = 16;
-const DOMAINS = DOMAIN_USERS + MAX_DOMAINS;
+const DOMAINS = 16;
 /** One word for each machine frame, see foreign-pages.ts. */
 const FRAME_USES = DOMAINS + MAX_DOMAINS * DOMAIN_WORDS;
 
@@ -88,11 +86,6 @@ export class Machine {
     this.frames = new PagePool(this.heap, framePool, frames);
     this.#pages = new PagePool(this.heap, pagePool, pages);
     this.#firstPage = firstPage;
-  }
-
-  /** Index of the word that counts who looks at a domain's tables. It is not part of the record: ids are reused. */
-  domainUsersWord(id: number): number {
-    return DOMAIN_USERS + id;
   }
 
   /** Index of the first word of a domain's record. */

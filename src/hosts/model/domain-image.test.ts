@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import type { FrameNumber, GrantRef } from '../../xen/ids.ts';
 import { SHUTDOWN_SUSPEND } from './domains.ts';
+import { ENOSPC } from './errno.ts';
 import { addDomain, bootTestMachine, TEST_PAGES } from './domains.test.helper.ts';
 import { sharedEntries } from './grants/recount.test.helper.ts';
 
@@ -34,6 +35,17 @@ test('a domain goes on in another machine with its memory and limits, paused, an
   const restored = { xen: other, id: record.id, record, ports: other.ports(record.id, () => false) };
   assert.deepEqual(restored.ports.memory.region.u8.slice(), guest.ports.memory.region.u8.slice());
   assert.deepEqual(sharedEntries(restored), []);
+});
+
+test('a domain that goes on elsewhere may have as many event channels as before', () => {
+  const xen = bootTestMachine();
+  const { record, id } = addDomain(xen, 5, { maxEventChannels: 2 });
+  xen.domains.shutDown(record, SHUTDOWN_SUSPEND);
+  const other = bootTestMachine();
+  other.restoreDomain(5, xen.saveDomain(5));
+  const { events } = other.ports(id, () => false);
+  assert.deepEqual([events.allocateUnbound(id), events.allocateUnbound(id)], [1, 2]);
+  assert.equal(events.allocateUnbound(id), ENOSPC);
 });
 
 test('pages of zeroes take no room', () => {

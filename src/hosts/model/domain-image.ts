@@ -9,6 +9,7 @@ import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import type { DomainOptions } from './domain-options.ts';
 import type { DomainRecord } from './domain-record.ts';
 import { type Domains, SHUTDOWN_SUSPEND } from './domains.ts';
+import { maxEventChannels } from './events/channels.ts';
 import type { Machine } from './state.ts';
 
 const MAGIC = 0x4d444f47; // "GODM"
@@ -37,7 +38,7 @@ export class DomainImageError extends Error {
 export function* saveDomain(machine: Machine, domain: DomainRecord): Generator<Uint8Array> {
   if (domain.shutdownCode !== SHUTDOWN_SUSPEND)
     throw new RangeError(`domain ${domain.id} has not suspended itself: it cannot be saved`);
-  const options = new TextEncoder().encode(JSON.stringify(optionsOf(domain)));
+  const options = new TextEncoder().encode(JSON.stringify(optionsOf(machine, domain)));
   yield imageHeader.make({ magic: MAGIC, version: VERSION, options: options.length, crc: crc32(options) })
     .bytes;
   yield options;
@@ -82,7 +83,7 @@ export function restoreDomain(
   }
 }
 
-function optionsOf(domain: DomainRecord): DomainOptions {
+function optionsOf(machine: Machine, domain: DomainRecord): Required<DomainOptions> {
   return {
     memory: domain.ramFrames * XEN_PAGE_SIZE,
     kind: domain.kind,
@@ -91,6 +92,7 @@ function optionsOf(domain: DomainRecord): DomainOptions {
     maxGrantFrames: domain.maxGrantFrames,
     maxMaptrackFrames: domain.maxMaptrackFrames,
     maxGrantVersion: domain.maxGrantVersion,
+    maxEventChannels: maxEventChannels(machine.heap, domain),
     privileged: domain.privileged,
   };
 }

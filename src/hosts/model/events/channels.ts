@@ -121,6 +121,11 @@ export function initialiseEvents(
   Atomics.and(heap, domain.raisesWord, ~SHUT);
 }
 
+/** The highest port that a domain may have by its own limit (max_event_channels). */
+export function maxEventChannels(heap: Int32Array, domain: DomainRecord): number {
+  return heap[domain.eventsWord + MAX_PORT];
+}
+
 /** The records of all domains' ports, as one thread sees them. What changes them holds the event lock. */
 export class Channels {
   readonly heap: Int32Array;
@@ -160,7 +165,7 @@ export class Channels {
   /** The highest port that the domain can have now: by its own limit, and by that of the ABI it uses. */
   highestPort(domain: DomainRecord): number {
     const most = this.usesFifo(domain) ? EVTCHN_FIFO_PORTS : EVTCHN_2L_PORTS;
-    return Math.min(this.heap[domain.eventsWord + MAX_PORT], most - 1);
+    return Math.min(maxEventChannels(this.heap, domain), most - 1);
   }
 
   usesFifo(domain: DomainRecord): boolean {

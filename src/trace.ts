@@ -17,6 +17,8 @@ export interface Tracer {
   readonly enabled: boolean;
   /** `domain` granted `count` frames from `frame` to `peer` through references from `ref`. */
   grant(domain: number, peer: number, ref: number, frame: number, count: number, readonly: boolean): void;
+  /** Of the page that was just granted through `ref`, only `size` bytes from `offset` are (a sub-page grant). */
+  narrow(domain: number, ref: number, offset: number, size: number): void;
   /** Access through `count` references from `ref` has ended. */
   revoke(domain: number, ref: number, count: number): void;
   /** The peer still maps `ref`, so its access could not be ended: reference and page are quarantined. */
@@ -29,6 +31,13 @@ export interface Tracer {
   need(domain: number, device: number, ref: number, offset: number, size: number, direction: number): void;
   /** The mapping that `need` announced with the same `ref` and `offset` is over for the driver. */
   needEnd(domain: number, device: number, ref: number, offset: number, size: number): void;
+  /** Where the mapping that `need` has just announced was made: the number of a stack of calls. */
+  origin(domain: number, device: number, ref: number, offset: number, stack: number): void;
+  /**
+   * Pages of `device` may stay granted after their last use, for at most so many nanoseconds while the device
+   * is at work: what its exposure mode declares. Without it the window is 0.
+   */
+  staleLimit(domain: number, device: number, nanoseconds: number): void;
   /** The `count` frames from `frame` hold nothing but the bytes of `device` and zeroes (a bounce pool). */
   privatePages(domain: number, device: number, frame: number, count: number): void;
   /** The `count` frames from `frame` are no longer private to a device. */
@@ -39,6 +48,10 @@ export interface Tracer {
   mapRefused(mapper: number, owner: number, ref: number, status: number): void;
   /** The mapping `handle` of `mapper` has ended. */
   unmap(mapper: number, owner: number, ref: number, handle: number): void;
+  /** `mapper` may from now on reach `count` frames of `owner` from `frame` without any grant. */
+  reach(mapper: number, owner: number, frame: number, count: number): void;
+  /** That has ended. */
+  reachEnd(mapper: number, owner: number, frame: number, count: number): void;
   /** The backend read or wrote `size` bytes from `offset` in the page behind `ref`, and on from there. */
   touch(mapper: number, owner: number, ref: number, offset: number, size: number, write: boolean): void;
   /**
@@ -54,15 +67,20 @@ export interface Tracer {
 export const noTrace: Tracer = {
   enabled: false,
   grant: () => undefined,
+  narrow: () => undefined,
   revoke: () => undefined,
   busy: () => undefined,
   need: () => undefined,
   needEnd: () => undefined,
+  origin: () => undefined,
+  staleLimit: () => undefined,
   privatePages: () => undefined,
   privatePagesEnd: () => undefined,
   map: () => undefined,
   mapRefused: () => undefined,
   unmap: () => undefined,
+  reach: () => undefined,
+  reachEnd: () => undefined,
   touch: () => undefined,
   requestBegin: () => undefined,
   requestEnd: () => undefined,

@@ -21,6 +21,11 @@ test('every method of a Tracer becomes the event of its name, with its arguments
   trace.touch(1, 2, 3, 4, 5, true);
   trace.requestBegin(1, 2, 3, 4, 5);
   trace.requestEnd(1, 2, 3, 4);
+  trace.narrow(1, 2, 3, 4);
+  trace.origin(1, 2, 3, 4, 5);
+  trace.staleLimit(1, 2, 3);
+  trace.reach(1, 2, 3, 4);
+  trace.reachEnd(1, 2, 3, 4);
   assert.deepEqual(
     events.map(({ sequence, time: when, thread, ...rest }) => [sequence, when, thread, rest]),
     [
@@ -37,6 +42,11 @@ test('every method of a Tracer becomes the event of its name, with its arguments
       [10, 110, 0, { kind: 'touch', mapper: 1, owner: 2, ref: 3, offset: 4, size: 5, write: true }],
       [11, 111, 0, { kind: 'requestBegin', domain: 1, device: 2, id: 3, type: 4, bytes: 5 }],
       [12, 112, 0, { kind: 'requestEnd', domain: 1, device: 2, id: 3, status: 4 }],
+      [13, 113, 0, { kind: 'narrow', domain: 1, ref: 2, offset: 3, size: 4 }],
+      [14, 114, 0, { kind: 'origin', domain: 1, device: 2, ref: 3, offset: 4, stack: 5 }],
+      [15, 115, 0, { kind: 'staleLimit', domain: 1, device: 2, nanoseconds: 3 }],
+      [16, 116, 0, { kind: 'reach', mapper: 1, owner: 2, frame: 3, count: 4 }],
+      [17, 117, 0, { kind: 'reachEnd', mapper: 1, owner: 2, frame: 3, count: 4 }],
     ],
   );
   // The table of fields, which files are written and read by, names them all and in this order.

@@ -27,6 +27,10 @@ export abstract class EventTracer implements Tracer {
     this.record(KIND_NUMBER.grant, domain, peer, ref, frame, count, readonly ? 1 : 0);
   }
 
+  narrow(domain: number, ref: number, offset: number, size: number): void {
+    this.record(KIND_NUMBER.narrow, domain, ref, offset, size, 0, 0);
+  }
+
   revoke(domain: number, ref: number, count: number): void {
     this.record(KIND_NUMBER.revoke, domain, ref, count, 0, 0, 0);
   }
@@ -41,6 +45,14 @@ export abstract class EventTracer implements Tracer {
 
   needEnd(domain: number, device: number, ref: number, offset: number, size: number): void {
     this.record(KIND_NUMBER.needEnd, domain, device, ref, offset, size, 0);
+  }
+
+  origin(domain: number, device: number, ref: number, offset: number, stack: number): void {
+    this.record(KIND_NUMBER.origin, domain, device, ref, offset, stack, 0);
+  }
+
+  staleLimit(domain: number, device: number, nanoseconds: number): void {
+    this.record(KIND_NUMBER.staleLimit, domain, device, nanoseconds, 0, 0, 0);
   }
 
   privatePages(domain: number, device: number, frame: number, count: number): void {
@@ -61,6 +73,14 @@ export abstract class EventTracer implements Tracer {
 
   unmap(mapper: number, owner: number, ref: number, handle: number): void {
     this.record(KIND_NUMBER.unmap, mapper, owner, ref, handle, 0, 0);
+  }
+
+  reach(mapper: number, owner: number, frame: number, count: number): void {
+    this.record(KIND_NUMBER.reach, mapper, owner, frame, count, 0, 0);
+  }
+
+  reachEnd(mapper: number, owner: number, frame: number, count: number): void {
+    this.record(KIND_NUMBER.reachEnd, mapper, owner, frame, count, 0, 0);
   }
 
   touch(mapper: number, owner: number, ref: number, offset: number, size: number, write: boolean): void {

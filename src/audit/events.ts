@@ -25,6 +25,15 @@ export interface GrantEvent extends EventHead {
   readonly readonly: boolean;
 }
 
+/** Of the page granted through `ref`, only `size` bytes from `offset` are. */
+export interface NarrowEvent extends EventHead {
+  readonly kind: 'narrow';
+  readonly domain: number;
+  readonly ref: number;
+  readonly offset: number;
+  readonly size: number;
+}
+
 /** Access through `count` references from `ref` has ended. */
 export interface RevokeEvent extends EventHead {
   readonly kind: 'revoke';
@@ -60,6 +69,25 @@ export interface NeedEndEvent extends EventHead {
   readonly ref: number;
   readonly offset: number;
   readonly size: number;
+}
+
+/** Where the mapping of the last need was made. */
+export interface OriginEvent extends EventHead {
+  readonly kind: 'origin';
+  readonly domain: number;
+  readonly device: number;
+  readonly ref: number;
+  readonly offset: number;
+  /** Number of a stack of calls. */
+  readonly stack: number;
+}
+
+/** How long pages of `device` may stay granted after their last use. */
+export interface StaleLimitEvent extends EventHead {
+  readonly kind: 'staleLimit';
+  readonly domain: number;
+  readonly device: number;
+  readonly nanoseconds: number;
 }
 
 /** The frames hold nothing but the bytes of `device` and zeroes. */
@@ -107,6 +135,24 @@ export interface UnmapEvent extends EventHead {
   readonly handle: number;
 }
 
+/** `mapper` may reach frames of `owner` without a grant. */
+export interface ReachEvent extends EventHead {
+  readonly kind: 'reach';
+  readonly mapper: number;
+  readonly owner: number;
+  readonly frame: number;
+  readonly count: number;
+}
+
+/** `mapper` can no longer reach the frames without a grant. */
+export interface ReachEndEvent extends EventHead {
+  readonly kind: 'reachEnd';
+  readonly mapper: number;
+  readonly owner: number;
+  readonly frame: number;
+  readonly count: number;
+}
+
 /** The backend read or wrote `size` bytes from `offset` in the page behind `ref` and on from there. */
 export interface TouchEvent extends EventHead {
   readonly kind: 'touch';
@@ -140,15 +186,20 @@ export interface RequestEndEvent extends EventHead {
 /** One thing that happened; `kind` is the name of the Tracer's method that reported it. */
 export type TraceEvent =
   | GrantEvent
+  | NarrowEvent
   | RevokeEvent
   | BusyEvent
   | NeedEvent
   | NeedEndEvent
+  | OriginEvent
+  | StaleLimitEvent
   | PrivatePagesEvent
   | PrivatePagesEndEvent
   | MapEvent
   | MapRefusedEvent
   | UnmapEvent
+  | ReachEvent
+  | ReachEndEvent
   | TouchEvent
   | RequestBeginEvent
   | RequestEndEvent;
@@ -178,6 +229,11 @@ export const EVENT_FIELDS: { readonly [E in TraceEvent as E['kind']]: readonly F
   touch: ['mapper', 'owner', 'ref', 'offset', 'size', 'write'],
   requestBegin: ['domain', 'device', 'id', 'type', 'bytes'],
   requestEnd: ['domain', 'device', 'id', 'status'],
+  narrow: ['domain', 'ref', 'offset', 'size'],
+  origin: ['domain', 'device', 'ref', 'offset', 'stack'],
+  staleLimit: ['domain', 'device', 'nanoseconds'],
+  reach: ['mapper', 'owner', 'frame', 'count'],
+  reachEnd: ['mapper', 'owner', 'frame', 'count'],
 };
 
 /** The number of each kind in a record. */
@@ -195,4 +251,9 @@ export const KIND_NUMBER = {
   touch: 10,
   requestBegin: 11,
   requestEnd: 12,
+  narrow: 13,
+  origin: 14,
+  staleLimit: 15,
+  reach: 16,
+  reachEnd: 17,
 } as const satisfies { readonly [K in EventKind]: number };

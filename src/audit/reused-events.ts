@@ -13,15 +13,20 @@ const HEAD = { sequence: 0, time: 0, thread: 0 };
 function emptySlots(): Slots {
   return {
     grant: { kind: 'grant', ...HEAD, domain: 0, peer: 0, ref: 0, frame: 0, count: 0, readonly: false },
+    narrow: { kind: 'narrow', ...HEAD, domain: 0, ref: 0, offset: 0, size: 0 },
     revoke: { kind: 'revoke', ...HEAD, domain: 0, ref: 0, count: 0 },
     busy: { kind: 'busy', ...HEAD, domain: 0, ref: 0 },
     need: { kind: 'need', ...HEAD, domain: 0, device: 0, ref: 0, offset: 0, size: 0, direction: 0 },
     needEnd: { kind: 'needEnd', ...HEAD, domain: 0, device: 0, ref: 0, offset: 0, size: 0 },
+    origin: { kind: 'origin', ...HEAD, domain: 0, device: 0, ref: 0, offset: 0, stack: 0 },
+    staleLimit: { kind: 'staleLimit', ...HEAD, domain: 0, device: 0, nanoseconds: 0 },
     privatePages: { kind: 'privatePages', ...HEAD, domain: 0, device: 0, frame: 0, count: 0 },
     privatePagesEnd: { kind: 'privatePagesEnd', ...HEAD, domain: 0, frame: 0, count: 0 },
     map: { kind: 'map', ...HEAD, mapper: 0, owner: 0, ref: 0, handle: 0, readonly: false },
     mapRefused: { kind: 'mapRefused', ...HEAD, mapper: 0, owner: 0, ref: 0, status: 0 },
     unmap: { kind: 'unmap', ...HEAD, mapper: 0, owner: 0, ref: 0, handle: 0 },
+    reach: { kind: 'reach', ...HEAD, mapper: 0, owner: 0, frame: 0, count: 0 },
+    reachEnd: { kind: 'reachEnd', ...HEAD, mapper: 0, owner: 0, frame: 0, count: 0 },
     touch: { kind: 'touch', ...HEAD, mapper: 0, owner: 0, ref: 0, offset: 0, size: 0, write: false },
     requestBegin: { kind: 'requestBegin', ...HEAD, domain: 0, device: 0, id: 0, type: 0, bytes: 0 },
     requestEnd: { kind: 'requestEnd', ...HEAD, domain: 0, device: 0, id: 0, status: 0 },
@@ -67,6 +72,14 @@ export class ReusedEvents {
         event.readonly = f !== 0;
         return event;
       }
+      case KIND_NUMBER.narrow: {
+        const event = this.#slots.narrow;
+        event.domain = a;
+        event.ref = b;
+        event.offset = c;
+        event.size = d;
+        return event;
+      }
       case KIND_NUMBER.revoke: {
         const event = this.#slots.revoke;
         event.domain = a;
@@ -97,6 +110,22 @@ export class ReusedEvents {
         event.ref = c;
         event.offset = d;
         event.size = e;
+        return event;
+      }
+      case KIND_NUMBER.origin: {
+        const event = this.#slots.origin;
+        event.domain = a;
+        event.device = b;
+        event.ref = c;
+        event.offset = d;
+        event.stack = e;
+        return event;
+      }
+      case KIND_NUMBER.staleLimit: {
+        const event = this.#slots.staleLimit;
+        event.domain = a;
+        event.device = b;
+        event.nanoseconds = c;
         return event;
       }
       case KIND_NUMBER.privatePages: {
@@ -137,6 +166,22 @@ export class ReusedEvents {
         event.owner = b;
         event.ref = c;
         event.handle = d;
+        return event;
+      }
+      case KIND_NUMBER.reach: {
+        const event = this.#slots.reach;
+        event.mapper = a;
+        event.owner = b;
+        event.frame = c;
+        event.count = d;
+        return event;
+      }
+      case KIND_NUMBER.reachEnd: {
+        const event = this.#slots.reachEnd;
+        event.mapper = a;
+        event.owner = b;
+        event.frame = c;
+        event.count = d;
         return event;
       }
       case KIND_NUMBER.touch: {

@@ -75,6 +75,21 @@ export class TraceLines {
       case 'mapRefused':
         this.#instant('map refused', event.mapper, TRACKS.touches);
         break;
+      case 'narrow':
+        this.#instant('sub-page grant', event.domain, TRACKS.pages);
+        break;
+      case 'origin':
+        this.#instant('origin', event.domain, TRACKS.pages);
+        break;
+      case 'staleLimit':
+        this.#instant('stale limit', event.domain, TRACKS.pages);
+        break;
+      case 'reach':
+        this.#instant('reach', event.mapper, TRACKS.touches);
+        break;
+      case 'reachEnd':
+        this.#instant('reach end', event.mapper, TRACKS.touches);
+        break;
       case 'privatePages':
         this.#instant('private pages', event.domain, TRACKS.pages);
         break;

@@ -2,7 +2,7 @@
 // against its image, and report what the backend could reach. After run.ts.
 
 import { statSync } from 'node:fs';
-import type { ExposureMode } from '../machine/guest-domain.ts';
+import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
 import { startProgress } from './progress.ts';
 import type { RunOptions, RunPlan } from './run-plan.ts';

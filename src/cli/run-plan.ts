@@ -6,7 +6,7 @@ import { dirname, resolve } from 'node:path';
 import { GRANT_DEFAULT_MAX_FRAMES } from '../abi/grant.ts';
 import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import type { Architecture } from '../hosts/model/address-map.ts';
-import { EXPOSURE_MODES, type ExposureMode } from '../machine/guest-domain.ts';
+import { EXPOSURE_MODES, type ExposureMode } from '../dma/exposure-modes.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
 import type { HostDisk, HostOptions } from '../parallel/virtual-host.ts';
 import { RawFile } from '../storage/raw-file.ts';

@@ -3,7 +3,7 @@
 
 import { type Command, Option } from 'commander';
 import { ARCHITECTURES } from '../hosts/model/address-map.ts';
-import { EXPOSURE_MODES } from '../machine/guest-domain.ts';
+import { EXPOSURE_MODES } from '../dma/exposure-modes.ts';
 import { GUEST } from '../parallel/virtual-host.ts';
 import { createDemoDisk } from './demo-disk.ts';
 import { sizeInBytes, wholeNumber } from './option-values.ts';

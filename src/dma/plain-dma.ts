@@ -1,7 +1,7 @@
 // DMA without grants: the address is the guest-physical one and the backend may reach all of the memory.
 // What virtio is without restricted memory access; and what rings are tested with on their own.
 
-import { XEN_PAGE_SHIFT } from '../abi/xen.ts';
+import { XEN_PAGE_SHIFT, XEN_PAGE_SIZE } from '../abi/xen.ts';
 import {
   assertMappable,
   type CoherentBuffer,
@@ -24,6 +24,15 @@ export class PlainDma implements DmaOperations {
     this.#memory = memory;
   }
 
+  /** Addresses are as long as the guest's memory; every device that virtio 1 knows gives 64 bits. */
+  supportsMask(bits: number): boolean {
+    return 2 ** bits >= this.#memory.base + this.#memory.region.byteLength;
+  }
+
+  allocatePages(count: number): CoherentBuffer | undefined {
+    return this.allocate(count * XEN_PAGE_SIZE);
+  }
+
   allocate(size: number): CoherentBuffer | undefined {
     const address = this.#memory.allocatePages((size + 0xfff) >>> XEN_PAGE_SHIFT);
     if (address === undefined) return undefined;
@@ -35,6 +44,17 @@ export class PlainDma implements DmaOperations {
     return true;
   }
 
+  view(buffer: CoherentBuffer): Uint8Array {
+    return this.#memory.bytes(buffer.address, buffer.size);
+  }
+
+  pagesOf(buffer: CoherentBuffer): DmaAddress[] {
+    return Array.from({ length: (buffer.size + 0xfff) >>> XEN_PAGE_SHIFT }, (_, page) => {
+      const address = buffer.address + page * XEN_PAGE_SIZE;
+      return { low: address >>> 0, high: Math.floor(address / HIGH) };
+    });
+  }
+
   map(address: number, size: number, direction: number, out: DmaAddress): boolean {
     assertMappable(size, direction);
     out.low = address >>> 0;
@@ -44,6 +64,24 @@ export class PlainDma implements DmaOperations {
 
   unmap(): boolean {
     return true;
+  }
+
+  /** Driver and device see the same bytes. */
+  syncForCpu(): void {
+    // Nothing is copied.
+  }
+
+  syncForDevice(): void {
+    // Nothing is copied.
+  }
+
+  /** Nothing is granted. */
+  revokeIdle(): void {
+    // Nothing stays granted.
+  }
+
+  tick(): number {
+    return Number.POSITIVE_INFINITY;
   }
 
   recover(): number {

@@ -1,9 +1,8 @@
 // A guest: its kernel's memory, grant table and heap, and the drivers of the devices it was given.
 // Before drivers/, dma/ and transports/virtio-mmio/driver.ts.
 
-import { BounceDma } from '../dma/bounce-dma.ts';
-import { DirectDma } from '../dma/direct-dma.ts';
 import type { DmaOperations } from '../dma/dma.ts';
+import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
 import { type GrantingDomain, Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
 import { References } from '../dma/references.ts';
@@ -13,10 +12,6 @@ import { RngDriver } from '../drivers/rng.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
 import { MmioTransport } from '../transports/virtio-mmio/driver.ts';
 import type { DomainId, EventPort } from '../xen/ids.ts';
-
-/** How a device's buffers are exposed to its backend, least private first. */
-export const EXPOSURE_MODES = ['direct', 'bounce'] as const;
-export type ExposureMode = (typeof EXPOSURE_MODES)[number];
 
 /** Where a device is and who serves it: from the toolstack, never from the device. */
 export interface DevicePlace {
@@ -128,7 +123,7 @@ export class GuestDomain {
   ): Driver {
     const { ports } = this;
     const grants = new Grants(this.granting, place.backend);
-    const dma = mode === 'bounce' ? new BounceDma(grants, place.device) : new DirectDma(grants, place.device);
+    const dma = grantDma(mode, grants, place.device);
     const driver = start({
       transport: new MmioTransport(ports.mmio, place.base),
       dma,

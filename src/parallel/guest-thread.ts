@@ -4,7 +4,8 @@
 import type { BlkDriver, BlkDriverOptions } from '../drivers/blk.ts';
 import type { RngDriver } from '../drivers/rng.ts';
 import { findDevice } from '../machine/device-finder.ts';
-import { type ExposureMode, GuestDomain, type Leftovers } from '../machine/guest-domain.ts';
+import type { ExposureMode } from '../dma/exposure-modes.ts';
+import { GuestDomain, type Leftovers } from '../machine/guest-domain.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { CopyJob, type CopyResult } from './copy-job.ts';

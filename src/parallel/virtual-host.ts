@@ -12,7 +12,7 @@ import type { BlkDriverOptions } from '../drivers/blk.ts';
 import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import { Xen } from '../hosts/model/xen.ts';
 import { sleepWhile } from '../hosts/model/waiting.ts';
-import type { ExposureMode } from '../machine/guest-domain.ts';
+import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { StoreDomain } from '../machine/store-domain.ts';
 import { announceDevice, createHome, type VirtioKind, withdrawDevice } from '../toolstack/virtio-nodes.ts';
 import { type DomainId, domainId } from '../xen/ids.ts';

@@ -7,26 +7,26 @@ export const FRONTEND: readonly Exhibit[] = [
   {
     id: 'R1',
     what: 'A buffer is shared by one grant, however many pages it touches.',
-    file: 'src/dma/direct-dma.ts',
+    file: 'src/dma/direct-sharing.ts',
     find: 'const pages = pagesTouched(offset, size);\n    const ref',
     replace: 'const pages = 1;\n    const ref',
-    tests: ['src/dma/direct-dma.test.ts'],
+    tests: ['src/dma/direct-sharing.test.ts'],
   },
   {
     id: 'R2',
     what: 'An offset of a page or more is added to the address, and carries into the reference.',
-    file: 'src/dma/direct-dma.ts',
+    file: 'src/dma/grant-dma.ts',
     find: 'out.low = grantAddressLow(ref, offset);',
     replace: 'out.low = (grantAddressLow(ref, 0) + (address & 0xffff)) >>> 0;',
-    tests: ['src/dma/direct-dma.test.ts'],
+    tests: ['src/dma/direct-sharing.test.ts'],
   },
   {
     id: 'R3',
     what: 'A mapping that failed returns 0, which is a valid address.',
-    file: 'src/dma/direct-dma.ts',
+    file: 'src/dma/grant-dma.ts',
     find: 'out.low = out.high = DMA_MAPPING_ERROR_HALF;',
     replace: 'out.low = out.high = 0;',
-    tests: ['src/dma/direct-dma.test.ts'],
+    tests: ['src/dma/direct-sharing.test.ts'],
   },
   {
     id: 'R4',
@@ -47,10 +47,10 @@ export const FRONTEND: readonly Exhibit[] = [
   {
     id: 'R6',
     what: "Pages are counted in the kernel's size of 64 KiB, not in Xen's of 4.",
-    file: 'src/dma/direct-dma.ts',
+    file: 'src/dma/direct-sharing.ts',
     find: 'this.#grants.share(Math.floor(address / XEN_PAGE_SIZE), pages,',
     replace: 'this.#grants.share(Math.floor(address / 0x10000) * 16, pages,',
-    tests: ['src/dma/direct-dma.test.ts'],
+    tests: ['src/dma/direct-sharing.test.ts'],
     titles: /R6/,
   },
   {
@@ -213,6 +213,6 @@ export const FRONTEND: readonly Exhibit[] = [
     file: 'src/dma/bounce-slots.ts',
     find: 'this.#grants.share(page.frame, 1, page.readonly)',
     replace: 'this.#grants.share(page.frame, 1, false)',
-    tests: ['src/dma/bounce-dma.test.ts'],
+    tests: ['src/dma/bounce-sharing.test.ts'],
   },
 ];

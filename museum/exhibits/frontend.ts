@@ -39,9 +39,9 @@ export const FRONTEND: readonly Exhibit[] = [
   {
     id: 'R5',
     what: 'References for several pages are free ones from anywhere, not consecutive.',
-    file: 'src/dma/references.ts',
-    find: 'runInWord(word, count)',
-    replace: 'runInWord(word, 1)',
+    file: 'src/dma/free-runs.ts',
+    find: 'if (own < LONGEST_EXACT) return this.#headFrom(this.#filled & (-1 << own));',
+    replace: 'if (own < LONGEST_EXACT) return this.#headFrom(this.#filled);',
     tests: ['src/dma/references.test.ts', 'src/dma/references-model.test.ts'],
   },
   {
@@ -148,8 +148,8 @@ export const FRONTEND: readonly Exhibit[] = [
     id: 'L8',
     what: 'A run in a table that has just grown starts one too late, and ends beyond the table.',
     file: 'src/dma/references.ts',
-    find: 'if (run >= count) return (index + 1) * WORD_BITS - run;',
-    replace: 'if (run >= count) return (index + 1) * WORD_BITS - run + 1;',
+    find: 'this.#setFree(before, this.#entries - before, UNUSABLE);',
+    replace: 'this.#setFree(before + 1, this.#entries - before, UNUSABLE);',
     tests: ['src/dma/references.test.ts'],
   },
   {

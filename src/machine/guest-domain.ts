@@ -3,7 +3,8 @@
 
 import type { DmaOperations } from '../dma/dma.ts';
 import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
-import { type GrantingDomain, Grants } from '../dma/grants.ts';
+import type { GrantingDomain } from '../dma/granting-domain.ts';
+import { Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
 import { References, type ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';

@@ -4,15 +4,9 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { TraceConsumer } from '../audit/events.ts';
 import { TraceWriter } from '../audit/trace-file.ts';
-import type { RunPlan } from './run-plan.ts';
+import { deviceNames, type RunPlan } from './run-plan.ts';
 import { UsageError } from './usage.ts';
 import { version } from './version.ts';
-
-/** The guest's devices in the order of their numbers. */
-function deviceNames(plan: RunPlan): string[] {
-  const sources = Array.from({ length: plan.entropyDevices }, (_, index) => `entropy${index}`);
-  return [...plan.disks.map(({ dev }) => dev), ...sources];
-}
 
 /** Number in the trace of the first device of the mode at `index`. */
 export function firstDevice(plan: RunPlan, index: number): number {

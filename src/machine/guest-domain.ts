@@ -6,6 +6,7 @@ import { DirectDma } from '../dma/direct-dma.ts';
 import type { DmaOperations } from '../dma/dma.ts';
 import { type GrantingDomain, Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
+import { PlainDma } from '../dma/plain-dma.ts';
 import { References } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
@@ -23,6 +24,8 @@ export interface DevicePlace {
   /** Guest-physical address of the registers. */
   readonly base: number;
   readonly backend: DomainId;
+  /** What dma/policy.ts decided; with 'plain' the backend may reach all of the memory. Default 'grants'. */
+  readonly access?: 'grants' | 'plain';
   /** The device's number in the trace. */
   readonly device: number;
 }
@@ -121,18 +124,23 @@ export class GuestDomain {
     return more;
   }
 
+  #grantDma({ backend, device }: DevicePlace, mode: ExposureMode): DmaOperations {
+    const grants = new Grants(this.granting, backend);
+    return mode === 'bounce' ? new BounceDma(grants, device) : new DirectDma(grants, device);
+  }
+
   #attach<Driver extends RunningDriver>(
     place: DevicePlace,
     mode: ExposureMode,
     start: (device: GuestDevice) => Driver,
   ): Driver {
     const { ports } = this;
-    const grants = new Grants(this.granting, place.backend);
-    const dma = mode === 'bounce' ? new BounceDma(grants, place.device) : new DirectDma(grants, place.device);
+    const restricted = place.access !== 'plain';
+    const dma = restricted ? this.#grantDma(place, mode) : new PlainDma(ports.memory);
     const driver = start({
       transport: new MmioTransport(ports.mmio, place.base),
       dma,
-      restricted: true,
+      restricted,
       memory: ports.memory,
       heap: this.heap,
       tracer: ports.tracer,

@@ -7,6 +7,7 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
+import type { Decisions } from './run-decisions.ts';
 import type { RunOptions, RunPlan } from './run-plan.ts';
 import { modeResult, printResults } from './run-report.ts';
 import type { Interruption } from './signals.ts';
@@ -19,6 +20,7 @@ export async function runNbd(
   options: RunOptions,
   trace: TraceOutput | undefined,
   interruption: Interruption,
+  decisions: Decisions,
 ): Promise<number> {
   const [mode] = job.modes;
   const folder = options.nbd === undefined ? mkdtempSync(join(tmpdir(), 'grantio-')) : undefined;
@@ -32,7 +34,16 @@ export async function runNbd(
     },
   };
   try {
-    const host = await VirtualHost.start({ ...job, mode, firstDevice: 0, trace: consumer });
+    const host = await VirtualHost.start({
+      ...job,
+      mode,
+      firstDevice: 0,
+      trace: consumer,
+      onDecision: decisions.take,
+    }).catch((error: Error) => {
+      if (options.explain) printResults(job, [], options, decisions, process.stderr);
+      throw error;
+    });
     const uris = await openNbd(host, address);
     const { run } = options;
     const work =
@@ -42,8 +53,9 @@ export async function runNbd(
       const report = await host.stop();
       leaked = report.exposure.leakedGrants;
       // Standard output is the command's.
-      const result = modeResult(mode, { ...throughput.total, identical: null }, report);
-      printResults(job, [result], options.json === true, process.stderr);
+      const label = job.withoutGrants ? 'plain' : mode;
+      const result = modeResult(label, { ...throughput.total, identical: null }, report);
+      printResults(job, [result], options, decisions, process.stderr);
     });
     if (leaked > 0) process.stderr.write(`grantio: ${mode}: ${leaked} grants leaked\n`);
     return status === 0 && leaked > 0 ? 1 : status;

@@ -2,8 +2,10 @@
 
 import type { WriteStream } from 'node:tty';
 import { type ModeReport, modeReport, type RunResult, reportTable } from '../audit/report.ts';
+import { bytesText } from '../audit/units.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
-import type { RunPlan } from './run-plan.ts';
+import type { Decisions } from './run-decisions.ts';
+import type { RunOptions, RunPlan } from './run-plan.ts';
 
 /** What was done in one mode. */
 export type Work = Pick<RunResult, 'bytes' | 'requests' | 'identical'> & { readonly nanoseconds: number };
@@ -22,17 +24,21 @@ export function modeResult(mode: string, { nanoseconds, ...work }: Work, host: H
 
 /** Prints the results of a job: JSON to standard output, text to `stream`. */
 export function printResults(
-  { name, kind, architecture }: RunPlan,
+  { name, kind, architecture, memory }: RunPlan,
   results: readonly ModeResult[],
-  json: boolean,
+  { json, explain }: Pick<RunOptions, 'json' | 'explain'>,
+  decisions: Decisions,
   stream: WriteStream = process.stdout,
 ): void {
   if (json) {
     const guest = { name, kind, architecture };
     const modes = results.map(({ report }) => report);
-    process.stdout.write(`${JSON.stringify({ guest, modes }, null, 2)}\n`);
+    const { made, plain } = decisions;
+    const document = { guest, ...(explain && { decisions: made }), withoutGrants: plain, modes };
+    process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
     return;
   }
+  if (results.length === 0) return;
   const colour = stream.isTTY === true && process.env['NO_COLOR'] === undefined;
   const width = stream.columns ?? 100;
   stream.write(`\n${name}: ${kind} on ${architecture}\n`);
@@ -43,6 +49,14 @@ export function printResults(
     )}\n`,
   );
   for (const result of results) stream.write(describeGlimpse(result));
+  stream.write(describePlain(decisions.plain, memory));
+}
+
+/** What the accounting of grants cannot show. */
+function describePlain(devices: readonly string[], memory: number): string {
+  if (devices.length === 0) return '';
+  const which = `${devices.join(', ')} without grants`;
+  return `\n${which}: the backend could read and overwrite all ${bytesText(memory)} of the guest's memory\n  for as long as it served; the table counts what was granted.\n`;
 }
 
 /** What the backend found when it looked around in the pages that it was given. */

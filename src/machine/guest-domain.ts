@@ -6,6 +6,7 @@ import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
 import type { GrantingDomain } from '../dma/granting-domain.ts';
 import { Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
+import { PlainDma } from '../dma/plain-dma.ts';
 import { References, type ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
@@ -19,6 +20,8 @@ export interface DevicePlace {
   /** Guest-physical address of the registers. */
   readonly base: number;
   readonly backend: DomainId;
+  /** What dma/policy.ts decided; with 'plain' the backend may reach all of the memory. Default 'grants'. */
+  readonly access?: 'grants' | 'plain';
   /** The device's number in the trace. */
   readonly device: number;
 }
@@ -128,12 +131,14 @@ export class GuestDomain {
     start: (device: GuestDevice) => Driver,
   ): Driver {
     const { ports } = this;
-    const grants = new Grants(this.granting, place.backend);
-    const dma = grantDma(mode, grants, place.device);
+    const restricted = place.access !== 'plain';
+    const dma: DmaOperations = restricted
+      ? grantDma(mode, new Grants(this.granting, place.backend), place.device)
+      : new PlainDma(ports.memory);
     const driver = start({
       transport: new MmioTransport(ports.mmio, place.base),
       dma,
-      restricted: true,
+      restricted,
       memory: ports.memory,
       heap: this.heap,
       tracer: ports.tracer,

@@ -2,6 +2,7 @@
 
 import type { WriteStream } from 'node:tty';
 import { type ModeReport, modeReport, type RunResult, reportTable } from '../audit/report.ts';
+import { formatDmaDebug } from '../dma/dma-debug-log.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
 import type { RunPlan } from './run-plan.ts';
 
@@ -29,7 +30,7 @@ export function printResults(
 ): void {
   if (json) {
     const guest = { name, kind, architecture };
-    const modes = results.map(({ report }) => report);
+    const modes = results.map(({ report, host }) => ({ ...report, ...dmaDebugOf(host) }));
     process.stdout.write(`${JSON.stringify({ guest, modes }, null, 2)}\n`);
     return;
   }
@@ -43,6 +44,36 @@ export function printResults(
     )}\n`,
   );
   for (const result of results) stream.write(describeGlimpse(result));
+  for (const result of results) stream.write(describeDmaDebug(result));
+}
+
+/** Prints what DMA debugging has found to standard error, as a kernel would log it. Returns a fault, if any. */
+export function dmaDebugFault(
+  { report, host }: ModeResult,
+  stream: Pick<WriteStream, 'write'> = process.stderr,
+): string | undefined {
+  if (host.dmaDebug === undefined) return undefined;
+  stream.write(formatDmaDebug(host.dmaDebug));
+  const { errors } = host.dmaDebug;
+  return errors === 0 ? undefined : `${report.mode}: drivers misuse their mappings, ${errorsText(errors)}`;
+}
+
+/** For the JSON document, which has no place for the stacks of mappings that were right. */
+function dmaDebugOf({ dmaDebug }: HostReport): object {
+  if (dmaDebug === undefined) return {};
+  const { stacks: _, ...found } = dmaDebug;
+  return { dmaDebug: found };
+}
+
+function errorsText(errors: number): string {
+  return errors === 1 ? '1 error' : `${errors || 'no'} errors`;
+}
+
+function describeDmaDebug({ report, host }: ModeResult): string {
+  if (host.dmaDebug === undefined) return '';
+  const { errors, mostEntries } = host.dmaDebug;
+  const most = `most mappings and allocations at a time: ${mostEntries}`;
+  return `\n${report.mode}: DMA debugging found ${errorsText(errors)}; ${most}\n`;
 }
 
 /** What the backend found when it looked around in the pages that it was given. */

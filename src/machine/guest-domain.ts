@@ -2,6 +2,8 @@
 // Before drivers/, dma/ and transports/virtio-mmio/driver.ts.
 
 import type { DmaOperations } from '../dma/dma.ts';
+import { DmaDebug } from '../dma/dma-debug.ts';
+import { DmaDebugLog, type DmaDebugOptions } from '../dma/dma-debug-log.ts';
 import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
 import { type GrantingDomain, Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
@@ -39,6 +41,8 @@ interface Attached {
   readonly driver: RunningDriver;
   readonly port: EventPort;
   readonly dma: DmaOperations;
+  /** The same, where its driver is watched. */
+  readonly debug: DmaDebug | undefined;
 }
 
 /** What is left of a device after it was detached. */
@@ -55,6 +59,7 @@ export class GuestDomain {
   readonly granting: GrantingDomain;
   readonly #attached = new Map<RunningDriver, Attached>();
   #requests = 0;
+  #debugLog: DmaDebugLog | undefined;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
   onWaiting: () => void = () => undefined;
 
@@ -70,14 +75,20 @@ export class GuestDomain {
     };
   }
 
+  /** Watches what drivers do with their mappings (dma/dma-debug.ts), those that are attached from now on. */
+  debugDma(options: DmaDebugOptions = {}): DmaDebugLog {
+    this.#debugLog = new DmaDebugLog(this.granting, options);
+    return this.#debugLog;
+  }
+
   /** Starts the block device at `place`. Throws DeviceRefused when it may not be used. */
   attachBlk(place: DevicePlace, mode: ExposureMode, options: BlkDriverOptions): BlkDriver {
-    return this.#attach(place, mode, (device) => new BlkDriver(device, options));
+    return this.#attach('virtio_blk', place, mode, (device) => new BlkDriver(device, options));
   }
 
   /** Starts the entropy device at `place`. Throws DeviceRefused when it may not be used. */
   attachRng(place: DevicePlace, mode: ExposureMode): RngDriver {
-    return this.#attach(place, mode, (device) => new RngDriver(device));
+    return this.#attach('virtio_rng', place, mode, (device) => new RngDriver(device));
   }
 
   /** Stops a device and takes back all that it could reach. */
@@ -86,6 +97,7 @@ export class GuestDomain {
     if (attached === undefined) throw new RangeError('the device is not attached to this guest');
     this.#attached.delete(driver);
     driver.close();
+    attached.debug?.released();
     this.ports.events.close(attached.port);
     return { live: attached.dma.live, quarantined: attached.dma.quarantined };
   }
@@ -116,14 +128,18 @@ export class GuestDomain {
     return more;
   }
 
+  /** @param name the driver's, as Linux calls it */
   #attach<Driver extends RunningDriver>(
+    name: string,
     place: DevicePlace,
     mode: ExposureMode,
     start: (device: GuestDevice) => Driver,
   ): Driver {
     const { ports } = this;
     const grants = new Grants(this.granting, place.backend);
-    const dma = grantDma(mode, grants, place.device);
+    const plain = grantDma(mode, grants, place.device);
+    const debug = this.#debugLog && this.#watch(plain, this.#debugLog, name, place.device);
+    const dma = debug ?? plain;
     const driver = start({
       transport: new MmioTransport(ports.mmio, place.base),
       dma,
@@ -139,7 +155,11 @@ export class GuestDomain {
     const port = ports.events.allocateUnbound(place.backend);
     ports.events.onEvent(port, () => driver.interrupt());
     ports.mmio.routeInterrupt(place.base, port);
-    this.#attached.set(driver, { driver, port, dma });
+    this.#attached.set(driver, { driver, port, dma, debug });
     return driver;
+  }
+
+  #watch(dma: DmaOperations, log: DmaDebugLog, driver: string, number: number): DmaDebug {
+    return new DmaDebug(dma, log, { driver, device: `virtio${number}`, number, restricted: true });
   }
 }

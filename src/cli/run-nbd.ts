@@ -7,6 +7,7 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
+import type { Decisions } from './run-decisions.ts';
 import type { RunOptions, RunPlan } from './run-plan.ts';
 import { dmaDebugFault, modeResult, printResults } from './run-report.ts';
 import type { Interruption } from './signals.ts';
@@ -19,12 +20,13 @@ export async function runNbd(
   options: RunOptions,
   trace: TraceOutput | undefined,
   interruption: Interruption,
+  decisions: Decisions,
 ): Promise<number> {
   const [mode] = job.modes;
   const folder = options.nbd === undefined ? mkdtempSync(join(tmpdir(), 'grantio-')) : undefined;
   const address = options.nbd ?? join(folder!, 'nbd.sock');
   const throughput = new Throughput();
-  const fileTrace = trace?.consumer();
+  const fileTrace = trace?.consumer(mode);
   const consumer = {
     consume(event: Parameters<Throughput['consume']>[0]) {
       throughput.consume(event);
@@ -32,7 +34,16 @@ export async function runNbd(
     },
   };
   try {
-    const host = await VirtualHost.start({ ...job, mode, firstDevice: 0, trace: consumer });
+    const host = await VirtualHost.start({
+      ...job,
+      mode,
+      firstDevice: 0,
+      trace: consumer,
+      onDecision: decisions.take,
+    }).catch((error: Error) => {
+      if (options.explain) printResults(job, [], options, decisions, process.stderr);
+      throw error;
+    });
     const uris = await openNbd(host, address);
     const { run } = options;
     const work =
@@ -43,8 +54,9 @@ export async function runNbd(
       const { leakedGrants } = report.exposure;
       if (leakedGrants > 0) faults.push(`${mode}: ${leakedGrants} grants leaked`);
       // Standard output is the command's.
-      const result = modeResult(mode, { ...throughput.total, identical: null }, report);
-      printResults(job, [result], options.json === true, process.stderr);
+      const label = job.withoutGrants ? 'plain' : mode;
+      const result = modeResult(label, { ...throughput.total, identical: null }, report);
+      printResults(job, [result], options, decisions, process.stderr);
       const misuse = dmaDebugFault(result);
       if (misuse !== undefined) faults.push(misuse);
     });

@@ -2,9 +2,11 @@
 
 import type { WriteStream } from 'node:tty';
 import { type ModeReport, modeReport, type RunResult, reportTable } from '../audit/report.ts';
+import { bytesText } from '../audit/units.ts';
 import { formatDmaDebug } from '../dma/dma-debug-log.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
-import type { RunPlan } from './run-plan.ts';
+import type { Decisions } from './run-decisions.ts';
+import type { RunOptions, RunPlan } from './run-plan.ts';
 
 /** What was done in one mode. */
 export type Work = Pick<RunResult, 'bytes' | 'requests' | 'identical'> & { readonly nanoseconds: number };
@@ -23,17 +25,21 @@ export function modeResult(mode: string, { nanoseconds, ...work }: Work, host: H
 
 /** Prints the results of a job: JSON to standard output, text to `stream`. */
 export function printResults(
-  { name, kind, architecture }: RunPlan,
+  { name, kind, architecture, memory }: RunPlan,
   results: readonly ModeResult[],
-  json: boolean,
+  { json, explain }: Pick<RunOptions, 'json' | 'explain'>,
+  decisions: Decisions,
   stream: WriteStream = process.stdout,
 ): void {
   if (json) {
     const guest = { name, kind, architecture };
     const modes = results.map(({ report, host }) => ({ ...report, ...dmaDebugOf(host) }));
-    process.stdout.write(`${JSON.stringify({ guest, modes }, null, 2)}\n`);
+    const { made, plain } = decisions;
+    const document = { guest, ...(explain && { decisions: made }), withoutGrants: plain, modes };
+    process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
     return;
   }
+  if (results.length === 0) return;
   const colour = stream.isTTY === true && process.env['NO_COLOR'] === undefined;
   const width = stream.columns ?? 100;
   stream.write(`\n${name}: ${kind} on ${architecture}\n`);
@@ -45,6 +51,14 @@ export function printResults(
   );
   for (const result of results) stream.write(describeGlimpse(result));
   for (const result of results) stream.write(describeDmaDebug(result));
+  stream.write(describePlain(decisions.plain, memory));
+}
+
+/** What the accounting of grants cannot show. */
+function describePlain(devices: readonly string[], memory: number): string {
+  if (devices.length === 0) return '';
+  const which = `${devices.join(', ')} without grants`;
+  return `\n${which}: the backend could read and overwrite all ${bytesText(memory)} of the guest's memory\n  for as long as it served; the table counts what was granted.\n`;
 }
 
 /** Prints what DMA debugging has found to standard error, as a kernel would log it. Returns a fault, if any. */

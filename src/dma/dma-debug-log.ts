@@ -3,7 +3,7 @@
 
 import { CallStacks } from './call-stacks.ts';
 import { Overlaps } from './dma-debug-entries.ts';
-import type { GrantingDomain } from './grants.ts';
+import type { GrantingDomain } from './granting-domain.ts';
 
 /** How much is kept and told. */
 export interface DmaDebugOptions {

@@ -32,6 +32,7 @@ import {
 } from './dma-debug-checks.ts';
 import { type DebugCall, DebugEntries, type DebugEntry } from './dma-debug-entries.ts';
 import type { DebuggedDriver, DmaDebugLog } from './dma-debug-log.ts';
+import type { QuarantineCounts } from './quarantine.ts';
 
 /** The device under debugging. */
 export interface DebuggedDevice extends DebuggedDriver {
@@ -63,6 +64,10 @@ export class DmaDebug implements DmaOperations {
 
   get quarantined(): number {
     return this.#dma.quarantined;
+  }
+
+  get quarantine(): QuarantineCounts {
+    return this.#dma.quarantine;
   }
 
   supportsMask(bits: number): boolean {
@@ -152,6 +157,10 @@ export class DmaDebug implements DmaOperations {
 
   recover(): number {
     return this.#dma.recover();
+  }
+
+  forget(): void {
+    this.#dma.forget();
   }
 
   /** Reports what the driver has left behind: it has let go of the device. */

@@ -5,9 +5,11 @@ import type { DmaOperations } from '../dma/dma.ts';
 import { DmaDebug } from '../dma/dma-debug.ts';
 import { DmaDebugLog, type DmaDebugOptions } from '../dma/dma-debug-log.ts';
 import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
-import { type GrantingDomain, Grants } from '../dma/grants.ts';
+import type { GrantingDomain } from '../dma/granting-domain.ts';
+import { Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
-import { References } from '../dma/references.ts';
+import { PlainDma } from '../dma/plain-dma.ts';
+import { References, type ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
 import { RngDriver } from '../drivers/rng.ts';
@@ -20,6 +22,8 @@ export interface DevicePlace {
   /** Guest-physical address of the registers. */
   readonly base: number;
   readonly backend: DomainId;
+  /** What dma/policy.ts decided; with 'plain' the backend may reach all of the memory. Default 'grants'. */
+  readonly access?: 'grants' | 'plain';
   /** The device's number in the trace. */
   readonly device: number;
 }
@@ -102,6 +106,11 @@ export class GuestDomain {
     return { live: attached.dma.live, quarantined: attached.dma.quarantined };
   }
 
+  /** How full and how scattered the guest's grant table is now, all its devices together. */
+  referenceUsage(): ReferenceUsage {
+    return this.granting.references.usage();
+  }
+
   /** Whether any driver waits for its device. */
   get busy(): boolean {
     for (const driver of this.#attached.keys()) if (driver.busy) return true;
@@ -136,14 +145,18 @@ export class GuestDomain {
     start: (device: GuestDevice) => Driver,
   ): Driver {
     const { ports } = this;
-    const grants = new Grants(this.granting, place.backend);
-    const plain = grantDma(mode, grants, place.device);
-    const debug = this.#debugLog && this.#watch(plain, this.#debugLog, name, place.device);
-    const dma = debug ?? plain;
+    const restricted = place.access !== 'plain';
+    const operations: DmaOperations = restricted
+      ? grantDma(mode, new Grants(this.granting, place.backend), place.device)
+      : new PlainDma(ports.memory);
+    const number = place.device;
+    const watched = { driver: name, device: `virtio${number}`, number, restricted };
+    const debug = this.#debugLog && new DmaDebug(operations, this.#debugLog, watched);
+    const dma = debug ?? operations;
     const driver = start({
       transport: new MmioTransport(ports.mmio, place.base),
       dma,
-      restricted: true,
+      restricted,
       memory: ports.memory,
       heap: this.heap,
       tracer: ports.tracer,
@@ -157,9 +170,5 @@ export class GuestDomain {
     ports.mmio.routeInterrupt(place.base, port);
     this.#attached.set(driver, { driver, port, dma, debug });
     return driver;
-  }
-
-  #watch(dma: DmaOperations, log: DmaDebugLog, driver: string, number: number): DmaDebug {
-    return new DmaDebug(dma, log, { driver, device: `virtio${number}`, number, restricted: true });
   }
 }

@@ -7,6 +7,7 @@ import { GRANT_DEFAULT_MAX_FRAMES } from '../abi/grant.ts';
 import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import type { TracedDevice } from '../audit/trace-file.ts';
 import type { Architecture } from '../hosts/model/address-map.ts';
+import type { DmaDebugOptions } from '../dma/dma-debug-log.ts';
 import { EXPOSURE_MODES, type ExposureMode } from '../dma/exposure-modes.ts';
 import type { GrantPolicy } from '../dma/policy.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
@@ -40,6 +41,8 @@ export interface RunOptions {
   readonly run?: string;
   readonly json?: boolean;
   readonly trace?: string;
+  readonly dmaDebug?: boolean;
+  readonly dmaDebugDriver?: string;
 }
 
 /** A call that can be carried out. */
@@ -61,6 +64,7 @@ export interface RunPlan {
   readonly maxMaptrackFrames: number | undefined;
   readonly queues: number;
   readonly queueSize: number;
+  readonly dmaDebug: DmaDebugOptions | undefined;
 }
 
 /** The guest's devices in the order of their numbers in the trace. */
@@ -121,7 +125,14 @@ export function planRun(
     maxMaptrackFrames: config?.maxMaptrackFrames,
     queues: options.queues,
     queueSize: options.queueSize,
+    dmaDebug: dmaDebugOf(options),
   };
+}
+
+/** A driver's name alone asks for debugging too. */
+function dmaDebugOf({ dmaDebug, dmaDebugDriver }: RunOptions): DmaDebugOptions | undefined {
+  if (dmaDebugDriver !== undefined) return { only: dmaDebugDriver };
+  return dmaDebug ? {} : undefined;
 }
 
 function checkAddress(text: string): void {

@@ -1,12 +1,12 @@
 // Stacks of calls, numbered: where in a driver a mapping was made. Used by dma-debug.ts.
 //
-// A stack is told from others by the positions in its code, and only one that is new is put into words: that
-// takes as long as a hundred mappings.
+// Taking one costs far more than a mapping. So stacks are told apart by the positions in their code, and only
+// one that is new is put into words.
 
 /** Frames that are kept of a stack, those in this folder not counted. */
-const FRAMES = 8;
+const FRAMES = 6;
 /** Frames that are taken: some of them are in this folder. */
-const DEPTH = FRAMES + 4;
+const DEPTH = FRAMES + 3;
 /** Stacks that are told apart; a program has far fewer places that map. */
 const MAX_STACKS = 4096;
 /** The number of a stack beyond that. */

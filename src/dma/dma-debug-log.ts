@@ -125,7 +125,7 @@ export class DmaDebugLog {
 /** The lines that a kernel would log. */
 export function formatDmaDebug({ errors, disabled, reports }: Omit<DmaDebugResult, 'stacks'>): string {
   const lines = reports.flatMap(formatReport);
-  if (errors > reports.length) lines.push(`DMA-API: ${errors - reports.length} more errors, not shown`);
+  if (errors > reports.length) lines.push(`DMA-API: errors not shown: ${errors - reports.length}`);
   if (disabled) lines.push('DMA-API: debugging out of memory - disabling');
   return lines.map((line) => `${line}\n`).join('');
 }

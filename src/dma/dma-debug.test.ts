@@ -478,7 +478,7 @@ test('after so many reports errors are counted only, and those of other drivers 
   for (let i = 0; i < 5; i++) driver.unmapsBuffer({ low: 0, high: 0x8000_0000 }, 1, DMA_TO_DEVICE);
   const { errors, reports } = driver.log.result;
   assert.deepEqual([errors, reports.length], [5, 2]);
-  assert.match(formatDmaDebug(driver.log.result), /\nDMA-API: 3 more errors, not shown\n$/);
+  assert.match(formatDmaDebug(driver.log.result), /\nDMA-API: errors not shown: 3\n$/);
   for (const [only, reported] of [
     ['virtio7', 1],
     ['virtio8', 0],

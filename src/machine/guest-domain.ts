@@ -2,6 +2,8 @@
 // Before drivers/, dma/ and transports/virtio-mmio/driver.ts.
 
 import type { DmaOperations } from '../dma/dma.ts';
+import { DmaDebug } from '../dma/dma-debug.ts';
+import { DmaDebugLog, type DmaDebugOptions } from '../dma/dma-debug-log.ts';
 import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
 import type { GrantingDomain } from '../dma/granting-domain.ts';
 import { Grants } from '../dma/grants.ts';
@@ -43,6 +45,8 @@ interface Attached {
   readonly driver: RunningDriver;
   readonly port: EventPort;
   readonly dma: DmaOperations;
+  /** The same, where its driver is watched. */
+  readonly debug: DmaDebug | undefined;
 }
 
 /** What is left of a device after it was detached. */
@@ -59,6 +63,7 @@ export class GuestDomain {
   readonly granting: GrantingDomain;
   readonly #attached = new Map<RunningDriver, Attached>();
   #requests = 0;
+  #debugLog: DmaDebugLog | undefined;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
   onWaiting: () => void = () => undefined;
 
@@ -74,14 +79,20 @@ export class GuestDomain {
     };
   }
 
+  /** Watches what drivers do with their mappings (dma/dma-debug.ts), those that are attached from now on. */
+  debugDma(options: DmaDebugOptions = {}): DmaDebugLog {
+    this.#debugLog = new DmaDebugLog(this.granting, options);
+    return this.#debugLog;
+  }
+
   /** Starts the block device at `place`. Throws DeviceRefused when it may not be used. */
   attachBlk(place: DevicePlace, mode: ExposureMode, options: BlkDriverOptions): BlkDriver {
-    return this.#attach(place, mode, (device) => new BlkDriver(device, options));
+    return this.#attach('virtio_blk', place, mode, (device) => new BlkDriver(device, options));
   }
 
   /** Starts the entropy device at `place`. Throws DeviceRefused when it may not be used. */
   attachRng(place: DevicePlace, mode: ExposureMode): RngDriver {
-    return this.#attach(place, mode, (device) => new RngDriver(device));
+    return this.#attach('virtio_rng', place, mode, (device) => new RngDriver(device));
   }
 
   /** Stops a device and takes back all that it could reach. */
@@ -90,6 +101,7 @@ export class GuestDomain {
     if (attached === undefined) throw new RangeError('the device is not attached to this guest');
     this.#attached.delete(driver);
     driver.close();
+    attached.debug?.released();
     this.ports.events.close(attached.port);
     return { live: attached.dma.live, quarantined: attached.dma.quarantined };
   }
@@ -125,16 +137,22 @@ export class GuestDomain {
     return more;
   }
 
+  /** @param name the driver's, as Linux calls it */
   #attach<Driver extends RunningDriver>(
+    name: string,
     place: DevicePlace,
     mode: ExposureMode,
     start: (device: GuestDevice) => Driver,
   ): Driver {
     const { ports } = this;
     const restricted = place.access !== 'plain';
-    const dma: DmaOperations = restricted
+    const operations: DmaOperations = restricted
       ? grantDma(mode, new Grants(this.granting, place.backend), place.device)
       : new PlainDma(ports.memory);
+    const number = place.device;
+    const watched = { driver: name, device: `virtio${number}`, number, restricted };
+    const debug = this.#debugLog && new DmaDebug(operations, this.#debugLog, watched);
+    const dma = debug ?? operations;
     const driver = start({
       transport: new MmioTransport(ports.mmio, place.base),
       dma,
@@ -150,7 +168,7 @@ export class GuestDomain {
     const port = ports.events.allocateUnbound(place.backend);
     ports.events.onEvent(port, () => driver.interrupt());
     ports.mmio.routeInterrupt(place.base, port);
-    this.#attached.set(driver, { driver, port, dma });
+    this.#attached.set(driver, { driver, port, dma, debug });
     return driver;
   }
 }

@@ -1,6 +1,7 @@
 // The thread of a guest: attaches the devices that xenstore names, copies disks, and serves them over NBD
 // as the guest sees them. Started by virtual-host.ts.
 
+import type { DmaDebugLog, DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
 import type { Decision, GuestFacts } from '../dma/policy.ts';
 import type { BlkDriver, BlkDriverOptions } from '../drivers/blk.ts';
 import type { RngDriver } from '../drivers/rng.ts';
@@ -26,6 +27,10 @@ export type GuestCalls = {
   boot(argument: { facts: GuestFacts; tree: Uint8Array | undefined }): void;
   /** Fills the kernel's heap as a running guest's is filled. */
   plantSecrets(argument: undefined): void;
+  /** Watches what the drivers that are started from now on do with their mappings. */
+  debugDma(options: DmaDebugOptions): void;
+  /** What that has found so far. */
+  dmaDebugResult(argument: undefined): DmaDebugResult | undefined;
   /** Starts the driver of a disk; returns its capacity in bytes. */
   attach(argument: {
     devid: number;
@@ -80,6 +85,7 @@ startDomain(({ ports, xenstore, notify }) => {
   void runner.run();
   const disks = new Map<number, BlkDriver>();
   const sources = new Map<number, RngDriver>();
+  let debugLog: DmaDebugLog | undefined;
   let view: GuestView | undefined;
   let job: CopyJob | undefined;
   let server: NbdServer | undefined;
@@ -101,6 +107,10 @@ startDomain(({ ports, xenstore, notify }) => {
       view = { facts, tree: tree && readBlob(tree, 'device tree').tree };
     },
     plantSecrets: () => plantSecrets(guest.heap, ports.memory),
+    debugDma(options) {
+      debugLog = guest.debugDma(options);
+    },
+    dmaDebugResult: () => debugLog?.result,
     async attach({ devid, device, mode, wish, options }) {
       const place = await find('virtio_disk', devid, wish);
       const disk = guest.attachBlk({ ...place, device }, mode, options);

@@ -11,6 +11,7 @@ import { benchCopy } from './copy.ts';
 import { type Figure, printFigures } from './figures.ts';
 import { benchMapping } from './grants.ts';
 import { benchHypercalls, benchScale } from './hypervisor.ts';
+import { benchReferences } from './references.ts';
 import { benchRequests } from './request.ts';
 import { benchXenstored } from './xenstored.ts';
 
@@ -23,6 +24,7 @@ function inEachMode(name: string, bench: (mode: ExposureMode) => Promise<Figure[
 const groups: Readonly<Record<string, Group>> = {
   ...inEachMode('requests', benchRequests),
   ...inEachMode('mapping', benchMapping),
+  references: benchReferences,
   hypercalls: benchHypercalls,
   scale: benchScale,
   copy: benchCopy,

@@ -8,7 +8,8 @@ import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE, noTrace } from '../trace.ts';
 import { AutoSharing, DIRECT_FROM } from './auto-sharing.ts';
 import { KEEP_FOR_A_WHILE } from './bounce-pages.ts';
-import { type GrantingDomain, Grants } from './grants.ts';
+import type { GrantingDomain } from './granting-domain.ts';
+import { Grants } from './grants.ts';
 
 /** Lengths that are tried, in pages, longest first. */
 const LENGTHS = [64, 32, 16, 8, 4, 2, 1];

@@ -1,11 +1,14 @@
 // A guest: its kernel's memory, grant table and heap, and the drivers of the devices it was given.
 // Before drivers/, dma/ and transports/virtio-mmio/driver.ts.
 
+import { DIRECT_FROM } from '../dma/auto-sharing.ts';
+import { measureDirectFrom } from '../dma/calibrate.ts';
 import type { DmaOperations } from '../dma/dma.ts';
 import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
-import { type GrantingDomain, Grants } from '../dma/grants.ts';
+import type { GrantingDomain } from '../dma/granting-domain.ts';
+import { Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
-import { References } from '../dma/references.ts';
+import { References, type ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
 import { RngDriver } from '../drivers/rng.ts';
@@ -54,12 +57,19 @@ export class GuestDomain {
   readonly heap: GuestHeap;
   readonly granting: GrantingDomain;
   readonly #attached = new Map<RunningDriver, Attached>();
+  readonly #clock: (() => number) | undefined;
   #requests = 0;
+  #directFrom: number | undefined;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
   onWaiting: () => void = () => undefined;
 
-  constructor(ports: DomainPorts) {
+  /**
+   * @param clock measures what this machine is good at, when that is needed; without one, fixed values hold,
+   *   and every run is the same
+   */
+  constructor(ports: DomainPorts, clock?: () => number) {
     this.ports = ports;
+    this.#clock = clock;
     this.heap = new GuestHeap(ports.memory);
     this.granting = {
       id: ports.id,
@@ -90,6 +100,11 @@ export class GuestDomain {
     return { live: attached.dma.live, quarantined: attached.dma.quarantined };
   }
 
+  /** How full and how scattered the guest's grant table is now, all its devices together. */
+  referenceUsage(): ReferenceUsage {
+    return this.granting.references.usage();
+  }
+
   /** Whether any driver waits for its device. */
   get busy(): boolean {
     for (const driver of this.#attached.keys()) if (driver.busy) return true;
@@ -116,6 +131,26 @@ export class GuestDomain {
     return more;
   }
 
+  /** Bytes from which on mode `auto` grants whole pages themselves. */
+  get directFrom(): number {
+    this.#directFrom ??=
+      this.#clock === undefined ? DIRECT_FROM : measureDirectFrom(this.granting, this.#clock);
+    return this.#directFrom;
+  }
+
+  /**
+   * Ends access that was left open for the sake of speed, or could not be ended before. To be called before the
+   * guest sleeps, and every few milliseconds while it does not.
+   *
+   * @param now milliseconds on a clock that never runs backwards
+   * @returns when to call again at the latest; Infinity when nothing is due
+   */
+  tick(now: number): number {
+    let due = Number.POSITIVE_INFINITY;
+    for (const { dma } of this.#attached.values()) due = Math.min(due, dma.tick(now));
+    return due;
+  }
+
   #attach<Driver extends RunningDriver>(
     place: DevicePlace,
     mode: ExposureMode,
@@ -123,7 +158,8 @@ export class GuestDomain {
   ): Driver {
     const { ports } = this;
     const grants = new Grants(this.granting, place.backend);
-    const dma = grantDma(mode, grants, place.device);
+    const options = mode === 'auto' ? { directFrom: this.directFrom } : {};
+    const dma = grantDma(mode, grants, place.device, options);
     const driver = start({
       transport: new MmioTransport(ports.mmio, place.base),
       dma,

@@ -1,6 +1,8 @@
 // A guest: its kernel's memory, grant table and heap, and the drivers of the devices it was given.
 // Before drivers/, dma/ and transports/virtio-mmio/driver.ts.
 
+import { DIRECT_FROM } from '../dma/auto-sharing.ts';
+import { measureDirectFrom } from '../dma/calibrate.ts';
 import type { DmaOperations } from '../dma/dma.ts';
 import { DmaDebug } from '../dma/dma-debug.ts';
 import { DmaDebugLog, type DmaDebugOptions } from '../dma/dma-debug-log.ts';
@@ -62,13 +64,20 @@ export class GuestDomain {
   readonly heap: GuestHeap;
   readonly granting: GrantingDomain;
   readonly #attached = new Map<RunningDriver, Attached>();
+  readonly #clock: (() => number) | undefined;
   #requests = 0;
   #debugLog: DmaDebugLog | undefined;
+  #directFrom: number | undefined;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
   onWaiting: () => void = () => undefined;
 
-  constructor(ports: DomainPorts) {
+  /**
+   * @param clock measures what this machine is good at, when that is needed; without one, fixed values hold,
+   *   and every run is the same
+   */
+  constructor(ports: DomainPorts, clock?: () => number) {
     this.ports = ports;
+    this.#clock = clock;
     this.heap = new GuestHeap(ports.memory);
     this.granting = {
       id: ports.id,
@@ -137,6 +146,26 @@ export class GuestDomain {
     return more;
   }
 
+  /** Bytes from which on mode `auto` grants whole pages themselves. */
+  get directFrom(): number {
+    this.#directFrom ??=
+      this.#clock === undefined ? DIRECT_FROM : measureDirectFrom(this.granting, this.#clock);
+    return this.#directFrom;
+  }
+
+  /**
+   * Ends access that was left open for the sake of speed, or could not be ended before. To be called before the
+   * guest sleeps, and every few milliseconds while it does not.
+   *
+   * @param now milliseconds on a clock that never runs backwards
+   * @returns when to call again at the latest; Infinity when nothing is due
+   */
+  tick(now: number): number {
+    let due = Number.POSITIVE_INFINITY;
+    for (const { dma } of this.#attached.values()) due = Math.min(due, dma.tick(now));
+    return due;
+  }
+
   /** @param name the driver's, as Linux calls it */
   #attach<Driver extends RunningDriver>(
     name: string,
@@ -146,8 +175,9 @@ export class GuestDomain {
   ): Driver {
     const { ports } = this;
     const restricted = place.access !== 'plain';
+    const options = mode === 'auto' ? { directFrom: this.directFrom } : {};
     const operations: DmaOperations = restricted
-      ? grantDma(mode, new Grants(this.granting, place.backend), place.device)
+      ? grantDma(mode, new Grants(this.granting, place.backend), place.device, options)
       : new PlainDma(ports.memory);
     const number = place.device;
     const watched = { driver: name, device: `virtio${number}`, number, restricted };

@@ -1,6 +1,7 @@
 // The thread of a guest: attaches the devices that xenstore names, copies disks, and serves them over NBD
 // as the guest sees them. Started by virtual-host.ts.
 
+import { performance } from 'node:perf_hooks';
 import type { DmaDebugLog, DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
 import type { Decision, GuestFacts } from '../dma/policy.ts';
 import type { BlkDriver, BlkDriverOptions } from '../drivers/blk.ts';
@@ -47,6 +48,8 @@ export type GuestCalls = {
     wish: DeviceWish;
     bytes: number;
   }): Promise<void>;
+  /** Bytes from which on mode `auto` grants whole pages themselves. */
+  directFrom(argument: undefined): number;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
   copy(argument: { devid: number; image: string }): Promise<CopyResult>;
   /** Ends copies early. */
@@ -80,7 +83,7 @@ export interface CopyProgress {
 }
 
 startDomain(({ ports, xenstore, notify }) => {
-  const guest = new GuestDomain(ports);
+  const guest = new GuestDomain(ports, () => performance.now());
   const runner = new GuestRunner(guest);
   void runner.run();
   const disks = new Map<number, BlkDriver>();
@@ -123,6 +126,7 @@ startDomain(({ ports, xenstore, notify }) => {
       sources.set(devid, rng);
       await rng.read(bytes);
     },
+    directFrom: () => guest.directFrom,
     async copy({ devid, image }) {
       job = new CopyJob(guest, diskOf(devid));
       // The job polls by itself, faster than the event loop could.

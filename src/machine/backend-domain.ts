@@ -5,12 +5,26 @@
 import { MMIO_INTERRUPT_CONFIG, MMIO_INTERRUPT_VRING, MMIO_WINDOW_SIZE } from '../abi/virtio-mmio.ts';
 import type { MmioServer } from '../hosts/model/ioreq/device-model.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
+import { GrantCopyMemory } from '../memory/grant-copy-memory.ts';
 import { GrantMemory } from '../memory/grant-memory.ts';
 import { MmioDevice } from '../transports/virtio-mmio/device.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import { DeviceState } from '../virtio/device-state.ts';
+import type { GrantCopier } from '../xen/grant-copier.ts';
 import type { GrantMapper } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
+
+/**
+ * How a backend reaches buffers: it maps the pages in which they lie, or copies their bytes. It copies from grants of
+ * any kind; parts of pages it can only copy. The backend's own choice, never the guest's.
+ */
+export type GrantAccess = 'map' | 'copy';
+
+/** By what a backend reaches what was granted to it. */
+interface GrantPorts {
+  readonly mapper: GrantMapper;
+  readonly copier: GrantCopier;
+}
 
 /** One device at work for one guest. */
 export class ServedDevice {
@@ -20,8 +34,17 @@ export class ServedDevice {
   #backlogLow = 0;
   #backlogHigh = 0;
 
-  constructor(ports: DomainPorts, mapper: GrantMapper, device: VirtioDevice, guest: DomainId, base: number) {
-    const memory = new GrantMemory(mapper, ports.id, guest, ports.tracer);
+  constructor(
+    ports: DomainPorts,
+    grants: GrantPorts,
+    device: VirtioDevice,
+    guest: DomainId,
+    base: number,
+    access: GrantAccess,
+  ) {
+    const mapping = new GrantMemory(grants.mapper, ports.id, guest, ports.tracer);
+    const memory =
+      access === 'map' ? mapping : new GrantCopyMemory(mapping, grants.copier, ports.id, guest, ports.tracer);
     this.state = new DeviceState(
       device,
       memory,
@@ -70,18 +93,21 @@ export class ServedDevice {
 /** The devices of one backend domain. Its thread calls `poll` again and again, and sleeps in between. */
 export class BackendDomain {
   readonly ports: DomainPorts;
-  readonly #mapper: GrantMapper;
+  readonly #grants: GrantPorts;
   readonly #devices = new Set<ServedDevice>();
 
-  /** @param mapper by which grants are mapped: the domain's own, or one that looks over its shoulder */
-  constructor(ports: DomainPorts, mapper: GrantMapper = ports.grantMapper) {
+  /** @param grants by which grants are reached: the domain's own ports, or some that look over its shoulder */
+  constructor(
+    ports: DomainPorts,
+    grants: GrantPorts = { mapper: ports.grantMapper, copier: ports.grantCopier },
+  ) {
     this.ports = ports;
-    this.#mapper = mapper;
+    this.#grants = grants;
   }
 
   /** Serves `device` to `guest` at `base` of its address space. */
-  serve(device: VirtioDevice, guest: DomainId, base: number): ServedDevice {
-    const served = new ServedDevice(this.ports, this.#mapper, device, guest, base);
+  serve(device: VirtioDevice, guest: DomainId, base: number, access: GrantAccess = 'map'): ServedDevice {
+    const served = new ServedDevice(this.ports, this.#grants, device, guest, base, access);
     this.#devices.add(served);
     return served;
   }

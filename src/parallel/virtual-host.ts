@@ -206,7 +206,7 @@ export class VirtualHost {
 
   async #attachDisks(): Promise<void> {
     const { queues, queueSize, mode, disks, entropyDevices } = this.#options;
-    await this.#backend.call('configure', { queues, queueSize });
+    await this.#backend.call('configure', { queues, queueSize, access: 'map' });
     await this.#guest.call('plantSecrets', undefined);
     for (const [devid, disk] of disks.entries()) {
       const place = { kind: 'virtio_disk' as const, ...ENDS, devid };

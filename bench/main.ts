@@ -16,8 +16,10 @@ import { benchXenstored } from './xenstored.ts';
 const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
   'requests-direct': () => benchRequests('direct'),
   'requests-bounce': () => benchRequests('bounce'),
+  'requests-copy': () => benchRequests('copy'),
   'mapping-direct': () => benchMapping('direct'),
   'mapping-bounce': () => benchMapping('bounce'),
+  'mapping-copy': () => benchMapping('copy'),
   hypercalls: benchHypercalls,
   scale: benchScale,
   copy: benchCopy,

@@ -67,5 +67,5 @@ async function copyAll(
   }
   const report = await host.stop();
   if (report.exposure.leakedGrants > 0) faults.push(`${mode}: ${report.exposure.leakedGrants} grants leaked`);
-  return modeResult(mode, sum satisfies Work, report);
+  return modeResult(job, mode, sum satisfies Work, report);
 }

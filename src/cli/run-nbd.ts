@@ -42,7 +42,7 @@ export async function runNbd(
       const report = await host.stop();
       leaked = report.exposure.leakedGrants;
       // Standard output is the command's.
-      const result = modeResult(mode, { ...throughput.total, identical: null }, report);
+      const result = modeResult(job, mode, { ...throughput.total, identical: null }, report);
       printResults(job, [result], options.json === true, process.stderr);
     });
     if (leaked > 0) process.stderr.write(`grantio: ${mode}: ${leaked} grants leaked\n`);

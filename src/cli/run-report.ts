@@ -2,6 +2,7 @@
 
 import type { WriteStream } from 'node:tty';
 import { type ModeReport, modeReport, type RunResult, reportTable } from '../audit/report.ts';
+import type { ExposureMode } from '../dma/exposure-modes.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
 import type { RunPlan } from './run-plan.ts';
 
@@ -12,12 +13,28 @@ export type Work = Pick<RunResult, 'bytes' | 'requests' | 'identical'> & { reado
 export interface ModeResult {
   readonly report: ModeReport;
   readonly host: HostReport;
+  /** The mode that was used in place of the one asked for, and why. */
+  readonly fallback: { readonly mode: ExposureMode; readonly reason: string } | undefined;
 }
 
 /** Puts work and accounting together. */
-export function modeResult(mode: string, { nanoseconds, ...work }: Work, host: HostReport): ModeResult {
+export function modeResult(
+  plan: RunPlan,
+  mode: ExposureMode,
+  { nanoseconds, ...work }: Work,
+  host: HostReport,
+): ModeResult {
   const { exposure, eventsLost } = host;
-  return { report: modeReport({ mode, ...work, seconds: nanoseconds / 1e9, eventsLost }, exposure), host };
+  const report = modeReport({ mode, ...work, seconds: nanoseconds / 1e9, eventsLost }, exposure);
+  const reason = `needs grant table version 2, which ${whyVersionOne(plan)}`;
+  return { report, host, fallback: host.mode === mode ? undefined : { mode: host.mode, reason } };
+}
+
+/** Why a guest's grant table is of version 1. */
+function whyVersionOne({ architecture }: RunPlan): string {
+  return architecture === 'arm'
+    ? 'Xen on Arm does not have (XSA-268)'
+    : 'max_grant_version=1 does not let the guest have';
 }
 
 /** Prints the results of a job: JSON to standard output, text to `stream`. */
@@ -29,7 +46,7 @@ export function printResults(
 ): void {
   if (json) {
     const guest = { name, kind, architecture };
-    const modes = results.map(({ report }) => report);
+    const modes = results.map(({ report, fallback }) => ({ ...report, ...(fallback && { fallback }) }));
     process.stdout.write(`${JSON.stringify({ guest, modes }, null, 2)}\n`);
     return;
   }
@@ -42,6 +59,8 @@ export function printResults(
       { colour, width },
     )}\n`,
   );
+  for (const { report, fallback } of results)
+    if (fallback) stream.write(`\n${report.mode}: ${fallback.reason}: ${fallback.mode} was used\n`);
   for (const result of results) stream.write(describeGlimpse(result));
 }
 
@@ -49,6 +68,12 @@ export function printResults(
 function describeGlimpse({ report, host }: ModeResult): string {
   const { glimpse } = host;
   if (glimpse === undefined || glimpse.pagesSeen === 0) return '';
+  const { references = 0, opened = 0 } = glimpse.attempts ?? {};
+  if (references > 0 && opened === 0)
+    return (
+      `\n${report.mode}: a curious backend tried ${references} references\n` +
+      '  and every attempt to map the page, or to read beside the granted bytes, was refused.\n'
+    );
   const looked = `\n${report.mode}: a curious backend looked into ${glimpse.pagesSeen} of the pages it was given`;
   if (glimpse.sample === undefined)
     return `${looked}\n  and found nothing of the guest's but what it had asked to transfer.\n`;

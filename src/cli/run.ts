@@ -23,6 +23,7 @@ What it does:
 Exposure modes:
   direct  the whole pages that hold the buffers, as Linux does
   bounce  a pool of private pages that hold only the device's live bytes
+  copy    exactly the bytes of the buffers; the backend copies them and can map nothing (not on Arm)
 
 Examples:
   grantio run                                     a demonstration on a disk of its own
@@ -52,7 +53,7 @@ export function addRunCommand(program: Command): void {
     .addOption(
       new Option(
         '--arch <arch>',
-        "the machine's architecture (default: arm; x86 for a guest of type hvm)",
+        "the machine's architecture (default: x86; arm for a guest.cfg whose type is not hvm)",
       ).choices(ARCHITECTURES),
     )
     .option('--queues <n>', 'request queues of each disk', wholeNumber(1, 64), 1)

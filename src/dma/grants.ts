@@ -1,6 +1,8 @@
 // Shares runs of pages with one backend and ends the sharing: references, grant entries and, where the
-// backend still maps a page, the quarantine. Below both exposure modes, direct-dma.ts and bounce-dma.ts.
+// backend still maps a page, the quarantine. Below all exposure modes, see buffer-sharing.ts.
 
+import { pagesTouched } from '../abi/grant-address.ts';
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
 import type { Tracer } from '../trace.ts';
 import type { GrantTable } from '../xen/grant-table.ts';
@@ -63,7 +65,38 @@ export class Grants {
   }
 
   /**
-   * Ends the sharing of a run from `share`.
+   * Grants just the `size` bytes at `address`: one reference for each page that they touch, consecutive, each
+   * for the bytes in its page and for copies only. For tables whose entries can say that (`grantsParts`).
+   *
+   * @returns the first reference, or -1 as `share` does
+   */
+  shareBytes(address: number, size: number, readonly: boolean): number {
+    const { references, table, tracer, id } = this.domain;
+    let offset = address & (XEN_PAGE_SIZE - 1);
+    const count = pagesTouched(offset, size);
+    const first = references.allocate(count);
+    if (first < 0) return -1;
+    const frame = Math.floor(address / XEN_PAGE_SIZE);
+    this.#frames[first] = frame;
+    this.#counts[first] = count;
+    this.#live += count;
+    let left = size;
+    for (let page = 0; page < count; page++) {
+      const length = Math.min(left, XEN_PAGE_SIZE - offset);
+      const ref = (first + page) as GrantRef;
+      if (tracer.enabled) {
+        tracer.grant(id, this.backend, ref, frame + page, 1, readonly);
+        tracer.narrow(id, ref, offset, length);
+      }
+      table.grantPart(ref, this.backend, (frame + page) as FrameNumber, offset, length, readonly);
+      left -= length;
+      offset = 0;
+    }
+    return first;
+  }
+
+  /**
+   * Ends the sharing of a run from `share` or `shareBytes`.
    *
    * @returns true when the pages are the caller's alone again; false when the backend still maps some of
    *   them: those are in quarantine with their references, and must be held until `retry` frees them

@@ -2,7 +2,7 @@
 // Before drivers/, dma/ and transports/virtio-mmio/driver.ts.
 
 import type { DmaOperations } from '../dma/dma.ts';
-import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
+import { type ExposureMode, grantDma, possibleMode } from '../dma/exposure-modes.ts';
 import { type GrantingDomain, Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
 import { References } from '../dma/references.ts';
@@ -39,6 +39,7 @@ interface Attached {
   readonly driver: RunningDriver;
   readonly port: EventPort;
   readonly dma: DmaOperations;
+  readonly mode: ExposureMode;
 }
 
 /** What is left of a device after it was detached. */
@@ -52,7 +53,7 @@ export interface Leftovers {
 export class GuestDomain {
   readonly ports: DomainPorts;
   readonly heap: GuestHeap;
-  readonly granting: GrantingDomain;
+  #granting: GrantingDomain | undefined;
   readonly #attached = new Map<RunningDriver, Attached>();
   #requests = 0;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
@@ -61,13 +62,18 @@ export class GuestDomain {
   constructor(ports: DomainPorts) {
     this.ports = ports;
     this.heap = new GuestHeap(ports.memory);
-    this.granting = {
-      id: ports.id,
-      memory: ports.memory,
-      table: ports.grantTable,
-      references: new References(ports.grantTable),
-      tracer: ports.tracer,
-    };
+  }
+
+  /** What the kernel has for granting, in the table's version of the moment when it is first asked for. */
+  get granting(): GrantingDomain {
+    const { id, memory, grantTable: table, tracer } = this.ports;
+    this.#granting ??= { id, memory, table, references: new References(table), tracer };
+    return this.#granting;
+  }
+
+  /** The exposure mode of a device: the one it was attached in, or `bounce` where `copy` is not to be had. */
+  modeOf(driver: RunningDriver): ExposureMode {
+    return this.#find(driver).mode;
   }
 
   /** Starts the block device at `place`. Throws DeviceRefused when it may not be used. */
@@ -82,8 +88,7 @@ export class GuestDomain {
 
   /** Stops a device and takes back all that it could reach. */
   detach(driver: RunningDriver): Leftovers {
-    const attached = this.#attached.get(driver);
-    if (attached === undefined) throw new RangeError('the device is not attached to this guest');
+    const attached = this.#find(driver);
     this.#attached.delete(driver);
     driver.close();
     this.ports.events.close(attached.port);
@@ -116,12 +121,27 @@ export class GuestDomain {
     return more;
   }
 
+  #find(driver: RunningDriver): Attached {
+    const attached = this.#attached.get(driver);
+    if (attached === undefined) throw new RangeError('the device is not attached to this guest');
+    return attached;
+  }
+
+  /**
+   * Asks for a table of version 2 where parts of pages are to be granted. That forgets all that was granted, so it
+   * is done while nothing is: before the first device.
+   */
+  #chooseTable(mode: ExposureMode): void {
+    if (mode === 'copy' && this.#granting === undefined) this.ports.grantTable.setVersion(2);
+  }
+
   #attach<Driver extends RunningDriver>(
     place: DevicePlace,
     mode: ExposureMode,
     start: (device: GuestDevice) => Driver,
   ): Driver {
     const { ports } = this;
+    this.#chooseTable(mode);
     const grants = new Grants(this.granting, place.backend);
     const dma = grantDma(mode, grants, place.device);
     const driver = start({
@@ -139,7 +159,12 @@ export class GuestDomain {
     const port = ports.events.allocateUnbound(place.backend);
     ports.events.onEvent(port, () => driver.interrupt());
     ports.mmio.routeInterrupt(place.base, port);
-    this.#attached.set(driver, { driver, port, dma });
+    this.#attached.set(driver, {
+      driver,
+      port,
+      dma,
+      mode: possibleMode(mode, ports.grantTable),
+    });
     return driver;
   }
 }

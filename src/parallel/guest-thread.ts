@@ -17,15 +17,20 @@ import { plantSecrets } from './secrets.ts';
 export type GuestCalls = {
   /** Fills the kernel's heap as a running guest's is filled. */
   plantSecrets(argument: undefined): void;
-  /** Starts the driver of a disk; returns its capacity in bytes. */
+  /** Starts the driver of a disk; returns the exposure mode in which it works, see GuestDomain.modeOf. */
   attach(argument: {
     devid: number;
     device: number;
     mode: ExposureMode;
     options: BlkDriverOptions;
-  }): Promise<number>;
-  /** Starts the driver of an entropy device and has it deliver `bytes` random bytes. */
-  attachRng(argument: { devid: number; device: number; mode: ExposureMode; bytes: number }): Promise<void>;
+  }): Promise<ExposureMode>;
+  /** The same for an entropy device, which has to deliver `bytes` random bytes. */
+  attachRng(argument: {
+    devid: number;
+    device: number;
+    mode: ExposureMode;
+    bytes: number;
+  }): Promise<ExposureMode>;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
   copy(argument: { devid: number; image: string }): Promise<CopyResult>;
   /** Ends copies early. */
@@ -68,13 +73,14 @@ startDomain(({ ports, xenstore, notify }) => {
       const place = await findDevice(xenstore, 'virtio_disk', ports.id, devid);
       const disk = guest.attachBlk({ ...place, device }, mode, options);
       disks.set(devid, disk);
-      return disk.capacity;
+      return guest.modeOf(disk);
     },
     async attachRng({ devid, device, mode, bytes }) {
       const place = await findDevice(xenstore, 'virtio', ports.id, devid);
       const rng = guest.attachRng({ ...place, device }, mode);
       sources.set(devid, rng);
       await rng.read(bytes);
+      return guest.modeOf(rng);
     },
     async copy({ devid, image }) {
       job = new CopyJob(guest, diskOf(devid));

@@ -28,7 +28,7 @@ const MIB = 2 ** 20;
 /** The driver domain: not domain 0, which has no part in the data path. */
 export const BACKEND = domainId(1);
 export const GUEST = domainId(2);
-const BACKEND_MEMORY = 4 * MIB;
+const BACKEND_MEMORY = 8 * MIB;
 const XEN_HEAP = 64 * MIB;
 /** Frames beside the domains' memory: grant tables, shared pages. */
 const SPARE_MEMORY = 8 * MIB;
@@ -84,6 +84,8 @@ export interface HostReport {
   /** Events that the accounting did not get to see; 0 in an orderly run. */
   readonly eventsLost: number;
   readonly glimpse: Glimpse | undefined;
+  /** How the guest's devices were exposed: as asked for, or `bounce` where `copy` was not to be had. */
+  readonly mode: ExposureMode;
 }
 
 /** One boot of a host, with its disks attached. */
@@ -102,11 +104,13 @@ export class VirtualHost {
   readonly #attached: { kind: VirtioKind; backend: number; guest: number; devid: number }[] = [];
   #stopped: Promise<HostReport> | undefined;
   #guestDestroyed = false;
+  #mode: ExposureMode;
   /** Called while disks are copied. */
   onProgress: (progress: CopyProgress) => void = () => undefined;
 
   private constructor(options: HostOptions, xen: Xen, control: StoreDomain) {
     this.#options = options;
+    this.#mode = options.mode;
     this.#xen = xen;
     this.#control = control;
     this.#storeLoop = new StoreLoop(xen, control);
@@ -206,7 +210,11 @@ export class VirtualHost {
 
   async #attachDisks(): Promise<void> {
     const { queues, queueSize, mode, disks, entropyDevices } = this.#options;
-    await this.#backend.call('configure', { queues, queueSize, access: 'map' });
+    await this.#backend.call('configure', {
+      queues,
+      queueSize,
+      access: mode === 'copy' ? 'copy' : 'map',
+    });
     await this.#guest.call('plantSecrets', undefined);
     for (const [devid, disk] of disks.entries()) {
       const place = { kind: 'virtio_disk' as const, ...ENDS, devid };
@@ -217,7 +225,7 @@ export class VirtualHost {
         grantUsage: true,
         disk: { params: disk.path, readOnly: disk.readOnly, dev: disk.dev },
       });
-      await this.#guest.call('attach', {
+      this.#mode = await this.#guest.call('attach', {
         devid,
         device: this.#options.firstDevice + devid,
         mode,
@@ -237,7 +245,12 @@ export class VirtualHost {
       grantUsage: true,
     });
     const { mode, firstDevice } = this.#options;
-    await this.#guest.call('attachRng', { devid, device: firstDevice + devid, mode, bytes: ENTROPY_PROOF });
+    this.#mode = await this.#guest.call('attachRng', {
+      devid,
+      device: firstDevice + devid,
+      mode,
+      bytes: ENTROPY_PROOF,
+    });
     this.#attached.push(place);
   }
 
@@ -255,7 +268,8 @@ export class VirtualHost {
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
       this.#merger.close();
-      return { exposure: this.#exposure.total(), eventsLost: this.#merger.undelivered, glimpse };
+      const exposure = this.#exposure.total();
+      return { exposure, eventsLost: this.#merger.undelivered, glimpse, mode: this.#mode };
     } finally {
       await this.#terminate();
     }

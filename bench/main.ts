@@ -10,6 +10,7 @@ import { benchCopy } from './copy.ts';
 import { type Figure, printFigures } from './figures.ts';
 import { benchMapping } from './grants.ts';
 import { benchHypercalls, benchScale } from './hypervisor.ts';
+import { benchReferences } from './references.ts';
 import { benchRequests } from './request.ts';
 import { benchXenstored } from './xenstored.ts';
 
@@ -20,6 +21,7 @@ const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
   'mapping-direct': () => benchMapping('direct'),
   'mapping-bounce': () => benchMapping('bounce'),
   'mapping-copy': () => benchMapping('copy'),
+  references: benchReferences,
   hypercalls: benchHypercalls,
   scale: benchScale,
   copy: benchCopy,

@@ -31,6 +31,8 @@ export interface DevicePlace {
 interface RunningDriver {
   /** Whether something was asked for and is not answered. */
   readonly busy: boolean;
+  /** Requests that the device has and has not completed; others may be waiting for references. */
+  readonly inFlight: number;
   /** Gives up a device that does not answer. */
   fail(reason: string): void;
   interrupt(): void;
@@ -106,9 +108,9 @@ export class GuestDomain {
     return false;
   }
 
-  /** Gives up every device that still has not answered (case B9). */
+  /** Gives up every device that still has not answered (case B9), not those that wait for another to do so. */
   giveUp(reason: string): void {
-    for (const driver of this.#attached.keys()) if (driver.busy) driver.fail(reason);
+    for (const driver of this.#attached.keys()) if (driver.inFlight > 0) driver.fail(reason);
   }
 
   /** Takes events and completions. Returns whether there were any. */
@@ -124,6 +126,11 @@ export class GuestDomain {
     let more = false;
     for (const driver of this.#attached.keys()) if (driver.arm()) more = true;
     return more;
+  }
+
+  #anyInFlight(): boolean {
+    for (const driver of this.#attached.keys()) if (driver.inFlight > 0) return true;
+    return false;
   }
 
   #attach<Driver extends RunningDriver>(
@@ -143,6 +150,7 @@ export class GuestDomain {
       tracer: ports.tracer,
       nextRequestId: () => this.#requests++,
       waiting: () => this.onWaiting(),
+      anyInFlight: () => this.#anyInFlight(),
       domain: ports.id,
       device: place.device,
     });

@@ -3,7 +3,7 @@
 import { VIRQ_DOM_EXC } from '../../abi/event-channel.ts';
 import { type Region, regionOver } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
-import { GuestMemory } from '../../dma/guest-memory.ts';
+import { GuestMemory, type GuestPageSize } from '../../dma/guest-memory.ts';
 import { noTrace, type Tracer } from '../../trace.ts';
 import type { DomainId, FrameNumber } from '../../xen/ids.ts';
 import type { MmioHandler } from '../../xen/mmio.ts';
@@ -123,8 +123,15 @@ export class Xen {
    * Everything that code running on a processor of domain `id` may use.
    *
    * @param waitWhile how the thread that is the processor waits for other domains
+   * @param pageSize of its kernel's allocator, 4096 unless given: Xen itself knows of no other
    */
-  ports(id: DomainId, waitWhile: WaitWhile, tracer: Tracer = noTrace, vcpu = 0): DomainPorts {
+  ports(
+    id: DomainId,
+    waitWhile: WaitWhile,
+    tracer: Tracer = noTrace,
+    vcpu = 0,
+    pageSize?: GuestPageSize,
+  ): DomainPorts {
     const record = this.domain(id);
     const memory = regionOver(
       this.state.memory,
@@ -150,7 +157,7 @@ export class Xen {
       id,
       tracer,
       park: () => parkWhilePaused(this.#machine.heap, record.pausedWord, record.parkedWord),
-      memory: new GuestMemory(memory, record.map.ram * XEN_PAGE_SIZE),
+      memory: new GuestMemory(memory, record.map.ram * XEN_PAGE_SIZE, pageSize),
       storePage: regionOver(this.state.memory, record.xenstoreFrame * XEN_PAGE_SIZE, XEN_PAGE_SIZE),
       storeFrame: record.map.xenstore as FrameNumber,
       addressSpace,

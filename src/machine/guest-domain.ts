@@ -27,6 +27,8 @@ export interface DevicePlace {
 interface RunningDriver {
   /** Whether something was asked for and is not answered. */
   readonly busy: boolean;
+  /** Requests that the device has and has not completed; others may be waiting for references. */
+  readonly inFlight: number;
   /** Gives up a device that does not answer. */
   fail(reason: string): void;
   interrupt(): void;
@@ -106,9 +108,9 @@ export class GuestDomain {
     return false;
   }
 
-  /** Gives up every device that still has not answered (case B9). */
+  /** Gives up every device that still has not answered (case B9), not those that wait for another to do so. */
   giveUp(reason: string): void {
-    for (const driver of this.#attached.keys()) if (driver.busy) driver.fail(reason);
+    for (const driver of this.#attached.keys()) if (driver.inFlight > 0) driver.fail(reason);
   }
 
   /** Takes events and completions. Returns whether there were any. */
@@ -145,6 +147,11 @@ export class GuestDomain {
     return due;
   }
 
+  #anyInFlight(): boolean {
+    for (const driver of this.#attached.keys()) if (driver.inFlight > 0) return true;
+    return false;
+  }
+
   /** @param name the driver's, as Linux calls it */
   #attach<Driver extends RunningDriver>(
     name: string,
@@ -165,6 +172,7 @@ export class GuestDomain {
       tracer: ports.tracer,
       nextRequestId: () => this.#requests++,
       waiting: () => this.onWaiting(),
+      anyInFlight: () => this.#anyInFlight(),
       domain: ports.id,
       device: place.device,
     });

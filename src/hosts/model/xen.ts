@@ -3,7 +3,7 @@
 import { VIRQ_DOM_EXC } from '../../abi/event-channel.ts';
 import { type Region, regionOver } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
-import { GuestMemory } from '../../dma/guest-memory.ts';
+import { GuestMemory, type GuestPageSize } from '../../dma/guest-memory.ts';
 import { noTrace, type Tracer } from '../../trace.ts';
 import type { DomainId, FrameNumber } from '../../xen/ids.ts';
 import type { MmioHandler } from '../../xen/mmio.ts';
@@ -125,15 +125,22 @@ export class Xen {
    * Everything that code running on a processor of domain `id` may use.
    *
    * @param waitWhile how the thread that is the processor waits for other domains
+   * @param pageSize of its kernel's allocator, 4096 unless given: Xen itself knows of no other
    */
-  ports(id: DomainId, waitWhile: WaitWhile, tracer: Tracer = noTrace, vcpu = 0): DomainPorts {
+  ports(
+    id: DomainId,
+    waitWhile: WaitWhile,
+    tracer: Tracer = noTrace,
+    vcpu = 0,
+    pageSize?: GuestPageSize,
+  ): DomainPorts {
     const record = this.domain(id);
     const memory = regionOver(
       this.state.memory,
       record.ramFrame * XEN_PAGE_SIZE,
       record.ramFrames * XEN_PAGE_SIZE,
     );
-    const ownMemory = new GuestMemory(memory, record.map.ram * XEN_PAGE_SIZE);
+    const ownMemory = new GuestMemory(memory, record.map.ram * XEN_PAGE_SIZE, pageSize);
     const addressSpace = new AddressSpace(this.#machine, record);
     const events = new DomainEvents(this.#machine, this.events, record);
     const common = { machine: this.#machine, domains: this.domains, servers: this.servers };

@@ -43,10 +43,27 @@ export interface LiveGrant {
 /** Follows the events of one run. */
 export class Exposure implements TraceConsumer {
   readonly #ledger: ExposureLedger;
+  readonly #observer: ExposureObserver;
 
   /** @param observer told what the figures are made of, one by one */
   constructor(observer: ExposureObserver = noObserver) {
+    this.#observer = observer;
     this.#ledger = new ExposureLedger(observer);
+  }
+
+  /** The latest time of all events, in nanoseconds. */
+  get now(): number {
+    return this.#ledger.now;
+  }
+
+  /** Bytes that are exposed now; one that is through two grants counts twice. */
+  get exposedBytes(): number {
+    return this.#ledger.exposedBytes;
+  }
+
+  /** Bytes that drivers need now; one that is needed twice counts twice. */
+  get neededBytes(): number {
+    return this.#ledger.neededBytes;
   }
 
   consume(event: TraceEvent): void {
@@ -150,6 +167,21 @@ export class Exposure implements TraceConsumer {
       isQuarantined: grant.isQuarantined,
       mappings: grant.mappings,
     }));
+  }
+
+  /** Tells the observer of the grants that are not over, and for how long no need has used them. */
+  tellLive(): void {
+    const { now } = this.#ledger;
+    for (const grant of this.#grantsNow()) {
+      if (grant.idleSince < now) this.#observer.stale(grant, now - grant.idleSince, grant.staleAtWork(now));
+      this.#observer.live(grant);
+    }
+  }
+
+  /** How many bytes of a frame were foreign at some time, to be read, and to be written as well. */
+  foreignIn(domain: number, frame: number): { readonly readable: number; readonly writable: number } {
+    const foreign = this.#ledger.domains.get(domain)?.foreign;
+    return { readable: foreign?.readable.sizeIn(frame) ?? 0, writable: foreign?.writable.sizeIn(frame) ?? 0 };
   }
 
   /** Every grant that is granted or mapped, once. */

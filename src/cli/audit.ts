@@ -1,11 +1,13 @@
 // `grantio audit`: reads a trace and says what backends could reach, and where that was more than it should be.
 // Before trace-input.ts (the file) and audit/audit.ts (the findings).
 
+import { writeFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { Audit, type AuditReport, countSeverities } from '../audit/audit.ts';
 import { auditJson, auditSarif } from '../audit/audit-json.ts';
 import { AUDIT_RULES } from '../audit/audit-rules.ts';
 import { auditText } from '../audit/audit-text.ts';
+import { auditPage } from '../audit/html/page.ts';
 import { TraceReader } from '../audit/trace-reader.ts';
 import { startProgress } from './progress.ts';
 import { readTraceFile, sizeOfTrace } from './trace-input.ts';
@@ -15,6 +17,8 @@ import { UsageError } from './usage.ts';
 interface AuditOptions {
   readonly json?: boolean;
   readonly sarif?: boolean;
+  /** File for the page. */
+  readonly html?: string;
   readonly failOn: Threshold;
   readonly listRules?: boolean;
 }
@@ -36,12 +40,13 @@ What it does:
 Examples:
   grantio run --trace t.json                   record a demonstration in each exposure mode
   grantio audit t.json                         figures and findings as text
+  grantio audit t.json --html t.html           the same as a page, with a page map and a timeline
   grantio audit t.json --sarif > t.sarif       for code review tools
   grantio audit t.json --fail-on warning       stricter: warnings fail too
 
 Exit status:
   0  no finding is as severe as --fail-on says
-  1  one is
+  1  one is, or the page cannot be written
   2  the call was wrong: no such file, or it is not a trace`;
 
 /** Adds the command to the program. */
@@ -55,6 +60,7 @@ export function addAuditCommand(program: Command): void {
     .argument('[trace]', 'file that `grantio run --trace` wrote')
     .addOption(new Option('--json', 'print one JSON document').conflicts('sarif'))
     .option('--sarif', 'print SARIF 2.1.0')
+    .option('--html <file>', 'write one self-contained page')
     .addOption(
       new Option('--fail-on <severity>', 'least severe finding that makes the exit status 1')
         .choices(THRESHOLDS)
@@ -76,6 +82,7 @@ function auditCommand(path: string | undefined, options: AuditOptions): number {
   }
   if (path === undefined) throw new UsageError('audit: name a trace; `grantio run --trace FILE` writes one');
   const report = auditFile(path);
+  if (options.html !== undefined) writePage(options.html, auditPage(report, path));
   print(report, path, options);
   return isFailure(report, options.failOn) ? 1 : 0;
 }
@@ -100,6 +107,14 @@ function print(report: AuditReport, path: string, { json, sarif }: AuditOptions)
   else {
     const colour = stdout.isTTY === true && process.env['NO_COLOR'] === undefined;
     stdout.write(auditText(report, path, { colour, width: stdout.columns ?? 100 }));
+  }
+}
+
+function writePage(path: string, page: string): void {
+  try {
+    writeFileSync(path, page);
+  } catch (error) {
+    throw new Error(`page ${path}: cannot be written: ${(error as Error).message}`, { cause: error });
   }
 }
 

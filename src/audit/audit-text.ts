@@ -27,9 +27,12 @@ export function auditText(report: AuditReport, file: string, options: TableOptio
   return `${[head, ...tables, ...findings, verdict(report)].join('\n')}\n`;
 }
 
+/** Devices of a run that have a column of their own. */
+const MAX_COLUMNS = 32;
+
 /** A column for each device, and one for all of a run unless that would say the same. */
 export function columnsOf({ header }: AuditReport, { mode, devices, total }: AuditedRun): ReportColumn[] {
-  const named = devices.map(({ domain, device, ...figures }) => ({
+  const named = devices.slice(0, MAX_COLUMNS).map(({ domain, device, ...figures }) => ({
     ...figures,
     mode: `${deviceName(header, domain, device)} ${plain(mode)}`,
   }));

@@ -165,4 +165,7 @@ test('--help names every option, and gives examples; --list-rules prints the rul
   const rules = await grantio(t, ['audit', '--list-rules']);
   assert.equal(rules.status, 0);
   assert.match(rules.stdout, /^late-write \(error\): /m);
+  const page = readFileSync(new URL('../../../docs/audit.md', import.meta.url), 'utf8');
+  for (const [, id, severity] of rules.stdout.matchAll(/^(\S+) \((\w+)\): /gm))
+    assert.ok(page.includes(`| \`${id}\` | ${severity} |`), `docs/audit.md lacks ${id}`);
 });

@@ -1,7 +1,6 @@
 // The accounting: follows the events of trace.ts and says what backends could reach, what of it nobody had
 // asked for, and how long it lasted. The rules are in exposure-ledger.ts, the figures in exposure-figures.ts.
 
-import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import type { TraceConsumer, TraceEvent } from './events.ts';
 import { type ExposureFigures, figuresOf, Tally } from './exposure-figures.ts';
 import { ExposureLedger } from './exposure-ledger.ts';
@@ -204,19 +203,14 @@ export class Exposure implements TraceConsumer {
     for (const [device, tally] of tallies) tally.add(device.tally);
     for (const grant of this.#grantsNow()) {
       const tally = tallies.get(grant.device)!;
-      tally.exposedByteTime += (grant.end - grant.start) * (now - grant.grantedAt);
-      tally.foreignByteTime += grant.foreign * (now - grant.grantedAt);
-      tally.maxStale = Math.max(tally.maxStale, now - grant.idleSince);
-      tally.maxStaleAtWork = Math.max(tally.maxStaleAtWork, grant.staleAtWork(now));
+      grant.addTime(tally, now);
+      grant.addStale(tally, now);
     }
     const unowned = tallies.get(this.#ledger.nobody)!;
     for (const { needs, reaches } of this.#ledger.domains.values()) {
       for (const need of needs.values())
         tallies.get(need.device)!.neededByteTime += need.size * (now - need.begunAt);
-      for (const reach of reaches) {
-        unowned.exposedByteTime += reach.count * XEN_PAGE_SIZE * (now - reach.begunAt);
-        unowned.foreignByteTime += reach.foreign * (now - reach.begunAt);
-      }
+      for (const reach of reaches) reach.addTime(unowned, now);
     }
     return tallies;
   }

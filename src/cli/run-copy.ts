@@ -74,7 +74,7 @@ async function copyAll(
   }
   const report = await host.stop();
   if (report.exposure.leakedGrants > 0) faults.push(`${mode}: ${report.exposure.leakedGrants} grants leaked`);
-  const result = modeResult(job.withoutGrants ? 'plain' : mode, sum satisfies Work, report);
+  const result = modeResult(job, mode, sum satisfies Work, report);
   const misuse = dmaDebugFault(result);
   if (misuse !== undefined) faults.push(misuse);
   return result;

@@ -54,8 +54,7 @@ export async function runNbd(
       const { leakedGrants } = report.exposure;
       if (leakedGrants > 0) faults.push(`${mode}: ${leakedGrants} grants leaked`);
       // Standard output is the command's.
-      const label = job.withoutGrants ? 'plain' : mode;
-      const result = modeResult(label, { ...throughput.total, identical: null }, report);
+      const result = modeResult(job, mode, { ...throughput.total, identical: null }, report);
       printResults(job, [result], options, decisions, process.stderr);
       const misuse = dmaDebugFault(result);
       if (misuse !== undefined) faults.push(misuse);

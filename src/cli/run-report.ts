@@ -4,6 +4,7 @@ import type { WriteStream } from 'node:tty';
 import { type ModeReport, modeReport, type RunResult, reportTable } from '../audit/report.ts';
 import { bytesText } from '../audit/units.ts';
 import { formatDmaDebug } from '../dma/dma-debug-log.ts';
+import type { ExposureMode } from '../dma/exposure-modes.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
 import type { Decisions } from './run-decisions.ts';
 import type { RunOptions, RunPlan } from './run-plan.ts';
@@ -15,12 +16,29 @@ export type Work = Pick<RunResult, 'bytes' | 'requests' | 'identical'> & { reado
 export interface ModeResult {
   readonly report: ModeReport;
   readonly host: HostReport;
+  /** The mode that was used in place of the one asked for, and why. */
+  readonly fallback: { readonly mode: ExposureMode; readonly reason: string } | undefined;
 }
 
 /** Puts work and accounting together. */
-export function modeResult(mode: string, { nanoseconds, ...work }: Work, host: HostReport): ModeResult {
+export function modeResult(
+  plan: Pick<RunPlan, 'architecture' | 'withoutGrants'>,
+  mode: ExposureMode,
+  { nanoseconds, ...work }: Work,
+  host: HostReport,
+): ModeResult {
   const { exposure, eventsLost } = host;
-  return { report: modeReport({ mode, ...work, seconds: nanoseconds / 1e9, eventsLost }, exposure), host };
+  const label = plan.withoutGrants ? 'plain' : mode;
+  const report = modeReport({ mode: label, ...work, seconds: nanoseconds / 1e9, eventsLost }, exposure);
+  const reason = `needs grant table version 2, which ${whyVersionOne(plan)}`;
+  return { report, host, fallback: host.mode === mode ? undefined : { mode: host.mode, reason } };
+}
+
+/** Why a guest's grant table is of version 1. */
+function whyVersionOne({ architecture }: Pick<RunPlan, 'architecture'>): string {
+  return architecture === 'arm'
+    ? 'Xen on Arm does not have (XSA-268)'
+    : 'max_grant_version=1 does not let the guest have';
 }
 
 /** Prints the results of a job: JSON to standard output, text to `stream`. */
@@ -33,7 +51,11 @@ export function printResults(
 ): void {
   if (json) {
     const guest = { name, kind, architecture };
-    const modes = results.map(({ report, host }) => ({ ...report, ...dmaDebugOf(host) }));
+    const modes = results.map(({ report, host, fallback }) => ({
+      ...report,
+      ...(fallback && { fallback }),
+      ...dmaDebugOf(host),
+    }));
     const { made, plain } = decisions;
     const document = { guest, ...(explain && { decisions: made }), withoutGrants: plain, modes };
     process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
@@ -49,6 +71,8 @@ export function printResults(
       { colour, width },
     )}\n`,
   );
+  for (const { report, fallback } of results)
+    if (fallback) stream.write(`\n${report.mode}: ${fallback.reason}: ${fallback.mode} was used\n`);
   for (const result of results) stream.write(describeGlimpse(result));
   for (const result of results) stream.write(describeDmaDebug(result));
   stream.write(describePlain(decisions.plain, memory));
@@ -94,6 +118,12 @@ function describeDmaDebug({ report, host }: ModeResult): string {
 function describeGlimpse({ report, host }: ModeResult): string {
   const { glimpse } = host;
   if (glimpse === undefined || glimpse.pagesSeen === 0) return '';
+  const { references = 0, opened = 0 } = glimpse.attempts ?? {};
+  if (references > 0 && opened === 0)
+    return (
+      `\n${report.mode}: a curious backend tried ${references} references\n` +
+      '  and every attempt to map the page, or to read beside the granted bytes, was refused.\n'
+    );
   const looked = `\n${report.mode}: a curious backend looked into ${glimpse.pagesSeen} of the pages it was given`;
   if (glimpse.sample === undefined)
     return `${looked}\n  and found nothing of the guest's but what it had asked to transfer.\n`;

@@ -26,6 +26,7 @@ What it does:
 Exposure modes:
   direct  the whole pages that hold the buffers, as Linux does
   bounce  a pool of private pages that hold only the device's live bytes
+  copy    exactly the bytes of the buffers; the backend copies them and can map nothing (not on Arm)
 
 Policy, for each device (default: as its grant_usage says, and require where nothing is said):
   require  a device that does not use grants, or of which no source says who serves it, is refused
@@ -63,7 +64,7 @@ export function addRunCommand(program: Command): void {
     .addOption(
       new Option(
         '--arch <arch>',
-        "the machine's architecture (default: arm; x86 for a guest of type hvm)",
+        "the machine's architecture (default: x86; arm for a guest.cfg whose type is not hvm)",
       ).choices(ARCHITECTURES),
     )
     .addOption(new Option('--grants <policy>', "the guest's policy for its devices").choices(GRANT_POLICIES))

@@ -113,7 +113,7 @@ test('a device given without grants is served plainly where the guest lets it, a
     const place = await find(requiring({ policy }, treeWith(undefined)));
     assert.deepEqual(place, { base: BASE, backend: BACKEND, access: 'plain' });
     assert.deepEqual(await read(place), { live: 0, quarantined: 0 });
-    assert.equal(guest.granting.references.live, 0);
+    assert.equal(guest.dma.granting.references.live, 0);
     await service.stop();
   }
 });
@@ -183,7 +183,7 @@ for (const policy of GRANT_POLICIES.slice(0, 2))
             error instanceof DeviceRefused && /must provide VIRTIO_F_ACCESS_PLATFORM/.test(error.message)
           );
         });
-        assert.equal(guest.granting.references.live, 0);
+        assert.equal(guest.dma.granting.references.live, 0);
       } else assert.deepEqual(await read(place), { live: 0, quarantined: 0 });
       await service.stop();
     });

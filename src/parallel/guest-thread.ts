@@ -1,6 +1,7 @@
 // The thread of a guest: attaches the devices that xenstore names, copies disks, and serves them over NBD
 // as the guest sees them. Started by virtual-host.ts.
 
+import { performance } from 'node:perf_hooks';
 import type { DmaDebugLog, DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
 import type { Decision, GuestFacts } from '../dma/policy.ts';
 import type { BlkDriver, BlkDriverOptions } from '../drivers/blk.ts';
@@ -31,22 +32,24 @@ export type GuestCalls = {
   debugDma(options: DmaDebugOptions): void;
   /** What that has found so far. */
   dmaDebugResult(argument: undefined): DmaDebugResult | undefined;
-  /** Starts the driver of a disk; returns its capacity in bytes. */
+  /** Starts the driver of a disk; returns the exposure mode in which it works, see GuestDomain.modeOf. */
   attach(argument: {
     devid: number;
     device: number;
     mode: ExposureMode;
     wish: DeviceWish;
     options: BlkDriverOptions;
-  }): Promise<number>;
-  /** Starts the driver of an entropy device and has it deliver `bytes` random bytes. */
+  }): Promise<ExposureMode>;
+  /** The same for an entropy device, which has to deliver `bytes` random bytes. */
   attachRng(argument: {
     devid: number;
     device: number;
     mode: ExposureMode;
     wish: DeviceWish;
     bytes: number;
-  }): Promise<void>;
+  }): Promise<ExposureMode>;
+  /** Bytes from which on mode `auto` grants whole pages themselves. */
+  directFrom(argument: undefined): number;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
   copy(argument: { devid: number; image: string }): Promise<CopyResult>;
   /** Ends copies early. */
@@ -80,7 +83,7 @@ export interface CopyProgress {
 }
 
 startDomain(({ ports, xenstore, notify }) => {
-  const guest = new GuestDomain(ports);
+  const guest = new GuestDomain(ports, () => performance.now());
   const runner = new GuestRunner(guest);
   void runner.run();
   const disks = new Map<number, BlkDriver>();
@@ -108,21 +111,23 @@ startDomain(({ ports, xenstore, notify }) => {
     },
     plantSecrets: () => plantSecrets(guest.heap, ports.memory),
     debugDma(options) {
-      debugLog = guest.debugDma(options);
+      debugLog = guest.dma.debug(options);
     },
     dmaDebugResult: () => debugLog?.result,
     async attach({ devid, device, mode, wish, options }) {
       const place = await find('virtio_disk', devid, wish);
       const disk = guest.attachBlk({ ...place, device }, mode, options);
       disks.set(devid, disk);
-      return disk.capacity;
+      return guest.modeOf(disk);
     },
     async attachRng({ devid, device, mode, wish, bytes }) {
       const place = await find('virtio', devid, wish);
       const rng = guest.attachRng({ ...place, device }, mode);
       sources.set(devid, rng);
       await rng.read(bytes);
+      return guest.modeOf(rng);
     },
+    directFrom: () => guest.dma.directFrom,
     async copy({ devid, image }) {
       job = new CopyJob(guest, diskOf(devid));
       // The job polls by itself, faster than the event loop could.

@@ -121,6 +121,40 @@ test('G17: foreign bytes are told by their owner: a buffer or a private page of 
   ]);
 });
 
+test('G17: the owners of foreign bytes share all of them, each byte once', () => {
+  const need = fc.record({
+    device: fc.nat(3),
+    offset: fc.nat(4095),
+    size: fc.integer({ min: 1, max: 4096 }),
+  });
+  fc.assert(
+    fc.property(
+      fc.uniqueArray(need, { minLength: 2, maxLength: 8, selector: ({ offset }) => offset }),
+      (needs) => {
+        const { runs } = audited(({ trace }) => {
+          for (const [index, { device, offset, size }] of needs.entries()) {
+            trace.grant(GUEST, BACKEND, 8 + index, 100, 1, index % 2 === 0);
+            trace.need(GUEST, device, 8 + index, offset, Math.min(size, 4096 - offset), DMA_TO_DEVICE);
+          }
+        });
+        const foreign = runs[0].findings.filter(({ rule }) => rule.startsWith('foreign'));
+        assert.equal(
+          foreign.reduce((sum, { bytes }) => sum + bytes, 0),
+          runs[0].total.foreignReadableBytes,
+        );
+        for (const { bytes, owners } of foreign) {
+          assert.equal(
+            owners.reduce((sum, owner) => sum + owner.bytes, 0),
+            bytes,
+          );
+          assert.ok(owners.every((owner) => owner.bytes > 0));
+        }
+      },
+    ),
+    { seed: 17, numRuns: 200 },
+  );
+});
+
 test('G16: a buffer to be read only, granted for writing, is over-permission', () => {
   const report = audited(({ trace }) => {
     trace.grant(GUEST, BACKEND, 8, 100, 1, false);
@@ -323,6 +357,24 @@ test('the timeline has the highest level of each step, whatever the length of th
       },
     ),
     { seed: 403, numRuns: 100 },
+  );
+});
+
+test('between two events the level of the timeline stays what it was', () => {
+  const report = audited(({ clock, trace }) => {
+    wholePage(trace);
+    clock.now += 50_000;
+    trace.unmap(BACKEND, GUEST, 8, 1);
+    trace.revoke(GUEST, 8, 1);
+    trace.needEnd(GUEST, DISK, 8, 0, 4096);
+    clock.now += 50_000;
+    trace.privatePages(GUEST, DISK, 200, 1);
+  });
+  const { steps, width } = report.runs[0].timeline;
+  const last = 50_000 / width;
+  assert.deepEqual(
+    steps.map(({ exposed, needed }) => [exposed, needed]),
+    steps.map((_, at) => (at <= last ? [4096, 4096] : [0, 0])),
   );
 });
 

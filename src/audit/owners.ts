@@ -27,7 +27,7 @@ export function ownersOf(grant: Grant, start: number, end: number): OwnerBytes[]
   };
   for (const piece of frame.pieces) {
     if (piece.need.device === device || piece.end <= reached) continue;
-    if (piece.start >= end) break;
+    if (reached >= end || piece.start >= end) break;
     restUntil(piece.start);
     const until = Math.min(piece.end, end);
     owners.push({ kind: 'buffer', device: piece.need.device.device, bytes: until - reached });

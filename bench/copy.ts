@@ -4,7 +4,7 @@
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { EXPOSURE_MODES, type ExposureMode } from '../src/machine/guest-domain.ts';
+import { EXPOSURE_MODES, type ExposureMode } from '../src/dma/exposure-modes.ts';
 import { VirtualHost } from '../src/parallel/virtual-host.ts';
 import { type Figure, measure } from './figures.ts';
 

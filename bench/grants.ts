@@ -1,9 +1,7 @@
 // What a frontend pays for granting and revoking a page.
 
-import { BounceDma } from '../src/dma/bounce-dma.ts';
-import { DirectDma } from '../src/dma/direct-dma.ts';
+import { type ExposureMode, grantDma } from '../src/dma/exposure-modes.ts';
 import { Grants } from '../src/dma/grants.ts';
-import type { ExposureMode } from '../src/machine/guest-domain.ts';
 import { Machine } from '../src/machine/machine.ts';
 import { DMA_FROM_DEVICE } from '../src/trace.ts';
 import { type Figure, measure } from './figures.ts';
@@ -31,7 +29,7 @@ function scene() {
 /** map and unmap of a 4 KiB buffer as the frontend does it, without a backend. */
 export function benchMapping(mode: ExposureMode): Promise<Figure[]> {
   const { address, grants } = scene();
-  const dma = mode === 'bounce' ? new BounceDma(grants, 0) : new DirectDma(grants, 0);
+  const dma = grantDma(mode, grants, 0);
   const mapped = { low: 0, high: 0 };
   const round = () =>
     perCall(() => {

@@ -13,7 +13,7 @@ const visits: Visit[] = [
 test('the table has what each exhibit is about and what caught it, and the sum below', () => {
   const lines = visitTable(visits, 2.6).split('\n');
   assert.match(lines[0], /^exhibit +what was wrong +file with the defect +caught by +s$/);
-  assert.match(lines[2], /^R1 .* dma\/direct-dma\.ts +a test +1\.3$/);
+  assert.match(lines[2], /^R1 .* dma\/direct-sharing\.ts +a test +1\.3$/);
   assert.ok(lines.some((line) => /^R2 .* ESCAPED: nothing +0\.5$/.test(line)));
   assert.equal(lines.at(-1), '1 of 2 defects caught, 3 s');
 });

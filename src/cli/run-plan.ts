@@ -6,8 +6,8 @@ import { dirname, resolve } from 'node:path';
 import { GRANT_DEFAULT_MAX_FRAMES } from '../abi/grant.ts';
 import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import type { Architecture } from '../hosts/model/address-map.ts';
+import { EXPOSURE_MODES, type ExposureMode } from '../dma/exposure-modes.ts';
 import type { GrantPolicy } from '../dma/policy.ts';
-import { EXPOSURE_MODES, type ExposureMode } from '../machine/guest-domain.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
 import type { AccessWish, HostDisk, HostOptions } from '../parallel/virtual-host.ts';
 import { RawFile } from '../storage/raw-file.ts';
@@ -65,6 +65,11 @@ export interface RunPlan {
 /** The guest's devices in the order of their numbers. */
 export function deviceNames({ disks, entropyDevices }: RunPlan): string[] {
   return [...disks.map(({ dev }) => dev), ...entropyDevices.map((_, index) => `entropy${index}`)];
+}
+
+/** What reports and traces call a run in `mode`. */
+export function modeLabel({ withoutGrants }: RunPlan, mode: ExposureMode): string {
+  return withoutGrants ? 'plain' : mode;
 }
 
 /**

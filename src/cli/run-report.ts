@@ -52,11 +52,11 @@ export function printResults(
   stream.write(describePlain(decisions.plain, memory));
 }
 
-/** What the accounting of grants cannot show. */
+/** Says in words what the devices that use no grants mean. */
 function describePlain(devices: readonly string[], memory: number): string {
   if (devices.length === 0) return '';
   const which = `${devices.join(', ')} without grants`;
-  return `\n${which}: the backend could read and overwrite all ${bytesText(memory)} of the guest's memory\n  for as long as it served; the table counts what was granted.\n`;
+  return `\n${which}: the backend could read and overwrite all ${bytesText(memory)} of the guest's memory\n  for as long as it served.\n`;
 }
 
 /** What the backend found when it looked around in the pages that it was given. */

@@ -4,8 +4,8 @@
 import { type Command, Option } from 'commander';
 import { ARCHITECTURES } from '../hosts/model/address-map.ts';
 import { DOMID_FIRST_RESERVED } from '../abi/xen.ts';
+import { EXPOSURE_MODES } from '../dma/exposure-modes.ts';
 import { GRANT_POLICIES } from '../dma/policy.ts';
-import { EXPOSURE_MODES } from '../machine/guest-domain.ts';
 import { GUEST } from '../parallel/virtual-host.ts';
 import { createDemoDisk } from './demo-disk.ts';
 import { sizeInBytes, wholeNumber } from './option-values.ts';

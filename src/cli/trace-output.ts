@@ -2,15 +2,24 @@
 // written any more, tracing ends and the run goes on (case O4).
 
 import { closeSync, openSync, writeSync } from 'node:fs';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import type { TraceConsumer } from '../audit/events.ts';
-import { TraceWriter } from '../audit/trace-file.ts';
-import { deviceNames, type RunPlan } from './run-plan.ts';
+import { type TracedDevice, TraceWriter } from '../audit/trace-file.ts';
+import { deviceNames, modeLabel, type RunPlan } from './run-plan.ts';
 import { UsageError } from './usage.ts';
 import { version } from './version.ts';
 
+/** The guest's devices in the order of their numbers. */
+function devicesOf(plan: RunPlan): Pick<TracedDevice, 'name' | 'type'>[] {
+  return deviceNames(plan).map((name, index) => ({
+    name,
+    type: index < plan.disks.length ? VIRTIO_ID_BLOCK : VIRTIO_ID_RNG,
+  }));
+}
+
 /** Number in the trace of the first device of the mode at `index`. */
 export function firstDevice(plan: RunPlan, index: number): number {
-  return index * deviceNames(plan).length;
+  return index * devicesOf(plan).length;
 }
 
 /** Where the events of a call go. */
@@ -31,12 +40,13 @@ export class TraceOutput {
     }
     const header = {
       version: version(),
-      mode: plan.modes.join(','),
+      mode: plan.modes.map((mode) => modeLabel(plan, mode)).join(','),
       devices: plan.modes.flatMap((mode, index) =>
-        deviceNames(plan).map((name, devid) => ({
+        devicesOf(plan).map((device, devid) => ({
           domain: guest,
           device: firstDevice(plan, index) + devid,
-          name: `${name} ${mode}`,
+          ...device,
+          mode: modeLabel(plan, mode),
         })),
       ),
       startTime: new Date().toISOString(),
@@ -44,9 +54,10 @@ export class TraceOutput {
     this.#writer = new TraceWriter(header, (chunk) => this.#write(chunk));
   }
 
-  /** Takes the events of the next host that is booted. */
-  consumer(): TraceConsumer {
+  /** Takes the events of the next host that is booted, whose exposure mode is `mode`. */
+  consumer(mode: string): TraceConsumer {
     const first = this.#next;
+    this.#writer.beginRun(mode);
     return {
       consume: (event) => {
         const sequence = first + event.sequence;
@@ -54,6 +65,11 @@ export class TraceOutput {
         this.#writer.consume({ ...event, sequence });
       },
     };
+  }
+
+  /** Adds the texts of stacks of calls that the events of the last host name by their numbers. */
+  addStacks(stacks: ReadonlyMap<number, string>): void {
+    this.#writer.addStacks(stacks);
   }
 
   /** Completes the file, and says if it is not complete. */

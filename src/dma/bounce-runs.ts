@@ -1,5 +1,5 @@
 // The part of the bounce pool for long buffers: runs of whole pages, private to the device, kept zeroed
-// while nothing is in them and granted only while something is. Used by bounce-dma.ts.
+// while nothing is in them and granted only while something is. Used by bounce-sharing.ts.
 
 import { XEN_PAGE_SHIFT, XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
@@ -28,13 +28,13 @@ export class BounceRuns {
   }
 
   /** Copies the buffer in as `direction` asks and grants the run. Returns its first reference, or -1. */
-  share(address: number, size: number, direction: number): number {
+  share(address: number, size: number, direction: number, copies: boolean): number {
     const pages = (size + 0xfff) >>> XEN_PAGE_SHIFT;
     const frame = this.#take(pages);
     if (frame < 0) return -1;
     const { memory } = this.#grants.domain;
     // Before the grant: the backend never sees a buffer half filled.
-    if (direction !== DMA_FROM_DEVICE) memory.copy(frame * XEN_PAGE_SIZE, address, size);
+    if (copies && direction !== DMA_FROM_DEVICE) memory.copy(frame * XEN_PAGE_SIZE, address, size);
     const ref = this.#grants.share(frame, pages, direction === DMA_TO_DEVICE);
     if (ref < 0) {
       this.#putBack(frame, pages, size);
@@ -46,17 +46,38 @@ export class BounceRuns {
   }
 
   /** Revokes the run, then copies what the device wrote to the caller's buffer, then wipes the run. */
-  unshare(ref: number, offset: number, size: number, direction: number): void {
-    assert(this.#shapes[ref] === mappingShape(offset, size, direction), NOT_MAPPED, size);
+  unshare(ref: number, offset: number, size: number, direction: number, copies: boolean): void {
+    this.#check(ref, offset, size, direction);
     this.#shapes[ref] = 0;
     const pages = (size + 0xfff) >>> XEN_PAGE_SHIFT;
     const frame = this.#grants.frameOf(ref);
     const released = this.#grants.unshare(ref, pages);
     const { memory } = this.#grants.domain;
-    if (direction !== DMA_TO_DEVICE) memory.copy(this.#origins[ref], frame * XEN_PAGE_SIZE, size);
+    if (copies && direction !== DMA_TO_DEVICE) memory.copy(this.#origins[ref], frame * XEN_PAGE_SIZE, size);
     // A page that the device could write may have changed beyond the buffer's end.
     if (released) this.#putBack(frame, pages, direction === DMA_TO_DEVICE ? size : pages * XEN_PAGE_SIZE);
     else this.#abandon(frame, pages);
+  }
+
+  syncForCpu(ref: number, offset: number, size: number, direction: number, at: number, length: number): void {
+    this.#check(ref, offset, size, direction);
+    const place = this.#grants.frameOf(ref) * XEN_PAGE_SIZE;
+    if (direction !== DMA_TO_DEVICE)
+      this.#grants.domain.memory.copy(this.#origins[ref] + at, place + at, length);
+  }
+
+  syncForDevice(
+    ref: number,
+    offset: number,
+    size: number,
+    direction: number,
+    at: number,
+    length: number,
+  ): void {
+    this.#check(ref, offset, size, direction);
+    const place = this.#grants.frameOf(ref) * XEN_PAGE_SIZE;
+    if (direction !== DMA_FROM_DEVICE)
+      this.#grants.domain.memory.copy(place + at, this.#origins[ref] + at, length);
   }
 
   /** Gives the idle runs back to the guest. Returns whether there were any. */
@@ -70,6 +91,10 @@ export class BounceRuns {
     }
     this.#idle.length = 0;
     return any;
+  }
+
+  #check(ref: number, offset: number, size: number, direction: number): void {
+    assert(this.#shapes[ref] === mappingShape(offset, size, direction), NOT_MAPPED, size);
   }
 
   #take(pages: number): number {

@@ -1,7 +1,7 @@
 // The part of the bounce pool for short buffers: slots of 128, 512 or 2048 bytes in pages private to the
 // device. A page is granted when its first slot is taken and revoked when its last one is given back, and
 // holds slots of one direction only, so that what the device may only read is granted read-only.
-// Used by bounce-dma.ts.
+// Used by bounce-sharing.ts.
 
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
@@ -59,13 +59,13 @@ export class BounceSlots {
    *
    * @returns reference * 4096 + offset of the slot, or -1 when pages or references are exhausted
    */
-  share(address: number, size: number, direction: number): number {
+  share(address: number, size: number, direction: number, copies: boolean): number {
     const page = this.#pageWithSlot(sizeClass(size), direction === DMA_TO_DEVICE);
     if (page === undefined) return -1;
     const slot = 31 - Math.clz32(page.free & -page.free);
     const place = page.frame * XEN_PAGE_SIZE + (slot << page.slotShift);
     const { memory } = this.#grants.domain;
-    if (direction !== DMA_FROM_DEVICE) memory.copy(place, address, size);
+    if (copies && direction !== DMA_FROM_DEVICE) memory.copy(place, address, size);
     // The device may have written into the free slot, beside the ones it was given.
     else if (page.ref >= 0) memory.wipe(place, size);
     if (page.ref < 0 && !this.#grant(page)) {
@@ -80,22 +80,38 @@ export class BounceSlots {
   }
 
   /** Copies what the device wrote to the caller's buffer and gives the slot back, wiped. */
-  unshare(ref: number, offset: number, size: number, direction: number): void {
-    const page = this.#byRef[ref];
-    const slot = page === undefined ? 0 : offset >>> page.slotShift;
-    assert(
-      page !== undefined && page.shapes[slot] === mappingShape(offset, size, direction),
-      NOT_MAPPED,
-      size,
-    );
+  unshare(ref: number, offset: number, size: number, direction: number, copies: boolean): void {
+    const page = this.#pageOf(ref, offset, size, direction);
+    const slot = offset >>> page.slotShift;
     page.shapes[slot] = 0;
     const place = page.frame * XEN_PAGE_SIZE + offset;
     const { memory } = this.#grants.domain;
-    if (direction !== DMA_TO_DEVICE) memory.copy(page.origins[slot], place, size);
+    if (copies && direction !== DMA_TO_DEVICE) memory.copy(page.origins[slot], place, size);
     memory.wipe(place, size);
     if (page.free === 0) page.open.push(page);
     page.free |= 1 << slot;
     if (page.free === page.allFree) this.#revoke(page);
+  }
+
+  syncForCpu(ref: number, offset: number, size: number, direction: number, at: number, length: number): void {
+    const page = this.#pageOf(ref, offset, size, direction);
+    const place = page.frame * XEN_PAGE_SIZE + offset;
+    const origin = page.origins[offset >>> page.slotShift];
+    if (direction !== DMA_TO_DEVICE) this.#grants.domain.memory.copy(origin + at, place + at, length);
+  }
+
+  syncForDevice(
+    ref: number,
+    offset: number,
+    size: number,
+    direction: number,
+    at: number,
+    length: number,
+  ): void {
+    const page = this.#pageOf(ref, offset, size, direction);
+    const place = page.frame * XEN_PAGE_SIZE + offset;
+    const origin = page.origins[offset >>> page.slotShift];
+    if (direction !== DMA_FROM_DEVICE) this.#grants.domain.memory.copy(place + at, origin + at, length);
   }
 
   /** Gives the idle pages back to the guest. Returns whether there were any. */
@@ -109,6 +125,15 @@ export class BounceSlots {
       }
     }
     return any;
+  }
+
+  /** The page of a buffer that is mapped so. */
+  #pageOf(ref: number, offset: number, size: number, direction: number): SlotPage {
+    const page = this.#byRef[ref];
+    const isMapped =
+      page !== undefined && page.shapes[offset >>> page.slotShift] === mappingShape(offset, size, direction);
+    assert(isMapped, NOT_MAPPED, size);
+    return page;
   }
 
   #pageWithSlot(sizeClass: number, readonly: boolean): SlotPage | undefined {

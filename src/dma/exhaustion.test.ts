@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { DMA_BIDIRECTIONAL, DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
-import { DirectDma } from './direct-dma.ts';
+import { grantDma } from './exposure-modes.ts';
 import type { DmaOperations } from './dma.ts';
 import { Grants } from './grants.ts';
 import {
@@ -109,8 +109,8 @@ test('G9: of several buffers the last cannot be mapped: those before it end as i
 
 test('H20: a table that may not grow for one device leaves what another one has mapped', () => {
   const sharing = newSharing({ maxGrantFrames: 2 });
-  const one = new DirectDma(sharing.grants, 0);
-  const two = new DirectDma(new Grants(sharing.domain, sharing.grants.backend), 1);
+  const one = grantDma('direct', sharing.grants, 0);
+  const two = grantDma('direct', new Grants(sharing.domain, sharing.grants.backend), 1);
   const held: { low: number; high: number }[] = [];
   for (let at = { low: 0, high: 0 }; one.map(0, LONGEST, DMA_TO_DEVICE, at); at = { low: 0, high: 0 })
     held.push(at);

@@ -8,8 +8,7 @@ import { regionOver } from '../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE, noTrace } from '../trace.ts';
 import { domainId, type FrameNumber, type GrantRef } from '../xen/ids.ts';
-import { BounceDma } from './bounce-dma.ts';
-import { DirectDma } from './direct-dma.ts';
+import { grantDma } from './exposure-modes.ts';
 import { Grants } from './grants.ts';
 import { GuestHeap } from './guest-heap.ts';
 import { GuestMemory } from './guest-memory.ts';
@@ -97,7 +96,7 @@ for (const base of BASES) {
 
   test(`${where}: direct grants the frames of the buffer's own addresses`, () => {
     const { memory, table, grants, granted } = guestAt(base);
-    const dma = new DirectDma(grants, 0);
+    const dma = grantDma('direct', grants, 0);
     const address = memory.allocatePages(PAGES - 1)!;
     const at = { low: 0, high: 0 };
     for (let page = 0; page < PAGES - 2; page++) {
@@ -115,7 +114,7 @@ for (const base of BASES) {
 
   test(`${where}: coherent memory is granted where its address says, and wiped when it is freed`, () => {
     const { memory, grants, granted, u8 } = guestAt(base);
-    const dma = new DirectDma(grants, 0);
+    const dma = grantDma('direct', grants, 0);
     memory.allocatePages(PAGES - 3);
     const ring = dma.allocate(3 * XEN_PAGE_SIZE)!;
     assert.equal(ring.address, base + BYTES - 3 * XEN_PAGE_SIZE);
@@ -129,7 +128,7 @@ for (const base of BASES) {
   for (const size of [100, 5000]) {
     test(`${where}: bounce copies ${size} bytes into and out of the pages that are granted`, () => {
       const { memory, grants, granted } = guestAt(base);
-      const dma = new BounceDma(grants, 0);
+      const dma = grantDma('bounce', grants, 0);
       // The pool's pages lie on both sides of the middle.
       const address = memory.allocatePages(PAGES / 2 - 1)!;
       const held: { low: number; high: number }[] = [];

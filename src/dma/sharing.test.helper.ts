@@ -8,10 +8,10 @@ import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { addDomain, bootTestMachine, type TestDomain } from '../hosts/model/domains.test.helper.ts';
 import { type SharedEntry, sharedEntries } from '../hosts/model/grants/recount.test.helper.ts';
 import { noTrace, type Tracer } from '../trace.ts';
-import { BounceDma } from './bounce-dma.ts';
-import { DirectDma } from './direct-dma.ts';
 import type { DmaAddress, DmaOperations } from './dma.ts';
-import { type GrantingDomain, Grants } from './grants.ts';
+import { grantDma } from './exposure-modes.ts';
+import type { GrantingDomain } from './granting-domain.ts';
+import { Grants } from './grants.ts';
 import { References } from './references.ts';
 
 /** The exposure modes that grant. */
@@ -148,7 +148,7 @@ export function newSharing(
 
 /** The DMA operations of device 0 in one mode. */
 export function dmaOf(mode: GrantingMode, { grants }: Sharing): DmaOperations {
-  return mode === 'direct' ? new DirectDma(grants, 0) : new BounceDma(grants, 0);
+  return grantDma(mode, grants, 0);
 }
 
 /** Allocates pages of the guest; a test that runs out of them is wrong. */

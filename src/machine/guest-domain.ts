@@ -1,23 +1,19 @@
 // A guest: its kernel's memory, grant table and heap, and the drivers of the devices it was given.
 // Before drivers/, dma/ and transports/virtio-mmio/driver.ts.
 
-import { BounceDma } from '../dma/bounce-dma.ts';
-import { DirectDma } from '../dma/direct-dma.ts';
 import type { DmaOperations } from '../dma/dma.ts';
-import { type GrantingDomain, Grants } from '../dma/grants.ts';
+import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
+import type { GrantingDomain } from '../dma/granting-domain.ts';
+import { Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
 import { PlainDma } from '../dma/plain-dma.ts';
-import { References } from '../dma/references.ts';
+import { References, type ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
 import { RngDriver } from '../drivers/rng.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
 import { MmioTransport } from '../transports/virtio-mmio/driver.ts';
 import type { DomainId, EventPort } from '../xen/ids.ts';
-
-/** How a device's buffers are exposed to its backend, least private first. */
-export const EXPOSURE_MODES = ['direct', 'bounce'] as const;
-export type ExposureMode = (typeof EXPOSURE_MODES)[number];
 
 /** Where a device is and who serves it: from the toolstack, never from the device. */
 export interface DevicePlace {
@@ -98,6 +94,11 @@ export class GuestDomain {
     return { live: attached.dma.live, quarantined: attached.dma.quarantined };
   }
 
+  /** How full and how scattered the guest's grant table is now, all its devices together. */
+  referenceUsage(): ReferenceUsage {
+    return this.granting.references.usage();
+  }
+
   /** Whether any driver waits for its device. */
   get busy(): boolean {
     for (const driver of this.#attached.keys()) if (driver.busy) return true;
@@ -124,11 +125,6 @@ export class GuestDomain {
     return more;
   }
 
-  #grantDma({ backend, device }: DevicePlace, mode: ExposureMode): DmaOperations {
-    const grants = new Grants(this.granting, backend);
-    return mode === 'bounce' ? new BounceDma(grants, device) : new DirectDma(grants, device);
-  }
-
   #attach<Driver extends RunningDriver>(
     place: DevicePlace,
     mode: ExposureMode,
@@ -136,7 +132,9 @@ export class GuestDomain {
   ): Driver {
     const { ports } = this;
     const restricted = place.access !== 'plain';
-    const dma = restricted ? this.#grantDma(place, mode) : new PlainDma(ports.memory);
+    const dma = restricted
+      ? grantDma(mode, new Grants(this.granting, place.backend), place.device)
+      : new PlainDma(ports.memory);
     const driver = start({
       transport: new MmioTransport(ports.mmio, place.base),
       dma,

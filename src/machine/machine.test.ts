@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { BlkDevice } from '../devices/blk.ts';
 import { RngDevice } from '../devices/rng.ts';
 import { MemoryStore } from '../storage/memory-store.ts';
-import { EXPOSURE_MODES } from './guest-domain.ts';
+import { EXPOSURE_MODES } from '../dma/exposure-modes.ts';
 import { Machine, type MachineOptions } from './machine.ts';
 
 for (const mode of EXPOSURE_MODES) {

@@ -13,7 +13,7 @@ import type { BlkDriverOptions } from '../drivers/blk.ts';
 import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import { Xen } from '../hosts/model/xen.ts';
 import { sleepWhile } from '../hosts/model/waiting.ts';
-import type { ExposureMode } from '../machine/guest-domain.ts';
+import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { StoreDomain } from '../machine/store-domain.ts';
 import { writeBlob } from '../toolstack/device-tree/blob-writer.ts';
 import { guestTree } from '../toolstack/device-tree/guest-tree.ts';

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BlkDevice } from '../../src/devices/blk.ts';
-import { EXPOSURE_MODES, type ExposureMode } from '../../src/machine/guest-domain.ts';
+import { EXPOSURE_MODES, type ExposureMode } from '../../src/dma/exposure-modes.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { MemoryStore } from '../../src/storage/memory-store.ts';
 import { BASE, diskBytes } from '../support/scene.test.helper.ts';

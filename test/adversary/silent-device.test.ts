@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MMIO_CONFIG_GENERATION, MMIO_INTERRUPT_STATUS, MMIO_STATUS } from '../../src/abi/virtio-mmio.ts';
-import { EXPOSURE_MODES } from '../../src/machine/guest-domain.ts';
+import { EXPOSURE_MODES } from '../../src/dma/exposure-modes.ts';
 import { HostileDisk, HostileScene } from '../support/hostile-disk.test.helper.ts';
 
 const OK = 0;

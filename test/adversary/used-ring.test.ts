@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { VIRTIO_BLK_S_OK } from '../../src/abi/virtio-blk.ts';
-import { EXPOSURE_MODES } from '../../src/machine/guest-domain.ts';
+import { EXPOSURE_MODES } from '../../src/dma/exposure-modes.ts';
 import { HostileDisk, HostileScene } from '../support/hostile-disk.test.helper.ts';
 
 const ENODEV = { name: 'DiskError', code: 'ENODEV' };

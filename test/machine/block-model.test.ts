@@ -9,7 +9,7 @@ import { type TestContext, test } from 'node:test';
 import { BlkDevice } from '../../src/devices/blk.ts';
 import type { BlkDriver } from '../../src/drivers/blk.ts';
 import type { GuestBuffer } from '../../src/drivers/disk.ts';
-import { EXPOSURE_MODES } from '../../src/machine/guest-domain.ts';
+import { EXPOSURE_MODES } from '../../src/dma/exposure-modes.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { randomFrom } from '../../src/machine/random.ts';
 import type { BlockStore } from '../../src/storage/block-store.ts';

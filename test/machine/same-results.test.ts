@@ -8,7 +8,7 @@ import { VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC } from '../../src/abi/virtio
 import { BlkDevice } from '../../src/devices/blk.ts';
 import { DiskError } from '../../src/drivers/disk.ts';
 import type { Architecture, DomainKind } from '../../src/hosts/model/address-map.ts';
-import { EXPOSURE_MODES, type ExposureMode } from '../../src/machine/guest-domain.ts';
+import { EXPOSURE_MODES, type ExposureMode } from '../../src/dma/exposure-modes.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { randomFrom } from '../../src/machine/random.ts';
 import { MemoryStore } from '../../src/storage/memory-store.ts';

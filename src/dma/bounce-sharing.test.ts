@@ -5,8 +5,8 @@ import { test } from 'node:test';
 import { grantAddressRef } from '../abi/grant-address.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { DMA_BIDIRECTIONAL, DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
-import { BounceDma } from './bounce-dma.ts';
-import type { DmaAddress } from './dma.ts';
+import { grantDma } from './exposure-modes.ts';
+import type { DmaAddress, DmaOperations } from './dma.ts';
 import {
   checkNothingShared,
   grantedFrames,
@@ -17,10 +17,10 @@ import {
 
 function bounce(options: Parameters<typeof newSharing>[0] = {}) {
   const sharing = newSharing(options);
-  return { sharing, dma: new BounceDma(sharing.grants, 0) };
+  return { sharing, dma: grantDma('bounce', sharing.grants, 0) };
 }
 
-function mapAt(dma: BounceDma, address: number, size: number, direction: number): DmaAddress {
+function mapAt(dma: DmaOperations, address: number, size: number, direction: number): DmaAddress {
   const at = { low: 0, high: 0 };
   assert.ok(dma.map(address, size, direction, at));
   return at;

@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { grantAddressOffset, grantAddressRef, isGrantAddress } from '../abi/grant-address.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { DMA_BIDIRECTIONAL, DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
-import { DirectDma } from './direct-dma.ts';
+import { grantDma } from './exposure-modes.ts';
 import { MAX_MAPPING_SIZE } from './dma.ts';
 import {
   checkNothingShared,
@@ -19,7 +19,7 @@ import {
 
 function direct(options: Parameters<typeof newSharing>[0] = {}) {
   const sharing = newSharing(options);
-  return { sharing, dma: new DirectDma(sharing.grants, 0), at: { low: 1, high: 1 } };
+  return { sharing, dma: grantDma('direct', sharing.grants, 0), at: { low: 1, high: 1 } };
 }
 
 /** Fills pages with a pattern that differs from byte to byte and page to page. */

@@ -7,7 +7,7 @@ import { VirtualHost } from '../parallel/virtual-host.ts';
 import { startProgress } from './progress.ts';
 import type { Decisions } from './run-decisions.ts';
 import { modeLabel, type RunOptions, type RunPlan } from './run-plan.ts';
-import { type ModeResult, modeResult, printResults, type Work } from './run-report.ts';
+import { dmaDebugFault, type ModeResult, modeResult, printResults, type Work } from './run-report.ts';
 import type { Interruption } from './signals.ts';
 import { firstDevice, type TraceOutput } from './trace-output.ts';
 
@@ -74,5 +74,8 @@ async function copyAll(
   }
   const report = await host.stop();
   if (report.exposure.leakedGrants > 0) faults.push(`${mode}: ${report.exposure.leakedGrants} grants leaked`);
-  return modeResult(modeLabel(job, mode), sum satisfies Work, report);
+  const result = modeResult(modeLabel(job, mode), sum satisfies Work, report);
+  const misuse = dmaDebugFault(result);
+  if (misuse !== undefined) faults.push(misuse);
+  return result;
 }

@@ -3,7 +3,7 @@
 
 import type { Decision } from '../dma/policy.ts';
 import type { DeviceDecision } from '../parallel/guest-thread.ts';
-import { deviceNames, type RunPlan } from './run-plan.ts';
+import { devicesOf, type RunPlan } from './run-plan.ts';
 
 /** A decision with the device's name, as the JSON document has it. */
 type NamedDecision = { readonly device: string } & Decision;
@@ -16,7 +16,7 @@ export class Decisions {
 
   /** @param print takes each explanation as soon as it is there; undefined where nothing is to be printed */
   constructor(plan: RunPlan, print: ((text: string) => void) | undefined) {
-    this.#names = deviceNames(plan);
+    this.#names = devicesOf(plan).map(({ name }) => name);
     this.#print = print;
   }
 

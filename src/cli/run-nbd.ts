@@ -9,7 +9,7 @@ import { parseNbdAddress } from '../nbd/address.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
 import type { Decisions } from './run-decisions.ts';
 import { modeLabel, type RunOptions, type RunPlan } from './run-plan.ts';
-import { modeResult, printResults } from './run-report.ts';
+import { dmaDebugFault, modeResult, printResults } from './run-report.ts';
 import type { Interruption } from './signals.ts';
 import { Throughput } from './throughput.ts';
 import type { TraceOutput } from './trace-output.ts';
@@ -48,16 +48,19 @@ export async function runNbd(
     const { run } = options;
     const work =
       run === undefined ? serve(uris, job, interruption) : runCommand(run, address, uris[0], interruption);
-    let leaked = 0;
+    const faults: string[] = [];
     const status = await work.finally(async () => {
       const report = await host.stop();
-      leaked = report.exposure.leakedGrants;
+      const { leakedGrants } = report.exposure;
+      if (leakedGrants > 0) faults.push(`${mode}: ${leakedGrants} grants leaked`);
       // Standard output is the command's.
       const result = modeResult(modeLabel(job, mode), { ...throughput.total, identical: null }, report);
       printResults(job, [result], options, decisions, process.stderr);
+      const misuse = dmaDebugFault(result);
+      if (misuse !== undefined) faults.push(misuse);
     });
-    if (leaked > 0) process.stderr.write(`grantio: ${mode}: ${leaked} grants leaked\n`);
-    return status === 0 && leaked > 0 ? 1 : status;
+    for (const fault of faults) process.stderr.write(`grantio: ${fault}\n`);
+    return status === 0 && faults.length > 0 ? 1 : status;
   } finally {
     if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   }

@@ -4,8 +4,10 @@
 import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { GRANT_DEFAULT_MAX_FRAMES } from '../abi/grant.ts';
-import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import type { TracedDevice } from '../audit/trace-file.ts';
 import type { Architecture } from '../hosts/model/address-map.ts';
+import type { DmaDebugOptions } from '../dma/dma-debug-log.ts';
 import { EXPOSURE_MODES, type ExposureMode } from '../dma/exposure-modes.ts';
 import type { GrantPolicy } from '../dma/policy.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
@@ -39,6 +41,8 @@ export interface RunOptions {
   readonly run?: string;
   readonly json?: boolean;
   readonly trace?: string;
+  readonly dmaDebug?: boolean;
+  readonly dmaDebugDriver?: string;
 }
 
 /** A call that can be carried out. */
@@ -60,11 +64,13 @@ export interface RunPlan {
   readonly maxMaptrackFrames: number | undefined;
   readonly queues: number;
   readonly queueSize: number;
+  readonly dmaDebug: DmaDebugOptions | undefined;
 }
 
-/** The guest's devices in the order of their numbers. */
-export function deviceNames({ disks, entropyDevices }: RunPlan): string[] {
-  return [...disks.map(({ dev }) => dev), ...entropyDevices.map((_, index) => `entropy${index}`)];
+/** The guest's devices in the order of their numbers in the trace. */
+export function devicesOf({ disks, entropyDevices }: RunPlan): Pick<TracedDevice, 'name' | 'type'>[] {
+  const sources = entropyDevices.map((_, index) => ({ name: `entropy${index}`, type: VIRTIO_ID_RNG }));
+  return [...disks.map(({ dev }) => ({ name: dev, type: VIRTIO_ID_BLOCK })), ...sources];
 }
 
 /** What reports and traces call a run in `mode`. */
@@ -124,7 +130,14 @@ export function planRun(
     maxMaptrackFrames: config?.maxMaptrackFrames,
     queues: options.queues,
     queueSize: options.queueSize,
+    dmaDebug: dmaDebugOf(options),
   };
+}
+
+/** A driver's name alone asks for debugging too. */
+function dmaDebugOf({ dmaDebug, dmaDebugDriver }: RunOptions): DmaDebugOptions | undefined {
+  if (dmaDebugDriver !== undefined) return { only: dmaDebugDriver };
+  return dmaDebug ? {} : undefined;
 }
 
 function checkAddress(text: string): void {

@@ -3,6 +3,7 @@
 import type { WriteStream } from 'node:tty';
 import { type ModeReport, modeReport, type RunResult, reportTable } from '../audit/report.ts';
 import { bytesText } from '../audit/units.ts';
+import { formatDmaDebug } from '../dma/dma-debug-log.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
 import type { Decisions } from './run-decisions.ts';
 import type { RunOptions, RunPlan } from './run-plan.ts';
@@ -32,7 +33,7 @@ export function printResults(
 ): void {
   if (json) {
     const guest = { name, kind, architecture };
-    const modes = results.map(({ report }) => report);
+    const modes = results.map(({ report, host }) => ({ ...report, ...dmaDebugOf(host) }));
     const { made, plain } = decisions;
     const document = { guest, ...(explain && { decisions: made }), withoutGrants: plain, modes };
     process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
@@ -49,6 +50,7 @@ export function printResults(
     )}\n`,
   );
   for (const result of results) stream.write(describeGlimpse(result));
+  for (const result of results) stream.write(describeDmaDebug(result));
   stream.write(describePlain(decisions.plain, memory));
 }
 
@@ -57,6 +59,35 @@ function describePlain(devices: readonly string[], memory: number): string {
   if (devices.length === 0) return '';
   const which = `${devices.join(', ')} without grants`;
   return `\n${which}: the backend could read and overwrite all ${bytesText(memory)} of the guest's memory\n  for as long as it served.\n`;
+}
+
+/** Prints what DMA debugging has found to standard error, as a kernel would log it. Returns a fault, if any. */
+export function dmaDebugFault(
+  { report, host }: ModeResult,
+  stream: Pick<WriteStream, 'write'> = process.stderr,
+): string | undefined {
+  if (host.dmaDebug === undefined) return undefined;
+  stream.write(formatDmaDebug(host.dmaDebug));
+  const { errors } = host.dmaDebug;
+  return errors === 0 ? undefined : `${report.mode}: drivers misuse their mappings, ${errorsText(errors)}`;
+}
+
+/** For the JSON document, which has no place for the stacks of mappings that were right. */
+function dmaDebugOf({ dmaDebug }: HostReport): object {
+  if (dmaDebug === undefined) return {};
+  const { stacks: _, ...found } = dmaDebug;
+  return { dmaDebug: found };
+}
+
+function errorsText(errors: number): string {
+  return errors === 1 ? '1 error' : `${errors || 'no'} errors`;
+}
+
+function describeDmaDebug({ report, host }: ModeResult): string {
+  if (host.dmaDebug === undefined) return '';
+  const { errors, mostEntries } = host.dmaDebug;
+  const most = `most mappings and allocations at a time: ${mostEntries}`;
+  return `\n${report.mode}: DMA debugging found ${errorsText(errors)}; ${most}\n`;
 }
 
 /** What the backend found when it looked around in the pages that it was given. */

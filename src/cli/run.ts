@@ -39,10 +39,12 @@ Examples:
   grantio run --explain                           why each device is, or is not, used through grants
   grantio run --disk image.raw --nbd /tmp/s       the disk as the guest sees it, for NBD clients
   grantio run --disk a.img --run 'nbdcopy "$uri" b.img'
+  grantio run --dma-debug                         as a kernel with CONFIG_DMA_API_DEBUG
 
 Exit status:
   0  done, or ended by a signal while serving; with --run, the command's own status
-  1  it failed: an image is missing or unusable, a device is refused, a byte differs, a copy was interrupted
+  1  it failed: an image is missing or unusable, a device is refused, a byte differs, a copy was interrupted,
+     --dma-debug found an error
   2  the call was wrong; nothing was started`;
 
 /** Adds the command to the program. */
@@ -77,6 +79,11 @@ export function addRunCommand(program: Command): void {
     .option('--nbd <socket|host:port>', 'export the disks, as the guest sees them, over NBD')
     .option('--run <command>', 'run a shell command with $uri, $nbd and $unixsocket set, then shut down')
     .option('--trace <file>', 'write every event to a file for ui.perfetto.dev')
+    .option('--dma-debug', 'watch what drivers do with their mappings, and report misuse')
+    .option(
+      '--dma-debug-driver <name>',
+      'the same, but report only this driver or device (virtio_blk, virtio0)',
+    )
     .option('--json', 'print the result as one JSON document')
     .addHelpText('after', HELP)
     .action(async (config: string | undefined, options: RunOptions) => {

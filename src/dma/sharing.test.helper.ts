@@ -9,13 +9,13 @@ import { addDomain, bootTestMachine, type TestDomain } from '../hosts/model/doma
 import { type SharedEntry, sharedEntries } from '../hosts/model/grants/recount.test.helper.ts';
 import { noTrace, type Tracer } from '../trace.ts';
 import type { DmaAddress, DmaOperations } from './dma.ts';
-import { grantDma } from './exposure-modes.ts';
+import { type ExposureOptions, grantDma } from './exposure-modes.ts';
 import type { GrantingDomain } from './granting-domain.ts';
 import { Grants } from './grants.ts';
 import { References } from './references.ts';
 
 /** The exposure modes that grant. */
-export const GRANTING_MODES = ['direct', 'bounce'] as const;
+export const GRANTING_MODES = ['direct', 'bounce', 'persistent', 'auto'] as const;
 export type GrantingMode = (typeof GRANTING_MODES)[number];
 
 /** Pages of the guest unless a test asks for more. */
@@ -147,8 +147,8 @@ export function newSharing(
 }
 
 /** The DMA operations of device 0 in one mode. */
-export function dmaOf(mode: GrantingMode, { grants }: Sharing): DmaOperations {
-  return grantDma(mode, grants, 0);
+export function dmaOf(mode: GrantingMode, { grants }: Sharing, options?: ExposureOptions): DmaOperations {
+  return grantDma(mode, grants, 0, options);
 }
 
 /** Allocates pages of the guest; a test that runs out of them is wrong. */

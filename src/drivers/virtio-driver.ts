@@ -114,6 +114,7 @@ export class VirtioDriver {
     this.failure = reason;
     this.guest.transport.writeStatus(0);
     this.onFailure();
+    this.guest.dma.revokeIdle();
   }
 
   /**
@@ -127,6 +128,7 @@ export class VirtioDriver {
     for (const queue of this.queues) queue.close();
     this.queues.length = 0;
     const { dma } = this.guest;
+    dma.revokeIdle();
     dma.recover();
     if (dma.quarantined === 0 && dma.live === 0) dma.close();
     return dma.quarantined === 0;

@@ -1,7 +1,11 @@
 // A guest: its kernel's memory, grant table and heap, and the drivers of the devices it was given.
 // Before drivers/, dma/ and transports/virtio-mmio/driver.ts.
 
+import { DIRECT_FROM } from '../dma/auto-sharing.ts';
+import { measureDirectFrom } from '../dma/calibrate.ts';
 import type { DmaOperations } from '../dma/dma.ts';
+import { DmaDebug } from '../dma/dma-debug.ts';
+import { DmaDebugLog, type DmaDebugOptions } from '../dma/dma-debug-log.ts';
 import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
 import type { GrantingDomain } from '../dma/granting-domain.ts';
 import { Grants } from '../dma/grants.ts';
@@ -43,6 +47,8 @@ interface Attached {
   readonly driver: RunningDriver;
   readonly port: EventPort;
   readonly dma: DmaOperations;
+  /** The same, where its driver is watched. */
+  readonly debug: DmaDebug | undefined;
 }
 
 /** What is left of a device after it was detached. */
@@ -58,12 +64,20 @@ export class GuestDomain {
   readonly heap: GuestHeap;
   readonly granting: GrantingDomain;
   readonly #attached = new Map<RunningDriver, Attached>();
+  readonly #clock: (() => number) | undefined;
   #requests = 0;
+  #debugLog: DmaDebugLog | undefined;
+  #directFrom: number | undefined;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
   onWaiting: () => void = () => undefined;
 
-  constructor(ports: DomainPorts) {
+  /**
+   * @param clock measures what this machine is good at, when that is needed; without one, fixed values hold,
+   *   and every run is the same
+   */
+  constructor(ports: DomainPorts, clock?: () => number) {
     this.ports = ports;
+    this.#clock = clock;
     this.heap = new GuestHeap(ports.memory);
     this.granting = {
       id: ports.id,
@@ -74,14 +88,20 @@ export class GuestDomain {
     };
   }
 
+  /** Watches what drivers do with their mappings (dma/dma-debug.ts), those that are attached from now on. */
+  debugDma(options: DmaDebugOptions = {}): DmaDebugLog {
+    this.#debugLog = new DmaDebugLog(this.granting, options);
+    return this.#debugLog;
+  }
+
   /** Starts the block device at `place`. Throws DeviceRefused when it may not be used. */
   attachBlk(place: DevicePlace, mode: ExposureMode, options: BlkDriverOptions): BlkDriver {
-    return this.#attach(place, mode, (device) => new BlkDriver(device, options));
+    return this.#attach('virtio_blk', place, mode, (device) => new BlkDriver(device, options));
   }
 
   /** Starts the entropy device at `place`. Throws DeviceRefused when it may not be used. */
   attachRng(place: DevicePlace, mode: ExposureMode): RngDriver {
-    return this.#attach(place, mode, (device) => new RngDriver(device));
+    return this.#attach('virtio_rng', place, mode, (device) => new RngDriver(device));
   }
 
   /** Stops a device and takes back all that it could reach. */
@@ -90,6 +110,7 @@ export class GuestDomain {
     if (attached === undefined) throw new RangeError('the device is not attached to this guest');
     this.#attached.delete(driver);
     driver.close();
+    attached.debug?.released();
     this.ports.events.close(attached.port);
     return { live: attached.dma.live, quarantined: attached.dma.quarantined };
   }
@@ -125,16 +146,43 @@ export class GuestDomain {
     return more;
   }
 
+  /** Bytes from which on mode `auto` grants whole pages themselves. */
+  get directFrom(): number {
+    this.#directFrom ??=
+      this.#clock === undefined ? DIRECT_FROM : measureDirectFrom(this.granting, this.#clock);
+    return this.#directFrom;
+  }
+
+  /**
+   * Ends access that was left open for the sake of speed, or could not be ended before. To be called before the
+   * guest sleeps, and every few milliseconds while it does not.
+   *
+   * @param now milliseconds on a clock that never runs backwards
+   * @returns when to call again at the latest; Infinity when nothing is due
+   */
+  tick(now: number): number {
+    let due = Number.POSITIVE_INFINITY;
+    for (const { dma } of this.#attached.values()) due = Math.min(due, dma.tick(now));
+    return due;
+  }
+
+  /** @param name the driver's, as Linux calls it */
   #attach<Driver extends RunningDriver>(
+    name: string,
     place: DevicePlace,
     mode: ExposureMode,
     start: (device: GuestDevice) => Driver,
   ): Driver {
     const { ports } = this;
     const restricted = place.access !== 'plain';
-    const dma = restricted
-      ? grantDma(mode, new Grants(this.granting, place.backend), place.device)
+    const options = mode === 'auto' ? { directFrom: this.directFrom } : {};
+    const operations: DmaOperations = restricted
+      ? grantDma(mode, new Grants(this.granting, place.backend), place.device, options)
       : new PlainDma(ports.memory);
+    const number = place.device;
+    const watched = { driver: name, device: `virtio${number}`, number, restricted };
+    const debug = this.#debugLog && new DmaDebug(operations, this.#debugLog, watched);
+    const dma = debug ?? operations;
     const driver = start({
       transport: new MmioTransport(ports.mmio, place.base),
       dma,
@@ -150,7 +198,7 @@ export class GuestDomain {
     const port = ports.events.allocateUnbound(place.backend);
     ports.events.onEvent(port, () => driver.interrupt());
     ports.mmio.routeInterrupt(place.base, port);
-    this.#attached.set(driver, { driver, port, dma });
+    this.#attached.set(driver, { driver, port, dma, debug });
     return driver;
   }
 }

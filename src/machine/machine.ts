@@ -28,6 +28,9 @@ import { openXenstore } from './store-link.ts';
 
 const MIB = 2 ** 20;
 
+/** Milliseconds after the last work in which guests may try again to take back what a backend holds. */
+const PATIENCE = 10_000;
+
 /** How a deterministic machine is made. */
 export interface MachineOptions {
   /** Decides which domain runs next wherever several could. */
@@ -74,11 +77,13 @@ export class Machine {
   /** Whose turn it was, from the start. */
   readonly #choices: number[] = [];
   readonly #backends = new Set<number>();
-  readonly #guests = new Set<number>();
+  readonly #guests = new Map<number, GuestDomain>();
   readonly #control: StoreDomain | undefined;
   readonly #clients = new Map<DomainId, Xenstore>();
-  /** What the store's clock says, in milliseconds. */
+  /** What the clock says, in milliseconds: it goes on when no domain has anything to do. */
   #now = 0;
+  /** What it said when one last had. */
+  #lastWork = 0;
   readonly #waitWhile: WaitWhile = (words, index, value) => {
     while (Atomics.load(words, index) === value) if (!this.step()) return false;
     return true;
@@ -129,7 +134,7 @@ export class Machine {
   createBackend(id: number, options: MachineDomainOptions = {}): BackendDomain {
     const backend = new BackendDomain(this.#createDomain(id, 4 * MIB, options));
     this.#backends.add(id);
-    for (const guest of this.#guests) this.#nameDeviceModel(guest, id);
+    for (const guest of this.#guests.keys()) this.#nameDeviceModel(guest, id);
     this.#domains.set(id, backend);
     return backend;
   }
@@ -137,7 +142,7 @@ export class Machine {
   /** Makes a guest, whose devices any backend may serve. */
   createGuest(id: number, options: MachineDomainOptions = {}): GuestDomain {
     const guest = new GuestDomain(this.#createDomain(id, 16 * MIB, options));
-    this.#guests.add(id);
+    this.#guests.set(id, guest);
     for (const backend of this.#backends) this.#nameDeviceModel(id, backend);
     this.#domains.set(id, {
       poll: () => {
@@ -171,19 +176,20 @@ export class Machine {
   }
 
   /**
-   * Lets one domain that has something to do run until it has not. When none has, the store's time goes on to
-   * the moment for which it waits. Returns false when nothing will happen any more.
+   * Lets one domain that has something to do run until it has not. When none has, time goes on to the moment for
+   * which the store or a guest waits. Returns false when nothing will happen any more.
    */
   step(): boolean {
     for (let ready = this.#running(); ready.length > 0; ) {
       const id = this.#choose(ready);
       this.#choices.push(id);
-      if (this.#domains.get(id)!.poll()) return true;
+      if (this.#domains.get(id)!.poll()) {
+        this.#lastWork = this.#now;
+        return true;
+      }
       ready = ready.filter((other) => other !== id);
     }
-    if (this.#control === undefined || this.#control.delay === Number.POSITIVE_INFINITY) return false;
-    this.#now += this.#control.delay;
-    return this.#control.poll();
+    return this.#passTime();
   }
 
   /** Steps until `promise` is settled. Throws when everything sleeps and it never will be. */
@@ -201,6 +207,19 @@ export class Machine {
     if (!settled)
       throw new Error('the machine sleeps: nothing is left to do, but the request is not answered');
     return promise;
+  }
+
+  /** Goes on to the next moment for which somebody waits. Returns whether there is one, and something to do then. */
+  #passTime(): boolean {
+    const store = this.#now + (this.#control?.delay ?? Number.POSITIVE_INFINITY);
+    const guests = this.#running().map(
+      (id) => this.#guests.get(id)?.tick(this.#now) ?? Number.POSITIVE_INFINITY,
+    );
+    const due = Math.min(store, ...guests);
+    if (due === Number.POSITIVE_INFINITY) return false;
+    if (due < store && due > this.#lastWork + PATIENCE) return false;
+    this.#now = due;
+    return due < store || this.#control!.poll();
   }
 
   /** The domains that are not paused. */

@@ -1,6 +1,7 @@
 // Runs a guest inside a thread's event loop, so that sockets are served between two looks at the rings:
 // polls while requests are under way, and sleeps on the guest's event channels when that takes long.
 
+import { performance } from 'node:perf_hooks';
 import { setImmediate as turn } from 'node:timers/promises';
 import type { GuestDomain } from '../machine/guest-domain.ts';
 
@@ -31,9 +32,10 @@ export class GuestRunner {
   /** Runs the guest for as long as its thread lives. */
   async run(): Promise<never> {
     for (;;) {
+      const due = this.#guest.tick(performance.now());
       if (this.#paused) await this.#roused();
       else if (this.#guest.poll()) this.#idle = this.#naps = 0;
-      else if (++this.#idle > SPINS && !this.#guest.arm()) await this.#sleep();
+      else if (++this.#idle > SPINS && !this.#guest.arm()) await this.#sleep(due);
       await turn();
     }
   }
@@ -60,14 +62,17 @@ export class GuestRunner {
     });
   }
 
-  /** Until an event comes, or a request is made whose completion may come before an interrupt does. */
-  async #sleep(): Promise<void> {
+  /** Until an event comes, a request is made whose completion may come before an interrupt does, or `due`. */
+  async #sleep(due: number): Promise<void> {
     this.#nap ??= this.#guest.ports.events.nextEvent(NAP).then(() => {
       this.#nap = undefined;
+      this.#naps++;
     });
+    const alarm = Number.isFinite(due) ? setTimeout(() => this.#rouse(), due - performance.now()) : undefined;
     await Promise.race([this.#nap, this.#roused()]);
+    clearTimeout(alarm);
     if (!this.#guest.busy) this.#naps = 0;
-    else if (++this.#naps * NAP > PATIENCE)
+    else if (this.#naps * NAP > PATIENCE)
       this.#guest.giveUp(`the device has completed nothing for ${PATIENCE / 1000} s`);
   }
 }

@@ -1,6 +1,8 @@
 // The thread of a guest: attaches the devices that xenstore names, copies disks, and serves them over NBD
 // as the guest sees them. Started by virtual-host.ts.
 
+import { performance } from 'node:perf_hooks';
+import type { DmaDebugLog, DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
 import type { Decision, GuestFacts } from '../dma/policy.ts';
 import type { BlkDriver, BlkDriverOptions } from '../drivers/blk.ts';
 import type { RngDriver } from '../drivers/rng.ts';
@@ -26,6 +28,10 @@ export type GuestCalls = {
   boot(argument: { facts: GuestFacts; tree: Uint8Array | undefined }): void;
   /** Fills the kernel's heap as a running guest's is filled. */
   plantSecrets(argument: undefined): void;
+  /** Watches what the drivers that are started from now on do with their mappings. */
+  debugDma(options: DmaDebugOptions): void;
+  /** What that has found so far. */
+  dmaDebugResult(argument: undefined): DmaDebugResult | undefined;
   /** Starts the driver of a disk; returns its capacity in bytes. */
   attach(argument: {
     devid: number;
@@ -42,6 +48,8 @@ export type GuestCalls = {
     wish: DeviceWish;
     bytes: number;
   }): Promise<void>;
+  /** Bytes from which on mode `auto` grants whole pages themselves. */
+  directFrom(argument: undefined): number;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
   copy(argument: { devid: number; image: string }): Promise<CopyResult>;
   /** Ends copies early. */
@@ -75,11 +83,12 @@ export interface CopyProgress {
 }
 
 startDomain(({ ports, xenstore, notify }) => {
-  const guest = new GuestDomain(ports);
+  const guest = new GuestDomain(ports, () => performance.now());
   const runner = new GuestRunner(guest);
   void runner.run();
   const disks = new Map<number, BlkDriver>();
   const sources = new Map<number, RngDriver>();
+  let debugLog: DmaDebugLog | undefined;
   let view: GuestView | undefined;
   let job: CopyJob | undefined;
   let server: NbdServer | undefined;
@@ -101,6 +110,10 @@ startDomain(({ ports, xenstore, notify }) => {
       view = { facts, tree: tree && readBlob(tree, 'device tree').tree };
     },
     plantSecrets: () => plantSecrets(guest.heap, ports.memory),
+    debugDma(options) {
+      debugLog = guest.debugDma(options);
+    },
+    dmaDebugResult: () => debugLog?.result,
     async attach({ devid, device, mode, wish, options }) {
       const place = await find('virtio_disk', devid, wish);
       const disk = guest.attachBlk({ ...place, device }, mode, options);
@@ -113,6 +126,7 @@ startDomain(({ ports, xenstore, notify }) => {
       sources.set(devid, rng);
       await rng.read(bytes);
     },
+    directFrom: () => guest.directFrom,
     async copy({ devid, image }) {
       job = new CopyJob(guest, diskOf(devid));
       // The job polls by itself, faster than the event loop could.

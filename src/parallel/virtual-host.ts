@@ -8,6 +8,7 @@ import { Exposure, type TotalExposure } from '../audit/exposure.ts';
 import type { TraceConsumer } from '../audit/events.ts';
 import { TraceMerger } from '../audit/trace-merger.ts';
 import { traceRings } from '../audit/trace-ring.ts';
+import type { DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
 import type { GrantPolicy } from '../dma/policy.ts';
 import type { BlkDriverOptions } from '../drivers/blk.ts';
 import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
@@ -89,6 +90,8 @@ export interface HostOptions {
   readonly maxMaptrackFrames?: number | undefined;
   readonly queues: number;
   readonly queueSize: number;
+  /** Whether, and how, the guest's drivers are watched for misuse of their mappings. */
+  readonly dmaDebug?: DmaDebugOptions | undefined;
   /** The guest's policy for all devices; default 'require'. */
   readonly policy?: GrantPolicy | undefined;
   /** Id of the domain that serves all devices, as the guest's own configuration says it. */
@@ -105,6 +108,8 @@ export interface HostReport {
   /** Events that the accounting did not get to see; 0 in an orderly run. */
   readonly eventsLost: number;
   readonly glimpse: Glimpse | undefined;
+  /** What the drivers did wrong, if they were watched and their guest was not destroyed. */
+  readonly dmaDebug: DmaDebugResult | undefined;
 }
 
 /** One boot of a host, with its disks attached. */
@@ -148,7 +153,8 @@ export class VirtualHost {
     this.#merger = new TraceMerger([backendTrace, guestTrace], consumers);
     const link = (id: DomainId) => control.introduce(xen.ports(id, sleepWhile));
     this.#backend = new DomainThread('backend-thread', xen, BACKEND, link(BACKEND), backendTrace);
-    this.#guest = new DomainThread('guest-thread', xen, GUEST, link(GUEST), guestTrace);
+    const debugs = options.dmaDebug !== undefined;
+    this.#guest = new DomainThread('guest-thread', xen, GUEST, link(GUEST), guestTrace, debugs);
     this.#guest.onNotice = (notice) => this.#take(notice as GuestNotice);
     this.#drain = setInterval(() => this.#merger.drain(DRAIN_BATCH), DRAIN_INTERVAL);
   }
@@ -266,10 +272,11 @@ export class VirtualHost {
   }
 
   async #attachDisks(): Promise<void> {
-    const { queues, queueSize, mode, disks, entropyDevices } = this.#options;
+    const { queues, queueSize, mode, disks, entropyDevices, dmaDebug } = this.#options;
     await this.#backend.call('configure', { queues, queueSize });
     await this.#bootGuest();
     await this.#guest.call('plantSecrets', undefined);
+    if (dmaDebug !== undefined) await this.#guest.call('debugDma', dmaDebug);
     for (const [devid, disk] of disks.entries()) {
       const place = { kind: 'virtio_disk' as const, ...ENDS, devid };
       await announceDevice(this.#control.tools, {
@@ -321,23 +328,25 @@ export class VirtualHost {
 
   async #stop(): Promise<HostReport> {
     try {
-      if (!this.#guestDestroyed) await this.#detachAll();
+      const dmaDebug = this.#guestDestroyed ? undefined : await this.#detachAll();
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
       this.#merger.close();
-      return { exposure: this.#exposure.total(), eventsLost: this.#merger.undelivered, glimpse };
+      return { exposure: this.#exposure.total(), eventsLost: this.#merger.undelivered, glimpse, dmaDebug };
     } finally {
       await this.#terminate();
     }
   }
 
-  async #detachAll(): Promise<void> {
+  /** Returns what DMA debugging has found, up to the end of the last device. */
+  async #detachAll(): Promise<DmaDebugResult | undefined> {
     await this.#guest.call('cancel', undefined);
     await this.#guest.call('closeNbd', undefined);
     for (const place of this.#attached) {
       await this.#guest.call('detach', { devid: place.devid });
       await withdrawDevice(this.#control.tools, place);
     }
+    return this.#guest.call('dmaDebugResult', undefined);
   }
 
   async #terminate(): Promise<void> {

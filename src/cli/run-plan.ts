@@ -73,6 +73,11 @@ export function devicesOf({ disks, entropyDevices }: RunPlan): Pick<TracedDevice
   return [...disks.map(({ dev }) => ({ name: dev, type: VIRTIO_ID_BLOCK })), ...sources];
 }
 
+/** What reports and traces call a run in `mode`. */
+export function modeLabel({ withoutGrants }: Pick<RunPlan, 'withoutGrants'>, mode: ExposureMode): string {
+  return withoutGrants ? 'plain' : mode;
+}
+
 /**
  * Works out what to do.
  *

@@ -7,7 +7,7 @@ import { formatDmaDebug } from '../dma/dma-debug-log.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
 import type { Decisions } from './run-decisions.ts';
-import type { RunOptions, RunPlan } from './run-plan.ts';
+import { modeLabel, type RunOptions, type RunPlan } from './run-plan.ts';
 
 /** What was done in one mode. */
 export type Work = Pick<RunResult, 'bytes' | 'requests' | 'identical'> & { readonly nanoseconds: number };
@@ -28,8 +28,10 @@ export function modeResult(
   host: HostReport,
 ): ModeResult {
   const { exposure, eventsLost } = host;
-  const label = plan.withoutGrants ? 'plain' : mode;
-  const report = modeReport({ mode: label, ...work, seconds: nanoseconds / 1e9, eventsLost }, exposure);
+  const report = modeReport(
+    { mode: modeLabel(plan, mode), ...work, seconds: nanoseconds / 1e9, eventsLost },
+    exposure,
+  );
   const reason = `needs grant table version 2, which ${whyVersionOne(plan)}`;
   return { report, host, fallback: host.mode === mode ? undefined : { mode: host.mode, reason } };
 }
@@ -78,11 +80,11 @@ export function printResults(
   stream.write(describePlain(decisions.plain, memory));
 }
 
-/** What the accounting of grants cannot show. */
+/** Says in words what the devices that use no grants mean. */
 function describePlain(devices: readonly string[], memory: number): string {
   if (devices.length === 0) return '';
   const which = `${devices.join(', ')} without grants`;
-  return `\n${which}: the backend could read and overwrite all ${bytesText(memory)} of the guest's memory\n  for as long as it served; the table counts what was granted.\n`;
+  return `\n${which}: the backend could read and overwrite all ${bytesText(memory)} of the guest's memory\n  for as long as it served.\n`;
 }
 
 /** Prints what DMA debugging has found to standard error, as a kernel would log it. Returns a fault, if any. */

@@ -3,8 +3,8 @@
 
 import { type Command, Option } from 'commander';
 import { ARCHITECTURES } from '../hosts/model/address-map.ts';
-import { EXPOSURE_MODES } from '../dma/exposure-modes.ts';
 import { DOMID_FIRST_RESERVED } from '../abi/xen.ts';
+import { EXPOSURE_MODES } from '../dma/exposure-modes.ts';
 import { GRANT_POLICIES } from '../dma/policy.ts';
 import { GUEST } from '../parallel/virtual-host.ts';
 import { createDemoDisk } from './demo-disk.ts';

@@ -6,8 +6,8 @@ import type { DmaDebugLog, DmaDebugOptions, DmaDebugResult } from '../dma/dma-de
 import type { Decision, GuestFacts } from '../dma/policy.ts';
 import type { BlkDriver, BlkDriverOptions } from '../drivers/blk.ts';
 import type { RngDriver } from '../drivers/rng.ts';
-import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { assert } from '../errors.ts';
+import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { findDevice, type GuestView, type WantedDevice } from '../machine/device-finder.ts';
 import { GuestDomain, type Leftovers } from '../machine/guest-domain.ts';
 import { parseNbdAddress } from '../nbd/address.ts';

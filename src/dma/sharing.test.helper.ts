@@ -121,15 +121,19 @@ export interface Sharing {
   readonly u8: Uint8Array;
 }
 
-/** @param maxGrantFrames of the guest's table, one of which exists from the beginning */
+/**
+ * @param maxGrantFrames of the guest's table, one of which exists from the beginning
+ * @param version of that table
+ */
 export function newSharing(
-  options: { pages?: number; maxGrantFrames?: number; tracer?: Tracer } = {},
+  options: { pages?: number; maxGrantFrames?: number; tracer?: Tracer; version?: number } = {},
 ): Sharing {
   const { pages = PAGES, maxGrantFrames = 1, tracer = noTrace } = options;
   const xen = bootTestMachine();
   const guest = addDomain(xen, 2, { memory: pages * XEN_PAGE_SIZE, maxGrantFrames }, tracer);
   const backend = addDomain(xen, 1, { maxMaptrackFrames: 1 });
   const { id, ports } = guest;
+  assert.equal(ports.grantTable.setVersion(options.version ?? 1), 0);
   const domain = {
     id,
     memory: ports.memory,

@@ -122,9 +122,18 @@ export interface Sharing {
   readonly u8: Uint8Array;
 }
 
-/** @param maxGrantFrames of the guest's table, one of which exists from the beginning */
+/**
+ * @param maxGrantFrames of the guest's table, one of which exists from the beginning
+ * @param version of that table
+ */
 export function newSharing(
-  options: { pages?: number; maxGrantFrames?: number; tracer?: Tracer; pageSize?: GuestPageSize } = {},
+  options: {
+    pages?: number;
+    maxGrantFrames?: number;
+    tracer?: Tracer;
+    version?: number;
+    pageSize?: GuestPageSize;
+  } = {},
 ): Sharing {
   const { pages = PAGES, maxGrantFrames = 1, tracer = noTrace, pageSize } = options;
   const xen = bootTestMachine();
@@ -138,6 +147,7 @@ export function newSharing(
   );
   const backend = addDomain(xen, 1, { maxMaptrackFrames: 1 });
   const { id, ports } = guest;
+  assert.equal(ports.grantTable.setVersion(options.version ?? 1), 0);
   const domain = {
     id,
     memory: ports.memory,

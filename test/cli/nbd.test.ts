@@ -51,7 +51,7 @@ async function stop(running: Running): Promise<string> {
   return stdout;
 }
 
-for (const mode of ['direct', 'bounce'])
+for (const mode of ['direct', 'bounce', 'copy'])
   test(`a client reads and writes what the guest reads and writes (${mode})`, async (t) => {
     const folder = folderWithImages(t);
     const words = [

@@ -17,7 +17,7 @@ const zeroPage = new Uint8Array(XEN_PAGE_SIZE);
  */
 export class GuestMemory {
   /** The bytes, indexed by `offset`. */
-  readonly region: Region;
+  region: Region;
   /** Guest-physical address of the first byte of `region`. */
   readonly base: number;
   readonly #firstFrame: number;
@@ -40,6 +40,14 @@ export class GuestMemory {
   /** Pages that nobody holds. */
   get pagesFree(): number {
     return this.#pagesFree;
+  }
+
+  /** Goes on in the memory of another host, to which the bytes were carried; what is held stays held. */
+  moveTo(other: GuestMemory): void {
+    assert(other.base === this.base, 'the memory is where it was', other.base, this.base);
+    const { byteLength } = other.region;
+    assert(byteLength === this.region.byteLength, 'as much memory', byteLength, this.region.byteLength);
+    this.region = other.region;
   }
 
   /** Where in `region` the `length` bytes at `address` are, which must be memory. */
@@ -94,6 +102,14 @@ export class GuestMemory {
   /** Gives back pages from `allocatePages`; each becomes free when nobody else holds it. */
   freePages(address: number, count: number): void {
     this.release(address / XEN_PAGE_SIZE, count);
+  }
+
+  /** Whether a page of these bytes, which their owner holds, is held by someone else as well: the quarantine. */
+  heldByOthers(address: number, length: number): boolean {
+    const first = Math.floor(address / XEN_PAGE_SIZE) - this.#firstFrame;
+    const last = Math.floor((address + length - 1) / XEN_PAGE_SIZE) - this.#firstFrame;
+    for (let page = first; page <= last; page++) if (this.#holders[page] > 1) return true;
+    return false;
   }
 
   /** Adds a holder to `count` pages from `frame`. */

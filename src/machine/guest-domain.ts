@@ -9,9 +9,12 @@ import { GuestHeap } from '../dma/guest-heap.ts';
 import { References } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
+import { type DeviceHealth, RECOVERY, type RecoveryLimits } from '../drivers/recovery.ts';
 import { RngDriver } from '../drivers/rng.ts';
+import { assert } from '../errors.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
 import { MmioTransport } from '../transports/virtio-mmio/driver.ts';
+import { DeviceRefused } from '../virtio/negotiate.ts';
 import type { DomainId, EventPort } from '../xen/ids.ts';
 
 /** Where a device is and who serves it: from the toolstack, never from the device. */
@@ -24,21 +27,30 @@ export interface DevicePlace {
 }
 
 /** What a driver offers to whoever runs its guest. */
-interface RunningDriver {
+export interface RunningDriver {
   /** Whether something was asked for and is not answered. */
   readonly busy: boolean;
+  readonly health: DeviceHealth;
+  /** Resets a device that does not answer; gives it up when that has not helped. */
+  recover(reason: string): void;
   /** Gives up a device that does not answer. */
   fail(reason: string): void;
   interrupt(): void;
   poll(): number;
+  tick(now: number): number;
   arm(): boolean;
+  /** Stops the device for the time being, and takes back all that it could reach. */
+  suspend(reason: string): void;
+  /** Goes on with the device where it is now. Throws DeviceRefused when it is not the same. */
+  resume(device: GuestDevice): void;
   close(): boolean;
 }
 
-/** A driver and what belongs to it. */
+/** What belongs to a driver. */
 interface Attached {
-  readonly driver: RunningDriver;
-  readonly port: EventPort;
+  readonly mode: ExposureMode;
+  /** Where its interrupts arrive; none while the guest is suspended. */
+  port: EventPort | undefined;
   readonly dma: DmaOperations;
 }
 
@@ -51,24 +63,32 @@ export interface Leftovers {
 
 /** One guest and its drivers. */
 export class GuestDomain {
-  readonly ports: DomainPorts;
   readonly heap: GuestHeap;
-  readonly granting: GrantingDomain;
+  /** What drivers put up with, for devices that are attached from now on. */
+  recovery: RecoveryLimits = RECOVERY;
+  #ports: DomainPorts;
+  #granting: GrantingDomain;
   readonly #attached = new Map<RunningDriver, Attached>();
+  /** What devices have left in quarantine that are elsewhere now, or gone. */
+  readonly #leftBehind = new Set<DmaOperations>();
   #requests = 0;
+  #suspended = false;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
   onWaiting: () => void = () => undefined;
 
   constructor(ports: DomainPorts) {
-    this.ports = ports;
+    this.#ports = ports;
     this.heap = new GuestHeap(ports.memory);
-    this.granting = {
-      id: ports.id,
-      memory: ports.memory,
-      table: ports.grantTable,
-      references: new References(ports.grantTable),
-      tracer: ports.tracer,
-    };
+    this.#granting = grantingOf(ports);
+  }
+
+  /** What the domain has, in the host where it is now. */
+  get ports(): DomainPorts {
+    return this.#ports;
+  }
+
+  get granting(): GrantingDomain {
+    return this.#granting;
   }
 
   /** Starts the block device at `place`. Throws DeviceRefused when it may not be used. */
@@ -81,20 +101,84 @@ export class GuestDomain {
     return this.#attach(place, mode, (device) => new RngDriver(device));
   }
 
+  /**
+   * Puts a driver on the backend that serves its device now: one that was started again, or another. All access of
+   * the last one is ended or quarantined first; then what it has not answered is asked again.
+   *
+   * @throws DeviceRefused when that is not the device that it was; the driver goes on waiting
+   */
+  reattach(driver: RunningDriver, place: DevicePlace): void {
+    const attached = this.#find(driver);
+    driver.suspend('its backend was replaced');
+    const transport = new MmioTransport(this.#ports.mmio, place.base);
+    this.#disconnect(attached);
+    const { dma, device } = this.#deviceAt(place, attached.mode, transport);
+    this.#attached.set(driver, { mode: attached.mode, dma, port: this.#connect(driver, place) });
+    driver.resume(device);
+  }
+
   /** Stops a device and takes back all that it could reach. */
   detach(driver: RunningDriver): Leftovers {
-    const attached = this.#attached.get(driver);
-    if (attached === undefined) throw new RangeError('the device is not attached to this guest');
+    const attached = this.#find(driver);
     this.#attached.delete(driver);
     driver.close();
-    this.ports.events.close(attached.port);
+    this.#disconnect(attached);
     return { live: attached.dma.live, quarantined: attached.dma.quarantined };
+  }
+
+  /**
+   * Stops all devices before the domain is suspended: nothing stays granted but what a backend does not let go of,
+   * and what was asked for waits, in the drivers, for `resume`.
+   */
+  suspend(): void {
+    this.#suspended = true;
+    for (const [driver, attached] of this.#attached) {
+      driver.suspend('the guest is suspended');
+      this.#disconnect(attached);
+    }
+  }
+
+  /**
+   * Goes on after a suspension: in the same host, or in another one whose table of grants is empty. Rings and grants
+   * are made anew and all that was unfinished is asked again. The kernel's state is this object, which lives on; its
+   * memory has come along with the domain's image (hosts/model/domain-image.ts).
+   *
+   * @param ports of the domain where it is now: those that it had if it never left
+   * @param placeOf where each device is now and who serves it, from the toolstack
+   * @throws DeviceRefused when a device is not there, or another one; the others work, and `reattach` may be tried
+   *   later
+   */
+  resume(ports: DomainPorts, placeOf: (driver: RunningDriver) => DevicePlace): void {
+    assert(this.#suspended, 'a guest is suspended before it is resumed');
+    this.#suspended = false;
+    if (ports !== this.#ports) this.#moveTo(ports);
+    const refused: DeviceRefused[] = [];
+    for (const driver of this.#attached.keys()) {
+      if (driver.health === 'failed') continue;
+      try {
+        this.reattach(driver, placeOf(driver));
+      } catch (error) {
+        if (!(error instanceof DeviceRefused)) throw error;
+        refused.push(error);
+      }
+    }
+    if (refused.length > 0) throw refused[0];
   }
 
   /** Whether any driver waits for its device. */
   get busy(): boolean {
     for (const driver of this.#attached.keys()) if (driver.busy) return true;
     return false;
+  }
+
+  /** References in quarantine, of devices that are gone too. */
+  get quarantined(): number {
+    return this.#granting.references.quarantined;
+  }
+
+  /** Has every device reset that still has not answered, and gives it up when that has not helped (case B9). */
+  revive(reason: string): void {
+    for (const driver of this.#attached.keys()) if (driver.busy) driver.recover(reason);
   }
 
   /** Gives up every device that still has not answered (case B9). */
@@ -104,10 +188,26 @@ export class GuestDomain {
 
   /** Takes events and completions. Returns whether there were any. */
   poll(): boolean {
-    this.ports.park();
-    let worked = this.ports.events.poll();
+    this.#ports.park();
+    let worked = this.#ports.events.poll();
     for (const driver of this.#attached.keys()) if (driver.poll() > 0) worked = true;
     return worked;
+  }
+
+  /**
+   * Does what is due at `now`: revocation that is deferred, or has to be tried again.
+   *
+   * @param now milliseconds on a clock that never runs backwards
+   * @returns when to call again at the latest, if nothing is asked for until then
+   */
+  tick(now: number): number {
+    let due = Number.POSITIVE_INFINITY;
+    for (const driver of this.#attached.keys()) due = Math.min(due, driver.tick(now));
+    for (const dma of this.#leftBehind) {
+      due = Math.min(due, dma.tick(now));
+      if (dma.quarantined === 0) this.#leftBehind.delete(dma);
+    }
+    return due;
   }
 
   /** Asks every device for an interrupt. Returns true when one has completed something meanwhile. */
@@ -117,30 +217,77 @@ export class GuestDomain {
     return more;
   }
 
+  #find(driver: RunningDriver): Attached {
+    const attached = this.#attached.get(driver);
+    if (attached === undefined) throw new RangeError('the device is not attached to this guest');
+    return attached;
+  }
+
   #attach<Driver extends RunningDriver>(
     place: DevicePlace,
     mode: ExposureMode,
     start: (device: GuestDevice) => Driver,
   ): Driver {
-    const { ports } = this;
-    const grants = new Grants(this.granting, place.backend);
-    const dma = grantDma(mode, grants, place.device);
-    const driver = start({
-      transport: new MmioTransport(ports.mmio, place.base),
-      dma,
-      restricted: true,
-      memory: ports.memory,
-      heap: this.heap,
-      tracer: ports.tracer,
-      nextRequestId: () => this.#requests++,
-      waiting: () => this.onWaiting(),
-      domain: ports.id,
-      device: place.device,
-    });
-    const port = ports.events.allocateUnbound(place.backend);
-    ports.events.onEvent(port, () => driver.interrupt());
-    ports.mmio.routeInterrupt(place.base, port);
-    this.#attached.set(driver, { driver, port, dma });
+    const transport = new MmioTransport(this.#ports.mmio, place.base);
+    const { dma, device } = this.#deviceAt(place, mode, transport);
+    const driver = start(device);
+    this.#attached.set(driver, { mode, dma, port: this.#connect(driver, place) });
     return driver;
   }
+
+  #deviceAt(
+    place: DevicePlace,
+    mode: ExposureMode,
+    transport: MmioTransport,
+  ): { dma: DmaOperations; device: GuestDevice } {
+    const dma = grantDma(mode, new Grants(this.#granting, place.backend), place.device);
+    const { id, memory, tracer } = this.#ports;
+    const device = {
+      transport,
+      dma,
+      restricted: true,
+      recovery: this.recovery,
+      memory,
+      heap: this.heap,
+      tracer,
+      nextRequestId: () => this.#requests++,
+      waiting: () => this.onWaiting(),
+      domain: id,
+      device: place.device,
+    };
+    return { dma, device };
+  }
+
+  /** Has the device's interrupts delivered to the driver. */
+  #connect(driver: RunningDriver, place: DevicePlace): EventPort {
+    const { events, mmio } = this.#ports;
+    const port = events.allocateUnbound(place.backend);
+    events.onEvent(port, () => driver.interrupt());
+    mmio.routeInterrupt(place.base, port);
+    return port;
+  }
+
+  /** Leaves a backend. What it does not let go of stays in quarantine, and is tried again. */
+  #disconnect(attached: Attached): void {
+    const { dma, port } = attached;
+    if (port !== undefined) this.#ports.events.close(port);
+    attached.port = undefined;
+    dma.close();
+    if (dma.quarantined > 0) this.#leftBehind.add(dma);
+  }
+
+  /** To another host, where nothing is granted and no event channel is open. */
+  #moveTo(ports: DomainPorts): void {
+    for (const { dma } of this.#attached.values()) dma.forget();
+    for (const dma of this.#leftBehind) dma.forget();
+    this.#leftBehind.clear();
+    const { memory } = this.#ports;
+    memory.moveTo(ports.memory);
+    this.#ports = { ...ports, memory };
+    this.#granting = grantingOf(this.#ports);
+  }
+}
+
+function grantingOf({ id, memory, grantTable, tracer }: DomainPorts): GrantingDomain {
+  return { id, memory, table: grantTable, references: new References(grantTable), tracer };
 }

@@ -278,7 +278,7 @@ export class GuestDomain {
 
   /** To another host, where nothing is granted and no event channel is open. */
   #moveTo(ports: DomainPorts): void {
-    for (const { dma } of this.#attached.values()) dma.forget();
+    // All that was granted was taken back when the guest was suspended, but for this.
     for (const dma of this.#leftBehind) dma.forget();
     this.#leftBehind.clear();
     const { memory } = this.#ports;

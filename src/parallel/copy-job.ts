@@ -121,26 +121,30 @@ export class CopyJob {
     });
   }
 
-  /** Polls for a while, then sleeps until the device interrupts. Returns whether it has completed something. */
+  /** Polls for a while. Returns whether the device has completed something. */
   #awaitCompletion(): boolean {
     const before = this.#buffers.length;
     for (let idle = 0; this.#buffers.length === before && this.#disk.busy; ) {
-      if (this.#guest.poll() || ++idle < SPINS || this.#guest.arm()) continue;
-      const now = milliseconds();
-      this.#guest.ports.events.sleep(Math.max(0, Math.min(NAP, this.#guest.tick(now) - now)));
-      return this.#guest.poll();
+      if (!this.#guest.poll() && ++idle >= SPINS && !this.#guest.arm()) return false;
     }
     this.#busySince = milliseconds();
     return true;
   }
 
-  /** Lets the thread's event loop turn: the toolstack may have something to say about a device that is silent. */
+  /**
+   * Sleeps until the device interrupts. First the thread's event loop gets a turn: the toolstack may have something
+   * to say about a device that is silent.
+   */
   async #pause(): Promise<void> {
-    if (milliseconds() - this.#busySince > PATIENCE) {
-      this.#busySince = milliseconds();
+    await turn();
+    const now = milliseconds();
+    if (now - this.#busySince > PATIENCE) {
+      this.#busySince = now;
       this.#disk.recover(STALLED);
     }
-    await turn();
+    const due = this.#guest.tick(now) - now;
+    if (!this.#guest.poll() && !this.#guest.arm())
+      this.#guest.ports.events.sleep(Math.max(0, Math.min(NAP, due)));
   }
 
   /** Compares the window with the file. Returns where they first differ. */

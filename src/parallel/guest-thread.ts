@@ -26,6 +26,8 @@ export type GuestCalls = {
   }): Promise<number>;
   /** Starts the driver of an entropy device and has it deliver `bytes` random bytes. */
   attachRng(argument: { devid: number; device: number; mode: ExposureMode; bytes: number }): Promise<void>;
+  /** Puts the driver of a device on the backend that xenstore names now, when that is ready. */
+  reattach(argument: { devid: number; device: number }): Promise<void>;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
   copy(argument: { devid: number; image: string }): Promise<CopyResult>;
   /** Ends copies early. */
@@ -69,6 +71,13 @@ startDomain(({ ports, xenstore, notify }) => {
       const disk = guest.attachBlk({ ...place, device }, mode, options);
       disks.set(devid, disk);
       return disk.capacity;
+    },
+    async reattach({ devid, device }) {
+      const source = sources.get(devid);
+      const driver = source ?? diskOf(devid);
+      driver.suspend('its backend is being replaced');
+      const kind = source === undefined ? 'virtio_disk' : 'virtio';
+      guest.reattach(driver, { ...(await findDevice(xenstore, kind, ports.id, devid)), device });
     },
     async attachRng({ devid, device, mode, bytes }) {
       const place = await findDevice(xenstore, 'virtio', ports.id, devid);

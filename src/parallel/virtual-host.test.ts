@@ -6,20 +6,22 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import { EXPOSURE_MODES, type ExposureMode } from '../dma/exposure-modes.ts';
+import { domainId } from '../xen/ids.ts';
 import { type HostOptions, VirtualHost } from './virtual-host.ts';
 
 const MIB = 2 ** 20;
 
 /** A host with one disk of 96 MiB: three windows of a copy. */
-async function startHost(t: TestContext): Promise<VirtualHost> {
+async function startHost(t: TestContext, mode: ExposureMode = 'bounce', entropyDevices = 0) {
   const folder = mkdtempSync(join(tmpdir(), 'grantio-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const path = join(folder, 'disk.img');
   writeFileSync(path, Buffer.alloc(96 * MIB, 'disk'));
   const options: HostOptions = {
     disks: [{ path, readOnly: true, dev: 'xvda' }],
-    entropyDevices: 0,
-    mode: 'bounce',
+    entropyDevices,
+    mode,
     firstDevice: 0,
     kind: 'pvh',
     architecture: 'arm',
@@ -63,3 +65,19 @@ test('a guest that is destroyed in the middle of a copy leaves nothing mapped, a
   await copy;
   assert.ok((await host.stop()).exposure.bytesNeeded > 0);
 });
+
+for (const mode of EXPOSURE_MODES) {
+  test(`B20 C5: ${mode}: a backend that is killed in the middle of a copy is replaced, twice; the copy is identical, and nothing stays granted`, async (t) => {
+    const host = await startHost(t, mode, 1);
+    const begun = new Promise<void>((resolve) => {
+      host.onProgress = () => resolve();
+    });
+    const copy = host.copy(0);
+    await begun;
+    for (const id of [3, 4]) await host.replaceBackend(domainId(id));
+    const { identical, bytes } = await copy;
+    assert.deepEqual([identical, bytes], [true, 96 * MIB]);
+    const { exposure, eventsLost } = await host.stop();
+    assert.deepEqual([exposure.leakedGrants, exposure.contradictions, eventsLost], [0, 0, 0]);
+  });
+}

@@ -24,7 +24,7 @@ const zeroPage = new Uint8Array(XEN_PAGE_SIZE);
  */
 export class GuestMemory {
   /** The bytes, indexed by `offset`. */
-  readonly region: Region;
+  region: Region;
   /** Guest-physical address of the first byte of `region`. */
   readonly base: number;
   /** Bytes of a page of the guest's kernel. */
@@ -54,6 +54,14 @@ export class GuestMemory {
   /** Pages of 4 KiB that nobody holds. */
   get pagesFree(): number {
     return this.#pagesFree;
+  }
+
+  /** Goes on in the memory of another host, to which the bytes were carried; what is held stays held. */
+  moveTo(other: GuestMemory): void {
+    assert(other.base === this.base, 'the memory is where it was', other.base, this.base);
+    const { byteLength } = other.region;
+    assert(byteLength === this.region.byteLength, 'as much memory', byteLength, this.region.byteLength);
+    this.region = other.region;
   }
 
   /** Where in `region` the `length` bytes at `address` are, which must be memory. */
@@ -109,6 +117,14 @@ export class GuestMemory {
   /** Gives back what `allocatePages(count)` returned; each frame becomes free when nobody else holds it. */
   freePages(address: number, count: number): void {
     this.release(address / XEN_PAGE_SIZE, this.#inWholePages(count));
+  }
+
+  /** Whether a frame of these bytes, which their owner holds, is held by someone else as well: the quarantine. */
+  heldByOthers(address: number, length: number): boolean {
+    const first = Math.floor(address / XEN_PAGE_SIZE) - this.#firstFrame;
+    const last = Math.floor((address + length - 1) / XEN_PAGE_SIZE) - this.#firstFrame;
+    for (let frame = first; frame <= last; frame++) if (this.#holders[frame] > 1) return true;
+    return false;
   }
 
   /** Adds a holder to `count` frames from `frame`. */

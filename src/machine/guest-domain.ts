@@ -1,14 +1,18 @@
 // A guest: its kernel's memory, grant table and heap, and the drivers of the devices it was given.
 // Before drivers/, dma/ and transports/virtio-mmio/driver.ts.
 
+import type { DmaOperations } from '../dma/dma.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
 import type { ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
+import { type DeviceHealth, RECOVERY, type RecoveryLimits } from '../drivers/recovery.ts';
 import { RngDriver } from '../drivers/rng.ts';
+import { assert } from '../errors.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
 import { MmioTransport } from '../transports/virtio-mmio/driver.ts';
+import { DeviceRefused } from '../virtio/negotiate.ts';
 import type { DomainId, EventPort } from '../xen/ids.ts';
 import { type DeviceDma, GuestDma } from './guest-dma.ts';
 
@@ -17,30 +21,42 @@ export interface DevicePlace {
   /** Guest-physical address of the registers. */
   readonly base: number;
   readonly backend: DomainId;
-  /** What dma/policy.ts decided; with 'plain' the backend may reach all of the memory. Default 'grants'. */
+  /** Whether its memory is reached through grants, which is so unless said otherwise, or plainly. */
   readonly access?: 'grants' | 'plain';
   /** The device's number in the trace. */
   readonly device: number;
 }
 
 /** What a driver offers to whoever runs its guest. */
-interface RunningDriver {
+export interface RunningDriver {
   /** Whether something was asked for and is not answered. */
   readonly busy: boolean;
   /** Requests that the device has and has not completed; others may be waiting for references. */
   readonly inFlight: number;
+  readonly health: DeviceHealth;
+  /** Resets a device that does not answer; gives it up when that has not helped. */
+  recover(reason: string): void;
   /** Gives up a device that does not answer. */
   fail(reason: string): void;
   interrupt(): void;
   poll(): number;
+  tick(now: number): number;
   arm(): boolean;
+  /** Stops the device for the time being, and takes back all that it could reach. */
+  suspend(reason: string): void;
+  /** Goes on with the device where it is now. Throws DeviceRefused when it is not the same. */
+  resume(device: GuestDevice): void;
   close(): boolean;
 }
 
-/** A driver and what belongs to it. */
+/** What belongs to a driver. */
 interface Attached {
-  readonly driver: RunningDriver;
-  readonly port: EventPort;
+  /** The driver's name, as Linux calls it. */
+  readonly name: string;
+  /** The exposure mode that was asked for. */
+  readonly mode: ExposureMode;
+  /** Where its interrupts arrive; none while the guest is suspended. */
+  port: EventPort | undefined;
   readonly dma: DeviceDma;
 }
 
@@ -53,11 +69,18 @@ export interface Leftovers {
 
 /** One guest and its drivers. */
 export class GuestDomain {
-  readonly ports: DomainPorts;
   readonly heap: GuestHeap;
-  readonly dma: GuestDma;
+  /** What drivers put up with, for devices that are attached from now on. */
+  recovery: RecoveryLimits = RECOVERY;
+  /** What the guest shares its memory by, in the host where it is now. */
+  dma: GuestDma;
+  readonly #clock: (() => number) | undefined;
+  #ports: DomainPorts;
   readonly #attached = new Map<RunningDriver, Attached>();
+  /** What devices have left in quarantine that are elsewhere now, or gone. */
+  readonly #leftBehind = new Set<DmaOperations>();
   #requests = 0;
+  #suspended = false;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
   onWaiting: () => void = () => undefined;
 
@@ -66,9 +89,15 @@ export class GuestDomain {
    *   and every run is the same
    */
   constructor(ports: DomainPorts, clock?: () => number) {
-    this.ports = ports;
+    this.#ports = ports;
+    this.#clock = clock;
     this.heap = new GuestHeap(ports.memory);
     this.dma = new GuestDma(ports, clock);
+  }
+
+  /** What the domain has, in the host where it is now. */
+  get ports(): DomainPorts {
+    return this.#ports;
   }
 
   /** The exposure mode of a device: the one it was attached in, or `bounce` where `copy` is not to be had. */
@@ -86,13 +115,29 @@ export class GuestDomain {
     return this.#attach('virtio_rng', place, mode, (device) => new RngDriver(device));
   }
 
+  /**
+   * Puts a driver on the backend that serves its device now: one that was started again, or another. All access of
+   * the last one is ended or quarantined first; then what it has not answered is asked again.
+   *
+   * @throws DeviceRefused when that is not the device that it was; the driver goes on waiting
+   */
+  reattach(driver: RunningDriver, place: DevicePlace): void {
+    const attached = this.#find(driver);
+    driver.suspend('its backend was replaced');
+    const transport = new MmioTransport(this.#ports.mmio, place.base);
+    this.#disconnect(attached);
+    const { name, mode } = attached;
+    const { dma, device } = this.#deviceAt(name, place, mode, transport);
+    this.#attached.set(driver, { name, mode, dma, port: this.#connect(driver, place) });
+    driver.resume(device);
+  }
+
   /** Stops a device and takes back all that it could reach. */
   detach(driver: RunningDriver): Leftovers {
     const attached = this.#find(driver);
     this.#attached.delete(driver);
     driver.close();
-    attached.dma.debug?.released();
-    this.ports.events.close(attached.port);
+    this.#disconnect(attached);
     const { live, quarantined } = attached.dma.operations;
     return { live, quarantined };
   }
@@ -102,10 +147,62 @@ export class GuestDomain {
     return this.dma.granting.references.usage();
   }
 
+  /**
+   * Stops all devices before the domain is suspended: nothing stays granted but what a backend does not let go of,
+   * and what was asked for waits, in the drivers, for `resume`.
+   */
+  suspend(): void {
+    this.#suspended = true;
+    for (const [driver, attached] of this.#attached) {
+      driver.suspend('the guest is suspended');
+      this.#disconnect(attached);
+    }
+  }
+
+  /**
+   * Goes on after a suspension: in the same host, or in another one whose table of grants is empty. Rings and grants
+   * are made anew and all that was unfinished is asked again. The kernel's state is this object, which lives on; its
+   * memory has come along with the domain's image (hosts/model/domain-image.ts).
+   *
+   * @param ports of the domain where it is now: those that it had if it never left
+   * @param placeOf where each device is now and who serves it, from the toolstack
+   * @throws DeviceRefused when a device is not there, or another one; the others work, and `reattach` may be tried
+   *   later
+   */
+  resume(ports: DomainPorts, placeOf: (driver: RunningDriver) => DevicePlace): void {
+    assert(this.#suspended, 'a guest is suspended before it is resumed');
+    this.#suspended = false;
+    if (ports !== this.#ports) this.#moveTo(ports);
+    const refused: DeviceRefused[] = [];
+    for (const driver of this.#attached.keys()) {
+      if (driver.health === 'failed') continue;
+      try {
+        this.reattach(driver, placeOf(driver));
+      } catch (error) {
+        if (!(error instanceof DeviceRefused)) throw error;
+        refused.push(error);
+      }
+    }
+    if (refused.length > 0) throw refused[0];
+  }
+
   /** Whether any driver waits for its device. */
   get busy(): boolean {
     for (const driver of this.#attached.keys()) if (driver.busy) return true;
     return false;
+  }
+
+  /** References in quarantine, of devices that are gone too. */
+  get quarantined(): number {
+    return this.dma.granting.references.quarantined;
+  }
+
+  /**
+   * Has every device reset that still has not answered, and gives it up when that has not helped (case B9);
+   * not those that wait for another to answer.
+   */
+  revive(reason: string): void {
+    for (const driver of this.#attached.keys()) if (driver.inFlight > 0) driver.recover(reason);
   }
 
   /** Gives up every device that still has not answered (case B9), not those that wait for another to do so. */
@@ -115,10 +212,26 @@ export class GuestDomain {
 
   /** Takes events and completions. Returns whether there were any. */
   poll(): boolean {
-    this.ports.park();
-    let worked = this.ports.events.poll();
+    this.#ports.park();
+    let worked = this.#ports.events.poll();
     for (const driver of this.#attached.keys()) if (driver.poll() > 0) worked = true;
     return worked;
+  }
+
+  /**
+   * Does what is due at `now`: revocation that is deferred, or has to be tried again.
+   *
+   * @param now milliseconds on a clock that never runs backwards
+   * @returns when to call again at the latest, if nothing is asked for until then
+   */
+  tick(now: number): number {
+    let due = Number.POSITIVE_INFINITY;
+    for (const driver of this.#attached.keys()) due = Math.min(due, driver.tick(now));
+    for (const dma of this.#leftBehind) {
+      due = Math.min(due, dma.tick(now));
+      if (dma.quarantined === 0) this.#leftBehind.delete(dma);
+    }
+    return due;
   }
 
   /** Asks every device for an interrupt. Returns true when one has completed something meanwhile. */
@@ -134,19 +247,6 @@ export class GuestDomain {
     return attached;
   }
 
-  /**
-   * Ends access that was left open for the sake of speed, or could not be ended before. To be called before the
-   * guest sleeps, and every few milliseconds while it does not.
-   *
-   * @param now milliseconds on a clock that never runs backwards
-   * @returns when to call again at the latest; Infinity when nothing is due
-   */
-  tick(now: number): number {
-    let due = Number.POSITIVE_INFINITY;
-    for (const { dma } of this.#attached.values()) due = Math.min(due, dma.operations.tick(now));
-    return due;
-  }
-
   #anyInFlight(): boolean {
     for (const driver of this.#attached.keys()) if (driver.inFlight > 0) return true;
     return false;
@@ -159,27 +259,67 @@ export class GuestDomain {
     mode: ExposureMode,
     start: (device: GuestDevice) => Driver,
   ): Driver {
-    const { ports } = this;
-    const restricted = place.access !== 'plain';
+    const transport = new MmioTransport(this.#ports.mmio, place.base);
+    const { dma, device } = this.#deviceAt(name, place, mode, transport);
+    const driver = start(device);
+    this.#attached.set(driver, { name, mode, dma, port: this.#connect(driver, place) });
+    return driver;
+  }
+
+  #deviceAt(
+    name: string,
+    place: DevicePlace,
+    mode: ExposureMode,
+    transport: MmioTransport,
+  ): { dma: DeviceDma; device: GuestDevice } {
     const { device: number, backend } = place;
+    const restricted = place.access !== 'plain';
     const dma = this.dma.of({ driver: name, number, backend, restricted }, mode);
-    const driver = start({
-      transport: new MmioTransport(ports.mmio, place.base),
+    const { id, memory, tracer } = this.#ports;
+    const device = {
+      transport,
       dma: dma.operations,
       restricted,
-      memory: ports.memory,
+      recovery: this.recovery,
+      memory,
       heap: this.heap,
-      tracer: ports.tracer,
+      tracer,
       nextRequestId: () => this.#requests++,
       waiting: () => this.onWaiting(),
       anyInFlight: () => this.#anyInFlight(),
-      domain: ports.id,
-      device: place.device,
-    });
-    const port = ports.events.allocateUnbound(place.backend);
-    ports.events.onEvent(port, () => driver.interrupt());
-    ports.mmio.routeInterrupt(place.base, port);
-    this.#attached.set(driver, { driver, port, dma });
-    return driver;
+      domain: id,
+      device: number,
+    };
+    return { dma, device };
+  }
+
+  /** Has the device's interrupts delivered to the driver. */
+  #connect(driver: RunningDriver, place: DevicePlace): EventPort {
+    const { events, mmio } = this.#ports;
+    const port = events.allocateUnbound(place.backend);
+    events.onEvent(port, () => driver.interrupt());
+    mmio.routeInterrupt(place.base, port);
+    return port;
+  }
+
+  /** Leaves a backend. What it does not let go of stays in quarantine, and is tried again. */
+  #disconnect(attached: Attached): void {
+    const { dma, port } = attached;
+    if (port !== undefined) this.#ports.events.close(port);
+    attached.port = undefined;
+    dma.debug?.released();
+    dma.operations.close();
+    if (dma.operations.quarantined > 0) this.#leftBehind.add(dma.operations);
+  }
+
+  /** To another host, where nothing is granted and no event channel is open. */
+  #moveTo(ports: DomainPorts): void {
+    // All that was granted was taken back when the guest was suspended, but for this.
+    for (const dma of this.#leftBehind) dma.forget();
+    this.#leftBehind.clear();
+    const { memory } = this.#ports;
+    memory.moveTo(ports.memory);
+    this.#ports = { ...ports, memory };
+    this.dma = new GuestDma(this.#ports, this.#clock);
   }
 }

@@ -145,15 +145,22 @@ export class Machine {
   /** Makes a guest, whose devices any backend may serve. */
   createGuest(id: number, options: MachineDomainOptions = {}): GuestDomain {
     const guest = new GuestDomain(this.#createDomain(id, 16 * MIB, options));
-    this.#guests.set(id, guest);
-    for (const backend of this.#backends) this.#nameDeviceModel(id, backend);
-    this.#domains.set(id, {
-      poll: () => {
-        const worked = guest.poll();
-        return guest.arm() || worked;
-      },
-    });
+    this.#run(id, guest);
     return guest;
+  }
+
+  /**
+   * Takes over a guest that was suspended, here or in another machine, from its image (Xen.saveDomain).
+   *
+   * @returns what it has here, for `GuestDomain.resume` when its devices are served
+   * @throws DomainImageError or RangeError, and then there is no domain
+   */
+  restoreGuest(id: number, image: Iterable<Uint8Array>, guest: GuestDomain): DomainPorts {
+    const record = this.xen.restoreDomain(id, image);
+    const ports = this.#portsOf(id);
+    this.xen.domains.unpause(record);
+    this.#run(id, guest);
+    return ports;
   }
 
   /** Keeps a domain from running until as many calls of `unpause`. */
@@ -230,6 +237,17 @@ export class Machine {
     return [...this.#domains.keys()].filter((id) => this.xen.domains.find(id)?.pauseCount === 0);
   }
 
+  #run(id: number, guest: GuestDomain): void {
+    this.#guests.set(id, guest);
+    for (const backend of this.#backends) this.#nameDeviceModel(id, backend);
+    this.#domains.set(id, {
+      poll: () => {
+        const worked = guest.poll();
+        return guest.arm() || worked;
+      },
+    });
+  }
+
   /** As far as neither of the two has gone meanwhile. */
   #nameDeviceModel(guest: number, backend: number): void {
     const { domains } = this.xen;
@@ -239,6 +257,10 @@ export class Machine {
   #createDomain(id: number, memory: number, options: MachineDomainOptions): DomainPorts {
     const { pageSize, ...limits } = options;
     this.xen.createDomain(id, { memory, architecture: this.#architecture, ...limits });
+    return this.#portsOf(id, pageSize);
+  }
+
+  #portsOf(id: number, pageSize?: GuestPageSize): DomainPorts {
     const ports = this.xen.ports(domainId(id), this.#waitWhile, this.#tracer, 0, pageSize);
     if (this.#control !== undefined)
       this.#clients.set(ports.id, openXenstore(ports, this.#control.introduce(ports)));

@@ -1,24 +1,26 @@
 // Runs a guest inside a thread's event loop, so that sockets are served between two looks at the rings:
 // polls while requests are under way, and sleeps on the guest's event channels when that takes long.
 
-import { performance } from 'node:perf_hooks';
 import { setImmediate as turn } from 'node:timers/promises';
 import type { GuestDomain } from '../machine/guest-domain.ts';
+import { milliseconds } from './clock.ts';
 
 /** Turns of the event loop without a completion before the guest sleeps until an event. */
 const SPINS = 50;
 /** Longest sleep between two looks, in milliseconds. */
 const NAP = 1000;
-/** A device that completes nothing for so long is given up (case B9), in milliseconds. */
+/** A device that completes nothing for so long is reset, and in the end given up (case B9), in milliseconds. */
 export const PATIENCE = 60_000;
+/** Why. */
+export const STALLED = `the device has completed nothing for ${PATIENCE / 1000} s`;
 
 /** The guest's processor. */
 export class GuestRunner {
   readonly #guest: GuestDomain;
   #paused = false;
-  /** Turns since anything happened, and naps since then. */
+  /** Turns since anything happened, and when that was. */
   #idle = 0;
-  #naps = 0;
+  #busySince = milliseconds();
   /** Ends the sleep for a reason that is no event. */
   #rouse: () => void = () => undefined;
   /** The sleep that is under way; it may outlast the guest's, which then sleeps on in it. */
@@ -32,9 +34,9 @@ export class GuestRunner {
   /** Runs the guest for as long as its thread lives. */
   async run(): Promise<never> {
     for (;;) {
-      const due = this.#guest.tick(performance.now());
+      const due = this.#guest.tick(milliseconds());
       if (this.#paused) await this.#roused();
-      else if (this.#guest.poll()) this.#idle = this.#naps = 0;
+      else if (this.#guest.poll()) this.#progress();
       else if (++this.#idle > SPINS && !this.#guest.arm()) await this.#sleep(due);
       await turn();
     }
@@ -49,6 +51,11 @@ export class GuestRunner {
       this.#paused = false;
       this.#resume();
     }
+  }
+
+  #progress(): void {
+    this.#idle = 0;
+    this.#busySince = milliseconds();
   }
 
   #resume(): void {
@@ -66,13 +73,12 @@ export class GuestRunner {
   async #sleep(due: number): Promise<void> {
     this.#nap ??= this.#guest.ports.events.nextEvent(NAP).then(() => {
       this.#nap = undefined;
-      this.#naps++;
     });
-    const alarm = Number.isFinite(due) ? setTimeout(() => this.#rouse(), due - performance.now()) : undefined;
+    const alarm = Number.isFinite(due) ? setTimeout(() => this.#rouse(), due - milliseconds()) : undefined;
     await Promise.race([this.#nap, this.#roused()]);
     clearTimeout(alarm);
-    if (!this.#guest.busy) this.#naps = 0;
-    else if (this.#naps * NAP > PATIENCE)
-      this.#guest.giveUp(`the device has completed nothing for ${PATIENCE / 1000} s`);
+    const isLate = milliseconds() - this.#busySince > PATIENCE;
+    if (isLate && this.#guest.busy) this.#guest.revive(STALLED);
+    if (isLate || !this.#guest.busy) this.#busySince = milliseconds();
   }
 }

@@ -48,6 +48,8 @@ export type GuestCalls = {
     wish: DeviceWish;
     bytes: number;
   }): Promise<ExposureMode>;
+  /** Puts the driver of a device on the backend that xenstore names now, when that is ready. */
+  reattach(argument: { devid: number; device: number; wish: DeviceWish }): Promise<void>;
   /** Bytes from which on mode `auto` grants whole pages themselves. */
   directFrom(argument: undefined): number;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
@@ -119,6 +121,13 @@ startDomain(({ ports, xenstore, notify }) => {
       const disk = guest.attachBlk({ ...place, device }, mode, options);
       disks.set(devid, disk);
       return guest.modeOf(disk);
+    },
+    async reattach({ devid, device, wish }) {
+      const source = sources.get(devid);
+      const driver = source ?? diskOf(devid);
+      driver.suspend('its backend is being replaced');
+      const kind = source === undefined ? 'virtio_disk' : 'virtio';
+      guest.reattach(driver, { ...(await find(kind, devid, wish)), device });
     },
     async attachRng({ devid, device, mode, wish, bytes }) {
       const place = await find('virtio', devid, wish);

@@ -6,24 +6,31 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import type { ExposureMode } from '../dma/exposure-modes.ts';
+import { EXPOSURE_MODES, type ExposureMode } from '../dma/exposure-modes.ts';
+import type { Architecture } from '../hosts/model/address-map.ts';
+import { domainId } from '../xen/ids.ts';
 import { type HostOptions, VirtualHost } from './virtual-host.ts';
 
 const MIB = 2 ** 20;
 
 /** A host with one disk of 96 MiB: three windows of a copy. */
-async function startHost(t: TestContext, mode: ExposureMode = 'bounce'): Promise<VirtualHost> {
+async function startHost(
+  t: TestContext,
+  mode: ExposureMode = 'bounce',
+  architecture: Architecture = mode === 'copy' ? 'x86' : 'arm',
+  entropy = 0,
+): Promise<VirtualHost> {
   const folder = mkdtempSync(join(tmpdir(), 'grantio-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const path = join(folder, 'disk.img');
   writeFileSync(path, Buffer.alloc(96 * MIB, 'disk'));
   const options: HostOptions = {
     disks: [{ path, readOnly: true, dev: 'xvda' }],
-    entropyDevices: [],
+    entropyDevices: Array.from({ length: entropy }, () => ({})),
     mode,
     firstDevice: 0,
     kind: 'pvh',
-    architecture: mode === 'copy' ? 'x86' : 'arm',
+    architecture,
     memory: 64 * MIB,
     maxGrantFrames: 64,
     queues: 1,
@@ -65,3 +72,19 @@ for (const mode of ['bounce', 'copy'] as const)
     await copy;
     assert.ok((await host.stop()).exposure.bytesNeeded > 0);
   });
+
+for (const mode of EXPOSURE_MODES) {
+  test(`B20 C5: ${mode}: a backend that is killed in the middle of a copy is replaced, twice; the copy is identical, and nothing stays granted`, async (t) => {
+    const host = await startHost(t, mode, 'x86', 1);
+    const begun = new Promise<void>((resolve) => {
+      host.onProgress = () => resolve();
+    });
+    const copy = host.copy(0);
+    await begun;
+    for (const id of [3, 4]) await host.replaceBackend(domainId(id));
+    const { identical, bytes } = await copy;
+    assert.deepEqual([identical, bytes], [true, 96 * MIB]);
+    const { exposure, eventsLost } = await host.stop();
+    assert.deepEqual([exposure.leakedGrants, exposure.contradictions, eventsLost], [0, 0, 0]);
+  });
+}

@@ -7,7 +7,8 @@ import { GUEST_VIRTIO_MMIO_SPI_FIRST, VIRTIO_MMIO_DEV_SIZE } from '../abi/xen-ar
 import { Exposure, type TotalExposure } from '../audit/exposure.ts';
 import type { TraceConsumer } from '../audit/events.ts';
 import { TraceMerger } from '../audit/trace-merger.ts';
-import { traceRings } from '../audit/trace-ring.ts';
+import { LiveMappings } from '../audit/live-mappings.ts';
+import { RingTracer, type TraceRing, traceRings } from '../audit/trace-ring.ts';
 import type { DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
 import type { GrantPolicy } from '../dma/policy.ts';
 import type { BlkDriverOptions } from '../drivers/blk.ts';
@@ -18,10 +19,11 @@ import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { StoreDomain } from '../machine/store-domain.ts';
 import { writeBlob } from '../toolstack/device-tree/blob-writer.ts';
 import { guestTree } from '../toolstack/device-tree/guest-tree.ts';
-import { announceDevice, createHome, type VirtioKind, withdrawDevice } from '../toolstack/virtio-nodes.ts';
+import { announceDevice, createHome, type VirtioNodes, withdrawDevice } from '../toolstack/virtio-nodes.ts';
 import { type DomainId, domainId } from '../xen/ids.ts';
 import { Store } from '../xenstore/store.ts';
 import type { BackendCalls } from './backend-thread.ts';
+import { nanoseconds } from './clock.ts';
 import type { CopyResult } from './copy-job.ts';
 import { DomainThread } from './domain-thread.ts';
 import type { CopyProgress, DeviceDecision, GuestCalls, GuestNotice } from './guest-thread.ts';
@@ -40,14 +42,12 @@ const SPARE_MEMORY = 8 * MIB;
 /** Bytes that an entropy device delivers to show that it works. */
 const ENTROPY_PROOF = 64;
 
-/** Milliseconds that a guest's thread is given to stand still. */
+/** Milliseconds that a domain's thread is given to stand still. */
 const PARKING_PATIENCE = 5000;
 
 /** How often events are fetched from the threads, in milliseconds, and how many at a time. */
 const DRAIN_INTERVAL = 5;
 const DRAIN_BATCH = 50_000;
-
-const ENDS = { backend: BACKEND, guest: GUEST };
 
 /** What Xen tells the guest of itself in its device tree. */
 const XEN_VERSION = { major: 4, minor: 20 };
@@ -120,14 +120,17 @@ export class VirtualHost {
   readonly #xen: Xen;
   readonly #control: StoreDomain;
   readonly #storeLoop: StoreLoop;
-  readonly #backend: DomainThread<BackendCalls>;
+  #backend: DomainThread<BackendCalls>;
+  readonly #backendTrace: TraceRing;
+  readonly #mappings = new LiveMappings();
   readonly #guest: DomainThread<GuestCalls>;
   /** Guest-physical address of the registers of device 0. */
   readonly #firstWindow: number;
   readonly #exposure = new Exposure();
   readonly #merger: TraceMerger;
   readonly #drain: NodeJS.Timeout;
-  readonly #attached: { kind: VirtioKind; backend: number; guest: number; devid: number }[] = [];
+  /** The devices that the guest has, as they were announced. */
+  #attached: VirtioNodes[] = [];
   #stopped: Promise<HostReport> | undefined;
   #guestDestroyed = false;
   #mode: ExposureMode;
@@ -141,7 +144,6 @@ export class VirtualHost {
     this.#control = control;
     this.#storeLoop = new StoreLoop(xen, control);
     const { architecture } = options;
-    xen.createDomain(BACKEND, { memory: BACKEND_MEMORY, architecture });
     const { map } = xen.createDomain(GUEST, {
       kind: options.kind,
       architecture,
@@ -150,15 +152,16 @@ export class VirtualHost {
       maxMaptrackFrames: options.maxMaptrackFrames ?? 1,
       ...(options.maxGrantVersion !== undefined && { maxGrantVersion: options.maxGrantVersion }),
     });
-    xen.nameDeviceModel(GUEST, BACKEND);
     this.#firstWindow = map.virtioMmio;
     const [backendTrace, guestTrace] = traceRings(2);
-    const consumers = options.trace ? [this.#exposure, options.trace] : [this.#exposure];
+    const accounting = [this.#exposure, this.#mappings];
+    const consumers = options.trace ? [...accounting, options.trace] : accounting;
     this.#merger = new TraceMerger([backendTrace, guestTrace], consumers);
-    const link = (id: DomainId) => control.introduce(xen.ports(id, sleepWhile));
-    this.#backend = new DomainThread('backend-thread', xen, BACKEND, link(BACKEND), backendTrace);
+    this.#backendTrace = backendTrace;
+    this.#backend = this.#startBackend(BACKEND);
+    const link = control.introduce(xen.ports(GUEST, sleepWhile));
     const debugs = options.dmaDebug !== undefined;
-    this.#guest = new DomainThread('guest-thread', xen, GUEST, link(GUEST), guestTrace, debugs);
+    this.#guest = new DomainThread('guest-thread', xen, GUEST, link, guestTrace, debugs);
     this.#guest.onNotice = (notice) => this.#take(notice as GuestNotice);
     this.#drain = setInterval(() => this.#merger.drain(DRAIN_BATCH), DRAIN_INTERVAL);
   }
@@ -204,14 +207,42 @@ export class VirtualHost {
    * Stops the guest where it is, until `resumeGuest` has been called as often. Resolves when its thread stands
    * still, outside of Xen, or when it has not come to that for so long that it must hang in code of its own.
    */
-  async pauseGuest(): Promise<void> {
-    const guest = this.#xen.domain(GUEST);
-    this.#xen.domains.pause(guest);
-    for (let naps = 0; !guest.parked && naps < PARKING_PATIENCE; naps++) await sleep(1);
+  pauseGuest(): Promise<void> {
+    return this.#pause(GUEST);
   }
 
   resumeGuest(): void {
     this.#xen.domains.unpause(this.#xen.domain(GUEST));
+  }
+
+  /**
+   * Ends the backend at once, whatever it is doing, and has another domain serve its devices. Resolves when the
+   * guest's disks work again; what was asked of them is asked of the new one.
+   *
+   * On Arm the guest's device tree goes on naming the first backend, so no other domain can take its place there.
+   *
+   * @param id of the new backend; not that of a domain that exists
+   */
+  async replaceBackend(id: DomainId): Promise<void> {
+    const dead = this.#backend;
+    await this.#pause(dead.id);
+    await dead.terminate();
+    for (const place of this.#attached) await withdrawDevice(this.#control.tools, place);
+    this.#control.release(dead.id);
+    for (const _ of this.#xen.destroyDomain(dead.id)) await turn();
+    while (this.#merger.drain() > 0) await turn();
+    this.#mappings.end(dead.id, new RingTracer(this.#backendTrace, nanoseconds));
+    await createHome(this.#control.tools, id);
+    this.#backend = this.#startBackend(id);
+    await this.#configureBackend();
+    this.#attached = this.#attached.map((place) => ({ ...place, backend: id }));
+    for (const place of this.#attached) {
+      await announceDevice(this.#control.tools, place);
+      const { devid } = place;
+      const { disks, entropyDevices, firstDevice } = this.#options;
+      const wish = this.#wish([...disks, ...entropyDevices][devid]);
+      await this.#guest.call('reattach', { devid, device: firstDevice + devid, wish });
+    }
   }
 
   /**
@@ -277,20 +308,19 @@ export class VirtualHost {
 
   async #attachDisks(): Promise<void> {
     const { queues, queueSize, mode, disks, entropyDevices, dmaDebug } = this.#options;
-    const access = mode === 'copy' ? 'copy' : 'map';
-    await this.#backend.call('configure', { queues, queueSize, access });
+    await this.#configureBackend();
     await this.#bootGuest();
     await this.#guest.call('plantSecrets', undefined);
     if (dmaDebug !== undefined) await this.#guest.call('debugDma', dmaDebug);
     for (const [devid, disk] of disks.entries()) {
-      const place = { kind: 'virtio_disk' as const, ...ENDS, devid };
-      await announceDevice(this.#control.tools, {
-        ...place,
+      const place: VirtioNodes = {
+        kind: 'virtio_disk',
         ...this.#slot(devid),
         virtioId: VIRTIO_ID_BLOCK,
         grantUsage: disk.grantUsage ?? true,
         disk: { params: disk.path, readOnly: disk.readOnly, dev: disk.dev },
-      });
+      };
+      await announceDevice(this.#control.tools, place);
       this.#mode = await this.#guest.call('attach', {
         devid,
         device: this.#options.firstDevice + devid,
@@ -309,13 +339,13 @@ export class VirtualHost {
   }
 
   async #attachEntropy(devid: number, access: AccessWish): Promise<void> {
-    const place = { kind: 'virtio' as const, ...ENDS, devid };
-    await announceDevice(this.#control.tools, {
-      ...place,
+    const place: VirtioNodes = {
+      kind: 'virtio',
       ...this.#slot(devid),
       virtioId: VIRTIO_ID_RNG,
       grantUsage: access.grantUsage ?? true,
-    });
+    };
+    await announceDevice(this.#control.tools, place);
     const { mode, firstDevice } = this.#options;
     const device = firstDevice + devid;
     const wish = this.#wish(access);
@@ -323,9 +353,31 @@ export class VirtualHost {
     this.#attached.push(place);
   }
 
-  /** Where the registers of device `devid` are, and its interrupt, in libxl's order. */
+  async #pause(id: DomainId): Promise<void> {
+    const domain = this.#xen.domain(id);
+    this.#xen.domains.pause(domain);
+    for (let naps = 0; !domain.parked && naps < PARKING_PATIENCE; naps++) await sleep(1);
+  }
+
+  #startBackend(id: DomainId): DomainThread<BackendCalls> {
+    const { architecture } = this.#options;
+    this.#xen.createDomain(id, { memory: BACKEND_MEMORY, architecture });
+    this.#xen.nameDeviceModel(GUEST, id);
+    const link = this.#control.introduce(this.#xen.ports(id, sleepWhile));
+    return new DomainThread('backend-thread', this.#xen, id, link, this.#backendTrace);
+  }
+
+  #configureBackend(): Promise<void> {
+    const { queues, queueSize, mode } = this.#options;
+    return this.#backend.call('configure', { queues, queueSize, access: mode === 'copy' ? 'copy' : 'map' });
+  }
+
+  /** Who has device `devid`, where its registers are, and its interrupt, in libxl's order. */
   #slot(devid: number) {
     return {
+      backend: BACKEND,
+      guest: GUEST,
+      devid,
       base: this.#firstWindow + devid * VIRTIO_MMIO_DEV_SIZE,
       irq: GUEST_VIRTIO_MMIO_SPI_FIRST + devid,
     };

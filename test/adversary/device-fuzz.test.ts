@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { virtioBlkRequestHeader } from '../../src/abi/virtio-blk.ts';
 import { VIRTIO_STATUS_DEVICE_NEEDS_RESET } from '../../src/abi/virtio.ts';
 import { XEN_PAGE_SIZE } from '../../src/abi/xen.ts';
-import type { GrantAccess } from '../../src/machine/backend-domain.ts';
+import type { MemoryAccess } from '../../src/machine/backend-domain.ts';
 import { randomFrom } from '../../src/machine/random.ts';
 import { offsetBy, type RawQueue, type SharedPages } from '../support/raw-driver.test.helper.ts';
 import { Scene } from '../support/scene.test.helper.ts';
@@ -65,7 +65,7 @@ function writeContents(ground: Ground, below: Random): void {
   }
 }
 
-const RUN_BY: readonly (readonly [seed: number, access: GrantAccess])[] = [
+const RUN_BY: readonly (readonly [seed: number, access: MemoryAccess])[] = [
   [1, 'map'],
   [2, 'map'],
   [3, 'map'],

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK } from '../../src/abi/virtio-blk.ts';
 import { traceTo } from '../../src/dma/sharing.test.helper.ts';
-import type { GrantAccess } from '../../src/machine/backend-domain.ts';
+import type { MemoryAccess } from '../../src/machine/backend-domain.ts';
 import { offsetBy, type RawBuffer } from '../support/raw-driver.test.helper.ts';
 import { ACCESSES, NO_STATUS, RawRequest, readyToRead, Scene } from '../support/scene.test.helper.ts';
 
@@ -16,7 +16,7 @@ const BEFORE_GRANTED = { low: 0x7000, high: 0x8000_0000 };
 
 /** Submits a request that works, so that objects are reused, and then `chain`. */
 async function submitAfterGoodOne(
-  access: GrantAccess,
+  access: MemoryAccess,
   change: (chain: RawBuffer[], scene: Scene) => RawBuffer[],
   check: (status: number, used: number) => void,
   otherwiseUnchanged = true,

@@ -230,7 +230,7 @@ test('B7 in direct mode a backend that keeps its mapping is not trusted again', 
   const kept = grantMapper.map(scene.guest.ports.id, dataRef, false);
   scene.device.serve(OK);
   await assert.rejects(scene.machine.settle(read), { code: 'EIO' }, 'what was read may still change');
-  assert.match(disk.failure ?? '', /still maps/);
+  assert.match(disk.failure ?? '', /does not let go of 1 pages/);
   assert.deepEqual(scene.guest.detach(disk), { live: 0, quarantined: 1 });
   assert.equal(grantMapper.unmap(kept), 0);
 });

@@ -2,13 +2,13 @@
 
 import { EXPOSURE_MODES, type ExposureMode } from '../../src/dma/exposure-modes.ts';
 import { addressMap, type Architecture } from '../../src/hosts/model/address-map.ts';
-import type { GrantAccess } from '../../src/machine/backend-domain.ts';
+import type { MemoryAccess } from '../../src/machine/backend-domain.ts';
 
 /** A mode, a machine that has it, and how the backend reaches buffers there. */
 export interface ExposureScene {
   readonly mode: ExposureMode;
   readonly architecture: Architecture;
-  readonly access: GrantAccess;
+  readonly access: MemoryAccess;
   /** Guest-physical address of the first device. */
   readonly base: number;
 }

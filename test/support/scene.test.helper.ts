@@ -12,7 +12,7 @@ import { VIRTIO_STATUS_DEVICE_NEEDS_RESET } from '../../src/abi/virtio.ts';
 import { BlkDevice } from '../../src/devices/blk.ts';
 import type { BlkDriver } from '../../src/drivers/blk.ts';
 import { addressMap } from '../../src/hosts/model/address-map.ts';
-import type { BackendDomain, GrantAccess, ServedDevice } from '../../src/machine/backend-domain.ts';
+import type { BackendDomain, MemoryAccess, ServedDevice } from '../../src/machine/backend-domain.ts';
 import type { GuestDomain } from '../../src/machine/guest-domain.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import type { BlockStore } from '../../src/storage/block-store.ts';
@@ -51,11 +51,11 @@ export interface SceneOptions {
   readonly queueSize?: number;
   readonly tracer?: Tracer;
   /** How the device under test reaches buffers; 'map' unless given. */
-  readonly access?: GrantAccess;
+  readonly access?: MemoryAccess;
 }
 
 /** The ways in which a backend reaches what was granted. */
-export const ACCESSES: readonly GrantAccess[] = ['map', 'copy'];
+export const ACCESSES: readonly MemoryAccess[] = ['map', 'copy'];
 
 export class Scene {
   readonly machine: Machine;

@@ -29,7 +29,7 @@ export function printResults(
 ): void {
   if (json) {
     const guest = { name, kind, architecture };
-    const modes = results.map(({ report }) => report);
+    const modes = results.map(({ report, host }) => ({ ...report, troubles: host.troubles }));
     process.stdout.write(`${JSON.stringify({ guest, modes }, null, 2)}\n`);
     return;
   }
@@ -42,7 +42,15 @@ export function printResults(
       { colour, width },
     )}\n`,
   );
-  for (const result of results) stream.write(describeGlimpse(result));
+  for (const result of results) stream.write(describeTroubles(result) + describeGlimpse(result));
+}
+
+/** What went wrong with the devices, if anything did. */
+function describeTroubles({ report, host }: ModeResult): string {
+  const { quarantined = 0, stillQuarantined = 0, resets = 0 } = host.troubles ?? {};
+  if (quarantined === 0 && resets === 0) return '';
+  const pages = `${quarantined} pages were in quarantine, ${stillQuarantined} of them still are`;
+  return `\n${report.mode}: the backend did not behave: ${pages}; devices or queues were reset ${resets} times\n`;
 }
 
 /** What the backend found when it looked around in the pages that it was given. */

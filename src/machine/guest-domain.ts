@@ -31,6 +31,8 @@ export interface RunningDriver {
   /** Whether something was asked for and is not answered. */
   readonly busy: boolean;
   readonly health: DeviceHealth;
+  /** How often it was reset because something was wrong. */
+  readonly resets: number;
   /** Resets a device that does not answer; gives it up when that has not helped. */
   recover(reason: string): void;
   /** Gives up a device that does not answer. */
@@ -61,6 +63,15 @@ export interface Leftovers {
   readonly quarantined: number;
 }
 
+/** What has gone wrong with the devices of a guest so far, and was put right or not. */
+export interface Troubles {
+  /** Pages that a backend did not let go of in time, and those that it still maps. */
+  readonly quarantined: number;
+  readonly stillQuarantined: number;
+  /** Resets of devices or queues that were not well. */
+  readonly resets: number;
+}
+
 /** One guest and its drivers. */
 export class GuestDomain {
   readonly heap: GuestHeap;
@@ -71,6 +82,9 @@ export class GuestDomain {
   readonly #attached = new Map<RunningDriver, Attached>();
   /** What devices have left in quarantine that are elsewhere now, or gone. */
   readonly #leftBehind = new Set<DmaOperations>();
+  /** What has entered quarantine from devices that are elsewhere now, or gone, and the resets of the latter. */
+  #entered = 0;
+  #resets = 0;
   #requests = 0;
   #suspended = false;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
@@ -123,6 +137,7 @@ export class GuestDomain {
     this.#attached.delete(driver);
     driver.close();
     this.#disconnect(attached);
+    this.#resets += driver.resets;
     return { live: attached.dma.live, quarantined: attached.dma.quarantined };
   }
 
@@ -174,6 +189,15 @@ export class GuestDomain {
   /** References in quarantine, of devices that are gone too. */
   get quarantined(): number {
     return this.#granting.references.quarantined;
+  }
+
+  get troubles(): Troubles {
+    let [quarantined, resets] = [this.#entered, this.#resets];
+    for (const [driver, { port, dma }] of this.#attached) {
+      resets += driver.resets;
+      if (port !== undefined) quarantined += dma.quarantine.entered;
+    }
+    return { quarantined, stillQuarantined: this.quarantined, resets };
   }
 
   /** Has every device reset that still has not answered, and gives it up when that has not helped (case B9). */
@@ -267,12 +291,14 @@ export class GuestDomain {
     return port;
   }
 
-  /** Leaves a backend. What it does not let go of stays in quarantine, and is tried again. */
+  /** Leaves a backend, unless that has been done. What it does not let go of stays in quarantine, and is tried again. */
   #disconnect(attached: Attached): void {
     const { dma, port } = attached;
-    if (port !== undefined) this.#ports.events.close(port);
+    if (port === undefined) return;
+    this.#ports.events.close(port);
     attached.port = undefined;
     dma.close();
+    this.#entered += dma.quarantine.entered;
     if (dma.quarantined > 0) this.#leftBehind.add(dma);
   }
 

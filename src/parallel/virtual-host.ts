@@ -14,6 +14,7 @@ import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import { Xen } from '../hosts/model/xen.ts';
 import { sleepWhile } from '../hosts/model/waiting.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
+import type { Troubles } from '../machine/guest-domain.ts';
 import { StoreDomain } from '../machine/store-domain.ts';
 import { announceDevice, createHome, type VirtioNodes, withdrawDevice } from '../toolstack/virtio-nodes.ts';
 import { type DomainId, domainId } from '../xen/ids.ts';
@@ -84,6 +85,8 @@ export interface HostReport {
   /** Events that the accounting did not get to see; 0 in an orderly run. */
   readonly eventsLost: number;
   readonly glimpse: Glimpse | undefined;
+  /** Undefined when the guest was destroyed. */
+  readonly troubles: Troubles | undefined;
 }
 
 /** One boot of a host, with its disks attached. */
@@ -295,23 +298,24 @@ export class VirtualHost {
 
   async #stop(): Promise<HostReport> {
     try {
-      if (!this.#guestDestroyed) await this.#detachAll();
+      const troubles = this.#guestDestroyed ? undefined : await this.#detachAll();
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
       this.#merger.close();
-      return { exposure: this.#exposure.total(), eventsLost: this.#merger.undelivered, glimpse };
+      return { exposure: this.#exposure.total(), eventsLost: this.#merger.undelivered, glimpse, troubles };
     } finally {
       await this.#terminate();
     }
   }
 
-  async #detachAll(): Promise<void> {
+  async #detachAll(): Promise<Troubles> {
     await this.#guest.call('cancel', undefined);
     await this.#guest.call('closeNbd', undefined);
     for (const place of this.#attached) {
       await this.#guest.call('detach', { devid: place.devid });
       await withdrawDevice(this.#control.tools, place);
     }
+    return this.#guest.call('troubles', undefined);
   }
 
   async #terminate(): Promise<void> {

@@ -76,6 +76,7 @@ test('G10 G13: direct: a request whose page stays mapped fails alone; its buffer
   assert.equal(scene.backend.ports.grantMapper.unmap(handle), 0);
   assert.equal(scene.guest.tick(1), Number.POSITIVE_INFINITY);
   assert.deepEqual([disk.health, disk.resets, scene.guest.quarantined], ['working', 0, 0]);
+  assert.deepEqual(scene.guest.troubles, { quarantined: 1, stillQuarantined: 0, resets: 0 });
   scene.detach(disk);
 });
 
@@ -240,6 +241,7 @@ test('resets are forgiven after a while: only those of the last minutes count', 
   }
   assert.equal(disk.resets, 17);
   scene.detach(disk);
+  assert.equal(scene.guest.troubles.resets, 17, 'also of a device that is gone');
 });
 
 test('B20: a device that says once that it needs a reset gets it', async () => {

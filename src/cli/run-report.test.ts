@@ -14,6 +14,7 @@ function resultWith(dmaDebug: HostReport['dmaDebug']) {
     glimpse: undefined,
     dmaDebug,
     mode: 'direct' as const,
+    troubles: undefined,
   };
   return modeResult({ withoutGrants: false, architecture: 'x86' }, 'direct', work, host);
 }

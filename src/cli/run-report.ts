@@ -56,6 +56,7 @@ export function printResults(
     const modes = results.map(({ report, host, fallback }) => ({
       ...report,
       ...(fallback && { fallback }),
+      troubles: host.troubles,
       ...dmaDebugOf(host),
     }));
     const { made, plain } = decisions;
@@ -75,7 +76,7 @@ export function printResults(
   );
   for (const { report, fallback } of results)
     if (fallback) stream.write(`\n${report.mode}: ${fallback.reason}: ${fallback.mode} was used\n`);
-  for (const result of results) stream.write(describeGlimpse(result));
+  for (const result of results) stream.write(describeTroubles(result) + describeGlimpse(result));
   for (const result of results) stream.write(describeDmaDebug(result));
   stream.write(describePlain(decisions.plain, memory));
 }
@@ -114,6 +115,14 @@ function describeDmaDebug({ report, host }: ModeResult): string {
   const { errors, mostEntries } = host.dmaDebug;
   const most = `most mappings and allocations at a time: ${mostEntries}`;
   return `\n${report.mode}: DMA debugging found ${errorsText(errors)}; ${most}\n`;
+}
+
+/** What went wrong with the devices, if anything did. */
+function describeTroubles({ report, host }: ModeResult): string {
+  const { quarantined = 0, stillQuarantined = 0, resets = 0 } = host.troubles ?? {};
+  if (quarantined === 0 && resets === 0) return '';
+  const pages = `${quarantined} pages were in quarantine, ${stillQuarantined} of them still are`;
+  return `\n${report.mode}: the backend did not behave: ${pages}; devices or queues were reset ${resets} times\n`;
 }
 
 /** What the backend found when it looked around in the pages that it was given. */

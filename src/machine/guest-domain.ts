@@ -34,6 +34,8 @@ export interface RunningDriver {
   /** Requests that the device has and has not completed; others may be waiting for references. */
   readonly inFlight: number;
   readonly health: DeviceHealth;
+  /** How often it was reset because something was wrong. */
+  readonly resets: number;
   /** Resets a device that does not answer; gives it up when that has not helped. */
   recover(reason: string): void;
   /** Gives up a device that does not answer. */
@@ -67,6 +69,15 @@ export interface Leftovers {
   readonly quarantined: number;
 }
 
+/** What has gone wrong with the devices of a guest so far, and was put right or not. */
+export interface Troubles {
+  /** Pages that a backend did not let go of in time, and those that it still maps. */
+  readonly quarantined: number;
+  readonly stillQuarantined: number;
+  /** Resets of devices or queues that were not well. */
+  readonly resets: number;
+}
+
 /** One guest and its drivers. */
 export class GuestDomain {
   readonly heap: GuestHeap;
@@ -79,6 +90,9 @@ export class GuestDomain {
   readonly #attached = new Map<RunningDriver, Attached>();
   /** What devices have left in quarantine that are elsewhere now, or gone. */
   readonly #leftBehind = new Set<DmaOperations>();
+  /** What has entered quarantine from devices that are elsewhere now, or gone, and the resets of the latter. */
+  #entered = 0;
+  #resets = 0;
   #requests = 0;
   #suspended = false;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
@@ -138,6 +152,7 @@ export class GuestDomain {
     this.#attached.delete(driver);
     driver.close();
     this.#disconnect(attached);
+    this.#resets += driver.resets;
     const { live, quarantined } = attached.dma.operations;
     return { live, quarantined };
   }
@@ -197,17 +212,26 @@ export class GuestDomain {
     return this.dma.granting.references.quarantined;
   }
 
+  get troubles(): Troubles {
+    let [quarantined, resets] = [this.#entered, this.#resets];
+    for (const [driver, { port, dma }] of this.#attached) {
+      resets += driver.resets;
+      if (port !== undefined) quarantined += dma.operations.quarantine.entered;
+    }
+    return { quarantined, stillQuarantined: this.quarantined, resets };
+  }
+
   /**
    * Has every device reset that still has not answered, and gives it up when that has not helped (case B9);
    * not those that wait for another to answer.
    */
   revive(reason: string): void {
-    for (const driver of this.#attached.keys()) if (driver.inFlight > 0) driver.recover(reason);
+    for (const driver of this.#attached.keys()) if (isSilent(driver)) driver.recover(reason);
   }
 
   /** Gives up every device that still has not answered (case B9), not those that wait for another to do so. */
   giveUp(reason: string): void {
-    for (const driver of this.#attached.keys()) if (driver.inFlight > 0) driver.fail(reason);
+    for (const driver of this.#attached.keys()) if (isSilent(driver)) driver.fail(reason);
   }
 
   /** Takes events and completions. Returns whether there were any. */
@@ -302,14 +326,17 @@ export class GuestDomain {
     return port;
   }
 
-  /** Leaves a backend. What it does not let go of stays in quarantine, and is tried again. */
+  /** Leaves a backend, unless that has been done. What it does not let go of stays in quarantine, and is tried again. */
   #disconnect(attached: Attached): void {
     const { dma, port } = attached;
-    if (port !== undefined) this.#ports.events.close(port);
+    if (port === undefined) return;
+    this.#ports.events.close(port);
     attached.port = undefined;
     dma.debug?.released();
-    dma.operations.close();
-    if (dma.operations.quarantined > 0) this.#leftBehind.add(dma.operations);
+    const { operations } = dma;
+    operations.close();
+    this.#entered += operations.quarantine.entered;
+    if (operations.quarantined > 0) this.#leftBehind.add(operations);
   }
 
   /** To another host, where nothing is granted and no event channel is open. */
@@ -322,4 +349,9 @@ export class GuestDomain {
     this.#ports = { ...ports, memory };
     this.dma = new GuestDma(this.#ports, this.#clock);
   }
+}
+
+/** Whether a driver waits for its own device, not for another to give references back. */
+function isSilent(driver: RunningDriver): boolean {
+  return driver.inFlight > 0 || (driver.busy && driver.health === 'waiting');
 }

@@ -133,6 +133,12 @@ export class Machine {
     return client;
   }
 
+  /** Lets time go by on the machine's own clock, and guests do what is due then. */
+  advance(milliseconds: number): void {
+    this.#now += milliseconds;
+    for (const guest of this.#guests.values()) guest.tick(this.#now);
+  }
+
   /** Makes a domain that serves devices. */
   createBackend(id: number, options: MachineDomainOptions = {}): BackendDomain {
     const backend = new BackendDomain(this.#createDomain(id, 4 * MIB, options));

@@ -9,7 +9,7 @@ import type { RngDriver } from '../drivers/rng.ts';
 import { assert } from '../errors.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { findDevice, type GuestView, type WantedDevice } from '../machine/device-finder.ts';
-import { GuestDomain, type Leftovers } from '../machine/guest-domain.ts';
+import { GuestDomain, type Leftovers, type Troubles } from '../machine/guest-domain.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { readBlob } from '../toolstack/device-tree/blob-reader.ts';
@@ -63,6 +63,8 @@ export type GuestCalls = {
   }): Promise<string[]>;
   /** Finishes what NBD clients have asked for, and flushes the disks. */
   closeNbd(argument: undefined): Promise<void>;
+  /** What has gone wrong with the devices so far. */
+  troubles(argument: undefined): Troubles;
   /** Stops the driver of a device and says what could not be taken back. */
   detach(argument: { devid: number }): Leftovers;
 };
@@ -154,6 +156,7 @@ startDomain(({ ports, xenstore, notify }) => {
       await server?.close();
       for (const disk of disks.values()) if (disk.failure === undefined && !disk.readOnly) await disk.flush();
     },
+    troubles: () => guest.troubles,
     detach({ devid }) {
       const driver = sources.get(devid) ?? diskOf(devid);
       sources.delete(devid);

@@ -84,7 +84,8 @@ for (const mode of EXPOSURE_MODES) {
     for (const id of [3, 4]) await host.replaceBackend(domainId(id));
     const { identical, bytes } = await copy;
     assert.deepEqual([identical, bytes], [true, 96 * MIB]);
-    const { exposure, eventsLost } = await host.stop();
+    const { exposure, eventsLost, troubles } = await host.stop();
+    assert.deepEqual([troubles?.stillQuarantined, troubles?.resets], [0, 0]);
     assert.deepEqual([exposure.leakedGrants, exposure.contradictions, eventsLost], [0, 0, 0]);
   });
 }

@@ -16,6 +16,7 @@ import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import { Xen } from '../hosts/model/xen.ts';
 import { sleepWhile } from '../hosts/model/waiting.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
+import type { Troubles } from '../machine/guest-domain.ts';
 import { StoreDomain } from '../machine/store-domain.ts';
 import { writeBlob } from '../toolstack/device-tree/blob-writer.ts';
 import { guestTree } from '../toolstack/device-tree/guest-tree.ts';
@@ -112,6 +113,8 @@ export interface HostReport {
   readonly dmaDebug: DmaDebugResult | undefined;
   /** How the guest's devices were exposed: as asked for, or `bounce` where `copy` was not to be had. */
   readonly mode: ExposureMode;
+  /** Undefined when the guest was destroyed. */
+  readonly troubles: Troubles | undefined;
 }
 
 /** One boot of a host, with its disks attached. */
@@ -385,7 +388,7 @@ export class VirtualHost {
 
   async #stop(): Promise<HostReport> {
     try {
-      const dmaDebug = this.#guestDestroyed ? undefined : await this.#detachAll();
+      const end = this.#guestDestroyed ? undefined : await this.#detachAll();
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
       this.#merger.close();
@@ -393,23 +396,27 @@ export class VirtualHost {
         exposure: this.#exposure.total(),
         eventsLost: this.#merger.undelivered,
         glimpse,
-        dmaDebug,
+        dmaDebug: end?.dmaDebug,
         mode: this.#mode,
+        troubles: end?.troubles,
       };
     } finally {
       await this.#terminate();
     }
   }
 
-  /** Returns what DMA debugging has found, up to the end of the last device. */
-  async #detachAll(): Promise<DmaDebugResult | undefined> {
+  /** Returns what the guest has to tell, up to the end of its last device. */
+  async #detachAll(): Promise<{ dmaDebug: DmaDebugResult | undefined; troubles: Troubles }> {
     await this.#guest.call('cancel', undefined);
     await this.#guest.call('closeNbd', undefined);
     for (const place of this.#attached) {
       await this.#guest.call('detach', { devid: place.devid });
       await withdrawDevice(this.#control.tools, place);
     }
-    return this.#guest.call('dmaDebugResult', undefined);
+    return {
+      dmaDebug: await this.#guest.call('dmaDebugResult', undefined),
+      troubles: await this.#guest.call('troubles', undefined),
+    };
   }
 
   async #terminate(): Promise<void> {

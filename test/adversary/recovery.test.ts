@@ -17,6 +17,9 @@ import { BASE } from '../support/scene.test.helper.ts';
 const OK = 0;
 const [SECTOR, PAGE] = [512, 4096];
 
+/** Milliseconds: more than any pause of the quarantine. */
+const MINUTE = 60_000;
+
 function recoveringScene(limits: Partial<typeof RECOVERY> = {}): HostileScene {
   const scene = new HostileScene();
   scene.guest.recovery = { ...RECOVERY, ...limits };
@@ -74,8 +77,9 @@ test('G10 G13: direct: a request whose page stays mapped fails alone; its buffer
   await second.done;
   assert.deepEqual(second.results, ['read'], 'the device goes on');
   assert.equal(scene.backend.ports.grantMapper.unmap(handle), 0);
-  assert.equal(scene.guest.tick(1), Number.POSITIVE_INFINITY);
+  scene.machine.advance(MINUTE);
   assert.deepEqual([disk.health, disk.resets, scene.guest.quarantined], ['working', 0, 0]);
+  assert.deepEqual(scene.guest.troubles, { quarantined: 1, stillQuarantined: 0, resets: 0 });
   scene.detach(disk);
 });
 
@@ -93,9 +97,9 @@ test('G10: bounce: a request whose pool pages stay mapped succeeds, for they are
   assert.equal(disk.health, 'degraded');
   assert.deepEqual(scene.guest.detach(disk), { live: 0, quarantined: 1 });
   // What a device has left behind is tried again when the device is gone.
-  assert.ok(scene.guest.tick(1) < Number.POSITIVE_INFINITY);
+  scene.machine.advance(MINUTE);
   assert.equal(scene.backend.ports.grantMapper.unmap(handle), 0);
-  scene.guest.tick(10);
+  scene.machine.advance(MINUTE);
   scene.nothingLeft();
 });
 
@@ -207,7 +211,7 @@ for (const mode of EXPOSURE_MODES) {
     }
     deaf = false;
     scene.guest.reattach(disk, { base: BASE, backend: scene.backend.ports.id, device: 0 });
-    scene.guest.tick(1);
+    scene.machine.advance(MINUTE);
     assert.deepEqual([disk.health, scene.guest.quarantined], ['working', 0]);
     scene.run();
     assert.equal(scene.device.held.length, mode === 'direct' ? 1 : 2);
@@ -225,8 +229,8 @@ for (const mode of EXPOSURE_MODES) {
 test('resets are forgiven after a while: only those of the last minutes count', async () => {
   const scene = recoveringScene({ resets: 2, window: 1000 });
   const disk = scene.attach('bounce');
-  for (let now = 0; now < 10_000; now += 600) {
-    scene.guest.tick(now);
+  for (let round = 0; round < 17; round++) {
+    scene.machine.advance(600);
     const { results, done } = await countedRead(disk);
     scene.run();
     breakProtocol(scene);
@@ -240,6 +244,7 @@ test('resets are forgiven after a while: only those of the last minutes count', 
   }
   assert.equal(disk.resets, 17);
   scene.detach(disk);
+  assert.equal(scene.guest.troubles.resets, 17, 'also of a device that is gone');
 });
 
 test('B20: a device that says once that it needs a reset gets it', async () => {

@@ -35,7 +35,9 @@ export async function runCopy(
       throw error;
     });
     interruption.onSignal(() => void host.cancel().catch(() => undefined));
-    results.push(await copyAll(host, job, mode, faults));
+    const result = await copyAll(host, job, mode, faults);
+    trace?.addStacks(result.host.dmaDebug?.stacks ?? new Map());
+    results.push(result);
   }
   printResults(job, results, options, decisions);
   if (interruption.signal) faults.push(`interrupted by ${interruption.signal}: not everything was copied`);

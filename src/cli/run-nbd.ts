@@ -51,6 +51,7 @@ export async function runNbd(
     const faults: string[] = [];
     const status = await work.finally(async () => {
       const report = await host.stop();
+      trace?.addStacks(report.dmaDebug?.stacks ?? new Map());
       const { leakedGrants } = report.exposure;
       if (leakedGrants > 0) faults.push(`${mode}: ${leakedGrants} grants leaked`);
       // Standard output is the command's.

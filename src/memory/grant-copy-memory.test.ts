@@ -183,7 +183,7 @@ test('a chain that describes more than the device has memory for is refused, and
 });
 
 test('chains in flight share the bound of their device, and each that ends makes room', () => {
-  const bench = new Bench(MOST_PAGES + 100);
+  const bench = new Bench(MOST_PAGES + 400);
   const accesses = Array.from({ length: 5 }, () => bench.memory.newChainAccess());
   const high = grantAddressHigh(8);
   const begin = (access: ChainAccess) =>

@@ -236,5 +236,5 @@ function modesFor(
       untrusted.at.trusted ?? untrusted.at.spec,
       `disk ${untrusted.vdev} has an untrusted backend, and --mode direct would show it whole pages; use --mode bounce`,
     );
-  return ['bounce'];
+  return asked ? [asked] : EXPOSURE_MODES.filter((mode) => mode !== 'direct');
 }

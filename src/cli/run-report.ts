@@ -2,6 +2,7 @@
 
 import type { WriteStream } from 'node:tty';
 import { type ModeReport, modeReport, type RunResult, reportTable } from '../audit/report.ts';
+import { bytesText } from '../audit/units.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
 import type { RunPlan } from './run-plan.ts';
 
@@ -29,7 +30,7 @@ export function printResults(
 ): void {
   if (json) {
     const guest = { name, kind, architecture };
-    const modes = results.map(({ report }) => report);
+    const modes = results.map(jsonOf);
     process.stdout.write(`${JSON.stringify({ guest, modes }, null, 2)}\n`);
     return;
   }
@@ -42,7 +43,23 @@ export function printResults(
       { colour, width },
     )}\n`,
   );
-  for (const result of results) stream.write(describeGlimpse(result));
+  for (const result of results) stream.write(describeThreshold(result) + describeGlimpse(result));
+}
+
+/** A mode's entry in the document. Its threshold, if it has one, is null when it was never reached. */
+function jsonOf({ report, host: { directFrom } }: ModeResult): object {
+  if (directFrom === undefined) return report;
+  return { ...report, directFromBytes: Number.isFinite(directFrom) ? directFrom : null };
+}
+
+/** From which length on mode auto granted pages, as it was measured before the run. */
+function describeThreshold({ report, host: { directFrom } }: ModeResult): string {
+  if (directFrom === undefined) return '';
+  const rule =
+    directFrom === Number.POSITIVE_INFINITY
+      ? 'every buffer was copied, since that was measured to be cheaper here than granting its pages'
+      : `buffers of whole pages were granted themselves from ${bytesText(directFrom)} on, where that was measured to be cheaper here than copying`;
+  return `\n${report.mode}: ${rule}\n`;
 }
 
 /** What the backend found when it looked around in the pages that it was given. */

@@ -21,8 +21,10 @@ What it does:
   checks every byte against the image, and prints what the backend could see meanwhile.
 
 Exposure modes:
-  direct  the whole pages that hold the buffers, as Linux does
-  bounce  a pool of private pages that hold only the device's live bytes
+  direct      the whole pages that hold the buffers, as Linux does
+  bounce      a pool of private pages that hold only the device's live bytes
+  persistent  the same pool, whose pages stay granted for up to 100 ms after use
+  auto        long buffers of whole pages themselves, all others as persistent
 
 Examples:
   grantio run                                     a demonstration on a disk of its own

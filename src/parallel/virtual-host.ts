@@ -84,6 +84,8 @@ export interface HostReport {
   /** Events that the accounting did not get to see; 0 in an orderly run. */
   readonly eventsLost: number;
   readonly glimpse: Glimpse | undefined;
+  /** In mode `auto`: bytes from which on whole pages were granted themselves, Infinity for never. */
+  readonly directFrom: number | undefined;
 }
 
 /** One boot of a host, with its disks attached. */
@@ -251,11 +253,14 @@ export class VirtualHost {
 
   async #stop(): Promise<HostReport> {
     try {
+      const isAuto = this.#options.mode === 'auto' && !this.#guestDestroyed;
+      const directFrom = isAuto ? await this.#guest.call('directFrom', undefined) : undefined;
       if (!this.#guestDestroyed) await this.#detachAll();
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
       this.#merger.close();
-      return { exposure: this.#exposure.total(), eventsLost: this.#merger.undelivered, glimpse };
+      const exposure = this.#exposure.total();
+      return { exposure, eventsLost: this.#merger.undelivered, glimpse, directFrom };
     } finally {
       await this.#terminate();
     }

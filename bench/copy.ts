@@ -16,7 +16,7 @@ const ROUNDS = 5;
 async function copyThroughGuest(path: string, mode: ExposureMode): Promise<number> {
   const host = await VirtualHost.start({
     disks: [{ path, readOnly: true, dev: 'xvda' }],
-    entropyDevices: 0,
+    entropyDevices: [],
     mode,
     architecture: 'arm',
     kind: 'pvh',

@@ -14,6 +14,12 @@ export { type Bounds, type Exploration, exploreAll, exploreRandom, replay } from
 export { explain, type Failure, type Scenario } from './explore/scenario.ts';
 export { shrink, type Shrunk } from './explore/shrink.ts';
 export { EXPOSURE_MODES, type ExposureMode } from './dma/exposure-modes.ts';
+export {
+  type DmaDebugOptions,
+  type DmaDebugResult,
+  type DmaReport,
+  formatDmaDebug,
+} from './dma/dma-debug-log.ts';
 export { DomainImageError } from './hosts/model/domain-image.ts';
 export type { DomainOptions } from './hosts/model/domain-options.ts';
 export { type DomainPorts, Xen } from './hosts/model/xen.ts';

@@ -7,8 +7,9 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
+import type { Decisions } from './run-decisions.ts';
 import type { RunOptions, RunPlan } from './run-plan.ts';
-import { modeResult, printResults } from './run-report.ts';
+import { dmaDebugFault, modeResult, printResults } from './run-report.ts';
 import type { Interruption } from './signals.ts';
 import { Throughput } from './throughput.ts';
 import type { TraceOutput } from './trace-output.ts';
@@ -19,6 +20,7 @@ export async function runNbd(
   options: RunOptions,
   trace: TraceOutput | undefined,
   interruption: Interruption,
+  decisions: Decisions,
 ): Promise<number> {
   const [mode] = job.modes;
   const folder = options.nbd === undefined ? mkdtempSync(join(tmpdir(), 'grantio-')) : undefined;
@@ -32,21 +34,34 @@ export async function runNbd(
     },
   };
   try {
-    const host = await VirtualHost.start({ ...job, mode, firstDevice: 0, trace: consumer });
+    const host = await VirtualHost.start({
+      ...job,
+      mode,
+      firstDevice: 0,
+      trace: consumer,
+      onDecision: decisions.take,
+    }).catch((error: Error) => {
+      if (options.explain) printResults(job, [], options, decisions, process.stderr);
+      throw error;
+    });
     const uris = await openNbd(host, address);
     const { run } = options;
     const work =
       run === undefined ? serve(uris, job, interruption) : runCommand(run, address, uris[0], interruption);
-    let leaked = 0;
+    const faults: string[] = [];
     const status = await work.finally(async () => {
       const report = await host.stop();
-      leaked = report.exposure.leakedGrants;
+      const { leakedGrants } = report.exposure;
+      if (leakedGrants > 0) faults.push(`${mode}: ${leakedGrants} grants leaked`);
       // Standard output is the command's.
-      const result = modeResult(mode, { ...throughput.total, identical: null }, report);
-      printResults(job, [result], options.json === true, process.stderr);
+      const label = job.withoutGrants ? 'plain' : mode;
+      const result = modeResult(label, { ...throughput.total, identical: null }, report);
+      printResults(job, [result], options, decisions, process.stderr);
+      const misuse = dmaDebugFault(result);
+      if (misuse !== undefined) faults.push(misuse);
     });
-    if (leaked > 0) process.stderr.write(`grantio: ${mode}: ${leaked} grants leaked\n`);
-    return status === 0 && leaked > 0 ? 1 : status;
+    for (const fault of faults) process.stderr.write(`grantio: ${fault}\n`);
+    return status === 0 && faults.length > 0 ? 1 : status;
   } finally {
     if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   }

@@ -3,8 +3,10 @@
 import type { WriteStream } from 'node:tty';
 import { type ModeReport, modeReport, type RunResult, reportTable } from '../audit/report.ts';
 import { bytesText } from '../audit/units.ts';
+import { formatDmaDebug } from '../dma/dma-debug-log.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
-import type { RunPlan } from './run-plan.ts';
+import type { Decisions } from './run-decisions.ts';
+import type { RunOptions, RunPlan } from './run-plan.ts';
 
 /** What was done in one mode. */
 export type Work = Pick<RunResult, 'bytes' | 'requests' | 'identical'> & { readonly nanoseconds: number };
@@ -23,17 +25,25 @@ export function modeResult(mode: string, { nanoseconds, ...work }: Work, host: H
 
 /** Prints the results of a job: JSON to standard output, text to `stream`. */
 export function printResults(
-  { name, kind, architecture }: RunPlan,
+  { name, kind, architecture, memory }: RunPlan,
   results: readonly ModeResult[],
-  json: boolean,
+  { json, explain }: Pick<RunOptions, 'json' | 'explain'>,
+  decisions: Decisions,
   stream: WriteStream = process.stdout,
 ): void {
   if (json) {
     const guest = { name, kind, architecture };
-    const modes = results.map(jsonOf);
-    process.stdout.write(`${JSON.stringify({ guest, modes }, null, 2)}\n`);
+    const modes = results.map(({ report, host }) => ({
+      ...report,
+      ...thresholdOf(host),
+      ...dmaDebugOf(host),
+    }));
+    const { made, plain } = decisions;
+    const document = { guest, ...(explain && { decisions: made }), withoutGrants: plain, modes };
+    process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
     return;
   }
+  if (results.length === 0) return;
   const colour = stream.isTTY === true && process.env['NO_COLOR'] === undefined;
   const width = stream.columns ?? 100;
   stream.write(`\n${name}: ${kind} on ${architecture}\n`);
@@ -44,12 +54,50 @@ export function printResults(
     )}\n`,
   );
   for (const result of results) stream.write(describeThreshold(result) + describeGlimpse(result));
+  for (const result of results) stream.write(describeDmaDebug(result));
+  stream.write(describePlain(decisions.plain, memory));
 }
 
-/** A mode's entry in the document. Its threshold, if it has one, is null when it was never reached. */
-function jsonOf({ report, host: { directFrom } }: ModeResult): object {
-  if (directFrom === undefined) return report;
-  return { ...report, directFromBytes: Number.isFinite(directFrom) ? directFrom : null };
+/** What the accounting of grants cannot show. */
+function describePlain(devices: readonly string[], memory: number): string {
+  if (devices.length === 0) return '';
+  const which = `${devices.join(', ')} without grants`;
+  return `\n${which}: the backend could read and overwrite all ${bytesText(memory)} of the guest's memory\n  for as long as it served; the table counts what was granted.\n`;
+}
+
+/** Prints what DMA debugging has found to standard error, as a kernel would log it. Returns a fault, if any. */
+export function dmaDebugFault(
+  { report, host }: ModeResult,
+  stream: Pick<WriteStream, 'write'> = process.stderr,
+): string | undefined {
+  if (host.dmaDebug === undefined) return undefined;
+  stream.write(formatDmaDebug(host.dmaDebug));
+  const { errors } = host.dmaDebug;
+  return errors === 0 ? undefined : `${report.mode}: drivers misuse their mappings, ${errorsText(errors)}`;
+}
+
+/** For the JSON document, which has no place for the stacks of mappings that were right. */
+function dmaDebugOf({ dmaDebug }: HostReport): object {
+  if (dmaDebug === undefined) return {};
+  const { stacks: _, ...found } = dmaDebug;
+  return { dmaDebug: found };
+}
+
+function errorsText(errors: number): string {
+  return errors === 1 ? '1 error' : `${errors || 'no'} errors`;
+}
+
+function describeDmaDebug({ report, host }: ModeResult): string {
+  if (host.dmaDebug === undefined) return '';
+  const { errors, mostEntries } = host.dmaDebug;
+  const most = `most mappings and allocations at a time: ${mostEntries}`;
+  return `\n${report.mode}: DMA debugging found ${errorsText(errors)}; ${most}\n`;
+}
+
+/** For the JSON document: null when no length was reached from which on granting would have been cheaper. */
+function thresholdOf({ directFrom }: HostReport): object {
+  if (directFrom === undefined) return {};
+  return { directFromBytes: Number.isFinite(directFrom) ? directFrom : null };
 }
 
 /** From which length on mode auto granted pages, as it was measured before the run. */

@@ -1,35 +1,47 @@
 // A domain that serves devices to guests: each device is a window of registers in the guest's address space,
-// its queues are served when the guest rings, and its reach is what the guest grants.
+// its queues are served when the guest rings, and its reach is what the guest grants, or all of its memory where the
+// toolstack gave the device without grants.
 // After hosts/model/, before transports/virtio-mmio/device.ts.
 
 import { MMIO_INTERRUPT_CONFIG, MMIO_INTERRUPT_VRING, MMIO_WINDOW_SIZE } from '../abi/virtio-mmio.ts';
 import type { MmioServer } from '../hosts/model/ioreq/device-model.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
+import type { DeviceMemory } from '../memory/device-memory.ts';
 import { GrantMemory } from '../memory/grant-memory.ts';
+import { PlainMemory } from '../memory/plain-memory.ts';
 import { MmioDevice } from '../transports/virtio-mmio/device.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import { DeviceState } from '../virtio/device-state.ts';
 import type { GrantMapper } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
 
+/** What a device reaches of its guest's memory. */
+interface Reach {
+  readonly memory: DeviceMemory;
+  /** Whether that is only what the guest grants. */
+  readonly restricted: boolean;
+  close(): void;
+}
+
 /** One device at work for one guest. */
 export class ServedDevice {
   readonly state: DeviceState;
   readonly #server: MmioServer;
+  readonly #reach: Reach;
   /** Queues with more to do than one turn allowed, one bit each. */
   #backlogLow = 0;
   #backlogHigh = 0;
 
-  constructor(ports: DomainPorts, mapper: GrantMapper, device: VirtioDevice, guest: DomainId, base: number) {
-    const memory = new GrantMemory(mapper, ports.id, guest, ports.tracer);
+  constructor(ports: DomainPorts, reach: Reach, device: VirtioDevice, guest: DomainId, base: number) {
+    this.#reach = reach;
     this.state = new DeviceState(
       device,
-      memory,
+      reach.memory,
       {
         interruptQueue: () => this.#server.interrupt(MMIO_INTERRUPT_VRING),
         interruptConfig: () => this.#server.interrupt(MMIO_INTERRUPT_CONFIG),
       },
-      true,
+      reach.restricted,
     );
     const registers = new MmioDevice(this.state, () => this.#server.clearInterrupts());
     this.#server = ports.serveMmio(guest, base, MMIO_WINDOW_SIZE, registers, () => this.#answerDoorbell());
@@ -49,6 +61,7 @@ export class ServedDevice {
   close(): void {
     this.state.reset();
     this.#server.close();
+    this.#reach.close();
   }
 
   #answerDoorbell(): void {
@@ -79,11 +92,32 @@ export class BackendDomain {
     this.#mapper = mapper;
   }
 
-  /** Serves `device` to `guest` at `base` of its address space. */
-  serve(device: VirtioDevice, guest: DomainId, base: number): ServedDevice {
-    const served = new ServedDevice(this.ports, this.#mapper, device, guest, base);
-    this.#devices.add(served);
-    return served;
+  /**
+   * Serves `device` to `guest` at `base` of its address space.
+   *
+   * @param restricted whether it reaches only what the guest grants, and insists on that; if not, all of its memory
+   * @throws RangeError when this domain is not the guest's device model
+   */
+  serve(device: VirtioDevice, guest: DomainId, base: number, restricted = true): ServedDevice {
+    const reach = restricted ? this.#granted(guest) : this.#everything(guest);
+    try {
+      const served = new ServedDevice(this.ports, reach, device, guest, base);
+      this.#devices.add(served);
+      return served;
+    } catch (error) {
+      reach.close();
+      throw error;
+    }
+  }
+
+  #granted(guest: DomainId): Reach {
+    const memory = new GrantMemory(this.#mapper, this.ports.id, guest, this.ports.tracer);
+    return { memory, restricted: true, close: () => undefined };
+  }
+
+  #everything(guest: DomainId): Reach {
+    const { region, base, close } = this.ports.mapForeignMemory(guest);
+    return { memory: new PlainMemory(region, base), restricted: false, close };
   }
 
   remove(device: ServedDevice): void {

@@ -97,7 +97,7 @@ export class BackendService {
     if (nodes === undefined) return;
     try {
       const made = this.#make(nodes);
-      const served = this.#backend.serve(made.device, nodes.guest, nodes.base);
+      const served = this.#backend.serve(made.device, nodes.guest, nodes.base, nodes.grantUsage);
       this.#running.set(path, { served, made });
       await this.#store.write(`${path}/state`, `${XENBUS_INIT_WAIT}`);
     } catch (error) {

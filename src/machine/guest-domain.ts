@@ -4,10 +4,13 @@
 import { DIRECT_FROM } from '../dma/auto-sharing.ts';
 import { measureDirectFrom } from '../dma/calibrate.ts';
 import type { DmaOperations } from '../dma/dma.ts';
+import { DmaDebug } from '../dma/dma-debug.ts';
+import { DmaDebugLog, type DmaDebugOptions } from '../dma/dma-debug-log.ts';
 import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
 import type { GrantingDomain } from '../dma/granting-domain.ts';
 import { Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
+import { PlainDma } from '../dma/plain-dma.ts';
 import { References, type ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
@@ -21,6 +24,8 @@ export interface DevicePlace {
   /** Guest-physical address of the registers. */
   readonly base: number;
   readonly backend: DomainId;
+  /** What dma/policy.ts decided; with 'plain' the backend may reach all of the memory. Default 'grants'. */
+  readonly access?: 'grants' | 'plain';
   /** The device's number in the trace. */
   readonly device: number;
 }
@@ -42,6 +47,8 @@ interface Attached {
   readonly driver: RunningDriver;
   readonly port: EventPort;
   readonly dma: DmaOperations;
+  /** The same, where its driver is watched. */
+  readonly debug: DmaDebug | undefined;
 }
 
 /** What is left of a device after it was detached. */
@@ -59,6 +66,7 @@ export class GuestDomain {
   readonly #attached = new Map<RunningDriver, Attached>();
   readonly #clock: (() => number) | undefined;
   #requests = 0;
+  #debugLog: DmaDebugLog | undefined;
   #directFrom: number | undefined;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
   onWaiting: () => void = () => undefined;
@@ -80,14 +88,20 @@ export class GuestDomain {
     };
   }
 
+  /** Watches what drivers do with their mappings (dma/dma-debug.ts), those that are attached from now on. */
+  debugDma(options: DmaDebugOptions = {}): DmaDebugLog {
+    this.#debugLog = new DmaDebugLog(this.granting, options);
+    return this.#debugLog;
+  }
+
   /** Starts the block device at `place`. Throws DeviceRefused when it may not be used. */
   attachBlk(place: DevicePlace, mode: ExposureMode, options: BlkDriverOptions): BlkDriver {
-    return this.#attach(place, mode, (device) => new BlkDriver(device, options));
+    return this.#attach('virtio_blk', place, mode, (device) => new BlkDriver(device, options));
   }
 
   /** Starts the entropy device at `place`. Throws DeviceRefused when it may not be used. */
   attachRng(place: DevicePlace, mode: ExposureMode): RngDriver {
-    return this.#attach(place, mode, (device) => new RngDriver(device));
+    return this.#attach('virtio_rng', place, mode, (device) => new RngDriver(device));
   }
 
   /** Stops a device and takes back all that it could reach. */
@@ -96,6 +110,7 @@ export class GuestDomain {
     if (attached === undefined) throw new RangeError('the device is not attached to this guest');
     this.#attached.delete(driver);
     driver.close();
+    attached.debug?.released();
     this.ports.events.close(attached.port);
     return { live: attached.dma.live, quarantined: attached.dma.quarantined };
   }
@@ -151,19 +166,27 @@ export class GuestDomain {
     return due;
   }
 
+  /** @param name the driver's, as Linux calls it */
   #attach<Driver extends RunningDriver>(
+    name: string,
     place: DevicePlace,
     mode: ExposureMode,
     start: (device: GuestDevice) => Driver,
   ): Driver {
     const { ports } = this;
-    const grants = new Grants(this.granting, place.backend);
+    const restricted = place.access !== 'plain';
     const options = mode === 'auto' ? { directFrom: this.directFrom } : {};
-    const dma = grantDma(mode, grants, place.device, options);
+    const operations: DmaOperations = restricted
+      ? grantDma(mode, new Grants(this.granting, place.backend), place.device, options)
+      : new PlainDma(ports.memory);
+    const number = place.device;
+    const watched = { driver: name, device: `virtio${number}`, number, restricted };
+    const debug = this.#debugLog && new DmaDebug(operations, this.#debugLog, watched);
+    const dma = debug ?? operations;
     const driver = start({
       transport: new MmioTransport(ports.mmio, place.base),
       dma,
-      restricted: true,
+      restricted,
       memory: ports.memory,
       heap: this.heap,
       tracer: ports.tracer,
@@ -175,7 +198,7 @@ export class GuestDomain {
     const port = ports.events.allocateUnbound(place.backend);
     ports.events.onEvent(port, () => driver.interrupt());
     ports.mmio.routeInterrupt(place.base, port);
-    this.#attached.set(driver, { driver, port, dma });
+    this.#attached.set(driver, { driver, port, dma, debug });
     return driver;
   }
 }

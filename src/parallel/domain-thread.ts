@@ -37,14 +37,25 @@ export class DomainThread<Calls extends CallTable> {
   /** Called for each notice of the thread. */
   onNotice: (notice: unknown) => void = () => undefined;
 
-  constructor(entry: string, xen: Xen, id: DomainId, store: StoreLink, trace: TraceRing) {
+  /** @param namesSources whether stacks of calls in the thread name the sources, not what they compile to */
+  constructor(
+    entry: string,
+    xen: Xen,
+    id: DomainId,
+    store: StoreLink,
+    trace: TraceRing,
+    namesSources = false,
+  ) {
     this.id = id;
     this.#xen = xen;
     const mail = new SharedArrayBuffer(4);
     this.#mail = new Int32Array(mail);
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     const start: ThreadStart = { state: xen.state, id, store, trace, mail };
-    this.#worker = new Worker(new URL(`./${entry}.${extension}`, import.meta.url), { workerData: start });
+    this.#worker = new Worker(new URL(`./${entry}.${extension}`, import.meta.url), {
+      workerData: start,
+      ...(namesSources && { execArgv: [...process.execArgv, '--enable-source-maps'] }),
+    });
     this.#worker.on('message', (message: FromThread) => this.#receive(message));
     this.#worker.on('error', (error) => this.#fail(error));
     this.#worker.on('exit', (status) => {

@@ -2,31 +2,52 @@
 // as the guest sees them. Started by virtual-host.ts.
 
 import { performance } from 'node:perf_hooks';
+import type { DmaDebugLog, DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
+import type { Decision, GuestFacts } from '../dma/policy.ts';
 import type { BlkDriver, BlkDriverOptions } from '../drivers/blk.ts';
 import type { RngDriver } from '../drivers/rng.ts';
-import { findDevice } from '../machine/device-finder.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
+import { assert } from '../errors.ts';
+import { findDevice, type GuestView, type WantedDevice } from '../machine/device-finder.ts';
 import { GuestDomain, type Leftovers } from '../machine/guest-domain.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { NbdServer } from '../nbd/server.ts';
+import { readBlob } from '../toolstack/device-tree/blob-reader.ts';
+import type { VirtioKind } from '../toolstack/virtio-nodes.ts';
 import { CopyJob, type CopyResult } from './copy-job.ts';
 import { startDomain } from './domain-loop.ts';
 import { GuestRunner } from './guest-runner.ts';
 import { plantSecrets } from './secrets.ts';
 
+/** What a guest's own configuration says of one of its devices. */
+type DeviceWish = Pick<WantedDevice, 'policy' | 'backend'>;
+
 /** What the main thread may ask. */
 export type GuestCalls = {
+  /** Tells the kernel what it runs on: once, before anything else. The tree is a blob, if there is one. */
+  boot(argument: { facts: GuestFacts; tree: Uint8Array | undefined }): void;
   /** Fills the kernel's heap as a running guest's is filled. */
   plantSecrets(argument: undefined): void;
+  /** Watches what the drivers that are started from now on do with their mappings. */
+  debugDma(options: DmaDebugOptions): void;
+  /** What that has found so far. */
+  dmaDebugResult(argument: undefined): DmaDebugResult | undefined;
   /** Starts the driver of a disk; returns its capacity in bytes. */
   attach(argument: {
     devid: number;
     device: number;
     mode: ExposureMode;
+    wish: DeviceWish;
     options: BlkDriverOptions;
   }): Promise<number>;
   /** Starts the driver of an entropy device and has it deliver `bytes` random bytes. */
-  attachRng(argument: { devid: number; device: number; mode: ExposureMode; bytes: number }): Promise<void>;
+  attachRng(argument: {
+    devid: number;
+    device: number;
+    mode: ExposureMode;
+    wish: DeviceWish;
+    bytes: number;
+  }): Promise<void>;
   /** Bytes from which on mode `auto` grants whole pages themselves. */
   directFrom(argument: undefined): number;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
@@ -44,8 +65,19 @@ export type GuestCalls = {
   detach(argument: { devid: number }): Leftovers;
 };
 
+/** What the guest tells the main thread by itself. */
+export type GuestNotice = CopyProgress | DeviceDecision;
+
+/** What was decided about a device that is to be attached. */
+export interface DeviceDecision {
+  readonly kind: 'decision';
+  readonly devid: number;
+  readonly decision: Decision;
+}
+
 /** How far a copy is. */
 export interface CopyProgress {
+  readonly kind: 'progress';
   readonly devid: number;
   readonly bytes: number;
 }
@@ -56,6 +88,8 @@ startDomain(({ ports, xenstore, notify }) => {
   void runner.run();
   const disks = new Map<number, BlkDriver>();
   const sources = new Map<number, RngDriver>();
+  let debugLog: DmaDebugLog | undefined;
+  let view: GuestView | undefined;
   let job: CopyJob | undefined;
   let server: NbdServer | undefined;
 
@@ -64,17 +98,30 @@ startDomain(({ ports, xenstore, notify }) => {
     if (disk === undefined) throw new RangeError(`disk ${devid} is not attached`);
     return disk;
   };
+  const find = (kind: VirtioKind, devid: number, wish: DeviceWish) => {
+    assert(view !== undefined, 'a guest is booted before it looks for devices');
+    return findDevice(xenstore, view, { kind, devid, ...wish }, (decision) =>
+      notify({ kind: 'decision', devid, decision } satisfies GuestNotice),
+    );
+  };
 
   return {
+    boot({ facts, tree }) {
+      view = { facts, tree: tree && readBlob(tree, 'device tree').tree };
+    },
     plantSecrets: () => plantSecrets(guest.heap, ports.memory),
-    async attach({ devid, device, mode, options }) {
-      const place = await findDevice(xenstore, 'virtio_disk', ports.id, devid);
+    debugDma(options) {
+      debugLog = guest.debugDma(options);
+    },
+    dmaDebugResult: () => debugLog?.result,
+    async attach({ devid, device, mode, wish, options }) {
+      const place = await find('virtio_disk', devid, wish);
       const disk = guest.attachBlk({ ...place, device }, mode, options);
       disks.set(devid, disk);
       return disk.capacity;
     },
-    async attachRng({ devid, device, mode, bytes }) {
-      const place = await findDevice(xenstore, 'virtio', ports.id, devid);
+    async attachRng({ devid, device, mode, wish, bytes }) {
+      const place = await find('virtio', devid, wish);
       const rng = guest.attachRng({ ...place, device }, mode);
       sources.set(devid, rng);
       await rng.read(bytes);
@@ -83,7 +130,8 @@ startDomain(({ ports, xenstore, notify }) => {
     async copy({ devid, image }) {
       job = new CopyJob(guest, diskOf(devid));
       // The job polls by itself, faster than the event loop could.
-      return runner.pausedWhile(job.run(image, (bytes) => notify({ devid, bytes } satisfies CopyProgress)));
+      const progress = (bytes: number) => notify({ kind: 'progress', devid, bytes } satisfies GuestNotice);
+      return runner.pausedWhile(job.run(image, progress));
     },
     cancel() {
       if (job) job.cancelled = true;

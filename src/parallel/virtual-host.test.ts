@@ -18,7 +18,7 @@ async function startHost(t: TestContext): Promise<VirtualHost> {
   writeFileSync(path, Buffer.alloc(96 * MIB, 'disk'));
   const options: HostOptions = {
     disks: [{ path, readOnly: true, dev: 'xvda' }],
-    entropyDevices: 0,
+    entropyDevices: [],
     mode: 'bounce',
     firstDevice: 0,
     kind: 'pvh',

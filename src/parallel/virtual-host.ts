@@ -8,19 +8,23 @@ import { Exposure, type TotalExposure } from '../audit/exposure.ts';
 import type { TraceConsumer } from '../audit/events.ts';
 import { TraceMerger } from '../audit/trace-merger.ts';
 import { traceRings } from '../audit/trace-ring.ts';
+import type { DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
+import type { GrantPolicy } from '../dma/policy.ts';
 import type { BlkDriverOptions } from '../drivers/blk.ts';
 import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import { Xen } from '../hosts/model/xen.ts';
 import { sleepWhile } from '../hosts/model/waiting.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { StoreDomain } from '../machine/store-domain.ts';
+import { writeBlob } from '../toolstack/device-tree/blob-writer.ts';
+import { guestTree } from '../toolstack/device-tree/guest-tree.ts';
 import { announceDevice, createHome, type VirtioKind, withdrawDevice } from '../toolstack/virtio-nodes.ts';
 import { type DomainId, domainId } from '../xen/ids.ts';
 import { Store } from '../xenstore/store.ts';
 import type { BackendCalls } from './backend-thread.ts';
 import type { CopyResult } from './copy-job.ts';
 import { DomainThread } from './domain-thread.ts';
-import type { CopyProgress, GuestCalls } from './guest-thread.ts';
+import type { CopyProgress, DeviceDecision, GuestCalls, GuestNotice } from './guest-thread.ts';
 import type { Glimpse } from './peeping-mapper.ts';
 import { StoreLoop } from './store-loop.ts';
 
@@ -45,8 +49,20 @@ const DRAIN_BATCH = 50_000;
 
 const ENDS = { backend: BACKEND, guest: GUEST };
 
+/** What Xen tells the guest of itself in its device tree. */
+const XEN_VERSION = { major: 4, minor: 20 };
+const ADDRESS_BITS = 40;
+
+/** How the guest and its toolstack want a device to reach memory. */
+export interface AccessWish {
+  /** Whether the toolstack gives the device with grants; default true. */
+  readonly grantUsage?: boolean;
+  /** The guest's policy for the device; default its policy for all. */
+  readonly policy?: GrantPolicy;
+}
+
 /** A disk of the guest. */
-export interface HostDisk {
+export interface HostDisk extends AccessWish {
   /** Path of the image. */
   readonly path: string;
   readonly readOnly: boolean;
@@ -57,8 +73,8 @@ export interface HostDisk {
 /** How a virtual host is made. */
 export interface HostOptions {
   readonly disks: readonly HostDisk[];
-  /** How many entropy devices the guest gets besides; each must deliver before the host is ready. */
-  readonly entropyDevices: number;
+  /** The entropy devices that the guest gets besides; each must deliver before the host is ready. */
+  readonly entropyDevices: readonly AccessWish[];
   readonly mode: ExposureMode;
   /** Number of the first disk in the trace; the others follow. */
   readonly firstDevice: number;
@@ -74,6 +90,14 @@ export interface HostOptions {
   readonly maxMaptrackFrames?: number | undefined;
   readonly queues: number;
   readonly queueSize: number;
+  /** Whether, and how, the guest's drivers are watched for misuse of their mappings. */
+  readonly dmaDebug?: DmaDebugOptions | undefined;
+  /** The guest's policy for all devices; default 'require'. */
+  readonly policy?: GrantPolicy | undefined;
+  /** Id of the domain that serves all devices, as the guest's own configuration says it. */
+  readonly configuredBackend?: number | undefined;
+  /** Told how each device is to reach memory, and why, before it is used; devices are counted as in the trace. */
+  readonly onDecision?: (decision: DeviceDecision) => void;
   /** Takes every event of the run besides the accounting. */
   readonly trace?: TraceConsumer;
 }
@@ -86,6 +110,8 @@ export interface HostReport {
   readonly glimpse: Glimpse | undefined;
   /** In mode `auto`: bytes from which on whole pages were granted themselves, Infinity for never. */
   readonly directFrom: number | undefined;
+  /** What the drivers did wrong, if they were watched and their guest was not destroyed. */
+  readonly dmaDebug: DmaDebugResult | undefined;
 }
 
 /** One boot of a host, with its disks attached. */
@@ -129,8 +155,9 @@ export class VirtualHost {
     this.#merger = new TraceMerger([backendTrace, guestTrace], consumers);
     const link = (id: DomainId) => control.introduce(xen.ports(id, sleepWhile));
     this.#backend = new DomainThread('backend-thread', xen, BACKEND, link(BACKEND), backendTrace);
-    this.#guest = new DomainThread('guest-thread', xen, GUEST, link(GUEST), guestTrace);
-    this.#guest.onNotice = (notice) => this.onProgress(notice as CopyProgress);
+    const debugs = options.dmaDebug !== undefined;
+    this.#guest = new DomainThread('guest-thread', xen, GUEST, link(GUEST), guestTrace, debugs);
+    this.#guest.onNotice = (notice) => this.#take(notice as GuestNotice);
     this.#drain = setInterval(() => this.#merger.drain(DRAIN_BATCH), DRAIN_INTERVAL);
   }
 
@@ -206,40 +233,90 @@ export class VirtualHost {
     return this.#stopped;
   }
 
+  #take(notice: GuestNotice): void {
+    if (notice.kind === 'progress') this.onProgress(notice);
+    else this.#options.onDecision?.(notice);
+  }
+
+  /** Tells the guest's kernel what it runs on, as CPUID and the device tree do. */
+  #bootGuest(): Promise<void> {
+    const { kind, architecture, policy = 'require' } = this.#options;
+    const facts = {
+      id: GUEST,
+      kind,
+      architecture,
+      encryptedMemory: false,
+      initialDomain: false,
+      policy,
+      domainZeroByDefault: false,
+    } as const;
+    return this.#guest.call('boot', { facts, tree: architecture === 'arm' ? this.#deviceTree() : undefined });
+  }
+
+  /** The tree that Xen hands a guest on Arm: it has all devices that are there when the guest is built. */
+  #deviceTree(): Uint8Array {
+    const { disks, entropyDevices, memory } = this.#options;
+    const devices = [...disks, ...entropyDevices].map(({ grantUsage = true }, devid) => ({
+      ...this.#slot(devid),
+      type: devid < disks.length ? undefined : `virtio,device${VIRTIO_ID_RNG.toString(16)}`,
+      grantsTo: grantUsage ? BACKEND : undefined,
+    }));
+    return writeBlob(
+      guestTree({
+        xenVersion: XEN_VERSION,
+        memory: memory / MIB,
+        vcpus: 1,
+        gic: 'v3',
+        addressBits: ADDRESS_BITS,
+        devices,
+      }),
+    );
+  }
+
   async #attachDisks(): Promise<void> {
-    const { queues, queueSize, mode, disks, entropyDevices } = this.#options;
+    const { queues, queueSize, mode, disks, entropyDevices, dmaDebug } = this.#options;
     await this.#backend.call('configure', { queues, queueSize });
+    await this.#bootGuest();
     await this.#guest.call('plantSecrets', undefined);
+    if (dmaDebug !== undefined) await this.#guest.call('debugDma', dmaDebug);
     for (const [devid, disk] of disks.entries()) {
       const place = { kind: 'virtio_disk' as const, ...ENDS, devid };
       await announceDevice(this.#control.tools, {
         ...place,
         ...this.#slot(devid),
         virtioId: VIRTIO_ID_BLOCK,
-        grantUsage: true,
+        grantUsage: disk.grantUsage ?? true,
         disk: { params: disk.path, readOnly: disk.readOnly, dev: disk.dev },
       });
       await this.#guest.call('attach', {
         devid,
         device: this.#options.firstDevice + devid,
         mode,
+        wish: this.#wish(disk),
         options: { queues, queueSize } satisfies BlkDriverOptions,
       });
       this.#attached.push(place);
     }
-    for (let i = 0; i < entropyDevices; i++) await this.#attachEntropy(disks.length + i);
+    for (const [index, access] of entropyDevices.entries())
+      await this.#attachEntropy(disks.length + index, access);
   }
 
-  async #attachEntropy(devid: number): Promise<void> {
+  #wish({ policy }: AccessWish) {
+    return { policy, backend: this.#options.configuredBackend };
+  }
+
+  async #attachEntropy(devid: number, access: AccessWish): Promise<void> {
     const place = { kind: 'virtio' as const, ...ENDS, devid };
     await announceDevice(this.#control.tools, {
       ...place,
       ...this.#slot(devid),
       virtioId: VIRTIO_ID_RNG,
-      grantUsage: true,
+      grantUsage: access.grantUsage ?? true,
     });
     const { mode, firstDevice } = this.#options;
-    await this.#guest.call('attachRng', { devid, device: firstDevice + devid, mode, bytes: ENTROPY_PROOF });
+    const device = firstDevice + devid;
+    const wish = this.#wish(access);
+    await this.#guest.call('attachRng', { devid, device, mode, wish, bytes: ENTROPY_PROOF });
     this.#attached.push(place);
   }
 
@@ -255,24 +332,26 @@ export class VirtualHost {
     try {
       const isAuto = this.#options.mode === 'auto' && !this.#guestDestroyed;
       const directFrom = isAuto ? await this.#guest.call('directFrom', undefined) : undefined;
-      if (!this.#guestDestroyed) await this.#detachAll();
+      const dmaDebug = this.#guestDestroyed ? undefined : await this.#detachAll();
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
       this.#merger.close();
       const exposure = this.#exposure.total();
-      return { exposure, eventsLost: this.#merger.undelivered, glimpse, directFrom };
+      return { exposure, eventsLost: this.#merger.undelivered, glimpse, directFrom, dmaDebug };
     } finally {
       await this.#terminate();
     }
   }
 
-  async #detachAll(): Promise<void> {
+  /** Returns what DMA debugging has found, up to the end of the last device. */
+  async #detachAll(): Promise<DmaDebugResult | undefined> {
     await this.#guest.call('cancel', undefined);
     await this.#guest.call('closeNbd', undefined);
     for (const place of this.#attached) {
       await this.#guest.call('detach', { devid: place.devid });
       await withdrawDevice(this.#control.tools, place);
     }
+    return this.#guest.call('dmaDebugResult', undefined);
   }
 
   async #terminate(): Promise<void> {

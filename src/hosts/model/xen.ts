@@ -21,6 +21,7 @@ import { GrantCopying } from './grants/copying.ts';
 import { grantTableOp } from './grants/hypercall.ts';
 import { GrantMapping } from './grants/mapping.ts';
 import { SharedEntries } from './grants/shared-entry.ts';
+import { type ForeignMemory, mapForeignMemory } from './foreign-memory.ts';
 import { releaseForeign } from './foreign-pages.ts';
 import { GuestCopy } from './guest-copy.ts';
 import { DeviceModels, type MmioServer } from './ioreq/device-model.ts';
@@ -173,6 +174,8 @@ export class Xen {
       }),
       serveMmio: (guest, base, size, handler, onDoorbell) =>
         models.serve(this.domain(guest), base, size, handler, onDoorbell),
+      mapForeignMemory: (guest) =>
+        mapForeignMemory({ ...common, mapper: record, tracer }, this.domain(guest)),
     };
   }
 }
@@ -216,4 +219,10 @@ export interface DomainPorts {
     handler: MmioHandler,
     onDoorbell: () => void,
   ): MmioServer;
+  /**
+   * Maps all of the memory of `guest`, whose device model this domain has to be: access without grants.
+   *
+   * @throws RangeError when that is refused; see foreign-memory.ts
+   */
+  mapForeignMemory(guest: DomainId): ForeignMemory;
 }

@@ -18,7 +18,7 @@ async function copyThroughGuest(path: string, mode: ExposureMode): Promise<numbe
     disks: [{ path, readOnly: true, dev: 'xvda' }],
     entropyDevices: [],
     mode,
-    architecture: 'arm',
+    architecture: 'x86',
     kind: 'pvh',
     firstDevice: 0,
     memory: 64 * MIB,

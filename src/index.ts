@@ -3,6 +3,15 @@
 export { DirectTracer } from './audit/event-tracer.ts';
 export type { TraceConsumer, TraceEvent } from './audit/events.ts';
 export { Exposure, type TotalExposure } from './audit/exposure.ts';
+export {
+  type Decision,
+  decideAccess,
+  type Finding,
+  type Findings,
+  GRANT_POLICIES,
+  type GrantPolicy,
+  type GuestFacts,
+} from './dma/policy.ts';
 export { BlkDevice, type BlkOptions } from './devices/blk.ts';
 export { RngDevice } from './devices/rng.ts';
 export type { ReferenceUsage } from './dma/references.ts';
@@ -34,6 +43,9 @@ export { readDomainFile, writeDomainFile } from './parallel/domain-file.ts';
 export type { BlockStore, StoreResult } from './storage/block-store.ts';
 export { MemoryStore } from './storage/memory-store.ts';
 export { RawFile } from './storage/raw-file.ts';
+export { mmioFinding, pciFinding } from './toolstack/device-tree/device-finding.ts';
+export { pciCapabilityFinding } from './toolstack/pci-finding.ts';
+export { storeFinding } from './toolstack/store-finding.ts';
 export { noTrace, type Tracer } from './trace.ts';
 export type { VirtioDevice } from './virtio/device.ts';
 export { DeviceRefused } from './virtio/negotiate.ts';

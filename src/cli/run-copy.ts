@@ -6,7 +6,7 @@ import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
 import { startProgress } from './progress.ts';
 import type { Decisions } from './run-decisions.ts';
-import type { RunOptions, RunPlan } from './run-plan.ts';
+import { modeLabel, type RunOptions, type RunPlan } from './run-plan.ts';
 import { dmaDebugFault, type ModeResult, modeResult, printResults, type Work } from './run-report.ts';
 import type { Interruption } from './signals.ts';
 import { firstDevice, type TraceOutput } from './trace-output.ts';
@@ -28,7 +28,7 @@ export async function runCopy(
       mode,
       firstDevice: firstDevice(job, index),
       onDecision: decisions.take,
-      ...(trace && { trace: trace.consumer(mode) }),
+      ...(trace && { trace: trace.consumer(modeLabel(job, mode)) }),
     }).catch((error: Error) => {
       // Why a device was refused is what --explain is asked for.
       if (options.explain) printResults(job, results, options, decisions);
@@ -74,7 +74,7 @@ async function copyAll(
   }
   const report = await host.stop();
   if (report.exposure.leakedGrants > 0) faults.push(`${mode}: ${report.exposure.leakedGrants} grants leaked`);
-  const result = modeResult(job.withoutGrants ? 'plain' : mode, sum satisfies Work, report);
+  const result = modeResult(job, mode, sum satisfies Work, report);
   const misuse = dmaDebugFault(result);
   if (misuse !== undefined) faults.push(misuse);
   return result;

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
 import type { Decisions } from './run-decisions.ts';
-import type { RunOptions, RunPlan } from './run-plan.ts';
+import { modeLabel, type RunOptions, type RunPlan } from './run-plan.ts';
 import { dmaDebugFault, modeResult, printResults } from './run-report.ts';
 import type { Interruption } from './signals.ts';
 import { Throughput } from './throughput.ts';
@@ -26,7 +26,7 @@ export async function runNbd(
   const folder = options.nbd === undefined ? mkdtempSync(join(tmpdir(), 'grantio-')) : undefined;
   const address = options.nbd ?? join(folder!, 'nbd.sock');
   const throughput = new Throughput();
-  const fileTrace = trace?.consumer(mode);
+  const fileTrace = trace?.consumer(modeLabel(job, mode));
   const consumer = {
     consume(event: Parameters<Throughput['consume']>[0]) {
       throughput.consume(event);
@@ -54,8 +54,7 @@ export async function runNbd(
       const { leakedGrants } = report.exposure;
       if (leakedGrants > 0) faults.push(`${mode}: ${leakedGrants} grants leaked`);
       // Standard output is the command's.
-      const label = job.withoutGrants ? 'plain' : mode;
-      const result = modeResult(label, { ...throughput.total, identical: null }, report);
+      const result = modeResult(job, mode, { ...throughput.total, identical: null }, report);
       printResults(job, [result], options, decisions, process.stderr);
       const misuse = dmaDebugFault(result);
       if (misuse !== undefined) faults.push(misuse);

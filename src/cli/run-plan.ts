@@ -73,6 +73,11 @@ export function devicesOf({ disks, entropyDevices }: RunPlan): Pick<TracedDevice
   return [...disks.map(({ dev }) => ({ name: dev, type: VIRTIO_ID_BLOCK })), ...sources];
 }
 
+/** What reports and traces call a run in `mode`. */
+export function modeLabel({ withoutGrants }: Pick<RunPlan, 'withoutGrants'>, mode: ExposureMode): string {
+  return withoutGrants ? 'plain' : mode;
+}
+
 /**
  * Works out what to do.
  *
@@ -172,7 +177,10 @@ function fault(file: string, place: Place, message: string): UsageError {
   return new UsageError(`${file}:${place.line}:${place.column}: ${message}`);
 }
 
-/** Kind and architecture. Where neither is said, they are those to which libxl gives virtio devices. */
+/**
+ * Kind and architecture. Where a configuration says neither, they are those to which libxl gives virtio devices;
+ * without a configuration they are those on which every exposure mode is to be had.
+ */
 function machineOf(
   config: GuestConfig | undefined,
   asked: Architecture | undefined,
@@ -193,7 +201,7 @@ function machineOf(
       place!.value,
       'a guest of type "hvm" exists on x86 only; write type = "pvh" or leave out --arch arm',
     );
-  return { kind, architecture: asked ?? (kind === 'hvm' ? 'x86' : 'arm') };
+  return { kind, architecture: asked ?? (config === undefined || kind === 'hvm' ? 'x86' : 'arm') };
 }
 
 function memoryOf(config: GuestConfig, file: string): number {
@@ -306,5 +314,5 @@ function modesFor(
       untrusted.at.trusted ?? untrusted.at.spec,
       `disk ${untrusted.vdev} has an untrusted backend, and --mode direct would show it whole pages; use --mode bounce`,
     );
-  return asked ? [asked] : EXPOSURE_MODES.filter((mode) => mode !== 'direct');
+  return [asked ?? 'bounce'];
 }

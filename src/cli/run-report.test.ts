@@ -8,9 +8,15 @@ import { dmaDebugFault, modeResult } from './run-report.ts';
 
 function resultWith(dmaDebug: HostReport['dmaDebug']) {
   const work = { bytes: 0, requests: 0, identical: true, nanoseconds: 1 };
-  const exposure = new Exposure().total();
-  const host = { exposure, eventsLost: 0, glimpse: undefined, directFrom: undefined, dmaDebug };
-  return modeResult('direct', work, host);
+  const host = {
+    exposure: new Exposure().total(),
+    eventsLost: 0,
+    glimpse: undefined,
+    directFrom: undefined,
+    dmaDebug,
+    mode: 'direct' as const,
+  };
+  return modeResult({ withoutGrants: false, architecture: 'x86' }, 'direct', work, host);
 }
 
 test('errors are printed as a kernel would log them, and are a fault', () => {

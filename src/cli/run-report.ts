@@ -4,9 +4,10 @@ import type { WriteStream } from 'node:tty';
 import { type ModeReport, modeReport, type RunResult, reportTable } from '../audit/report.ts';
 import { bytesText } from '../audit/units.ts';
 import { formatDmaDebug } from '../dma/dma-debug-log.ts';
+import type { ExposureMode } from '../dma/exposure-modes.ts';
 import type { HostReport } from '../parallel/virtual-host.ts';
 import type { Decisions } from './run-decisions.ts';
-import type { RunOptions, RunPlan } from './run-plan.ts';
+import { modeLabel, type RunOptions, type RunPlan } from './run-plan.ts';
 
 /** What was done in one mode. */
 export type Work = Pick<RunResult, 'bytes' | 'requests' | 'identical'> & { readonly nanoseconds: number };
@@ -15,12 +16,31 @@ export type Work = Pick<RunResult, 'bytes' | 'requests' | 'identical'> & { reado
 export interface ModeResult {
   readonly report: ModeReport;
   readonly host: HostReport;
+  /** The mode that was used in place of the one asked for, and why. */
+  readonly fallback: { readonly mode: ExposureMode; readonly reason: string } | undefined;
 }
 
 /** Puts work and accounting together. */
-export function modeResult(mode: string, { nanoseconds, ...work }: Work, host: HostReport): ModeResult {
+export function modeResult(
+  plan: Pick<RunPlan, 'architecture' | 'withoutGrants'>,
+  mode: ExposureMode,
+  { nanoseconds, ...work }: Work,
+  host: HostReport,
+): ModeResult {
   const { exposure, eventsLost } = host;
-  return { report: modeReport({ mode, ...work, seconds: nanoseconds / 1e9, eventsLost }, exposure), host };
+  const report = modeReport(
+    { mode: modeLabel(plan, mode), ...work, seconds: nanoseconds / 1e9, eventsLost },
+    exposure,
+  );
+  const reason = `needs grant table version 2, which ${whyVersionOne(plan)}`;
+  return { report, host, fallback: host.mode === mode ? undefined : { mode: host.mode, reason } };
+}
+
+/** Why a guest's grant table is of version 1. */
+function whyVersionOne({ architecture }: Pick<RunPlan, 'architecture'>): string {
+  return architecture === 'arm'
+    ? 'Xen on Arm does not have (XSA-268)'
+    : 'max_grant_version=1 does not let the guest have';
 }
 
 /** Prints the results of a job: JSON to standard output, text to `stream`. */
@@ -33,8 +53,9 @@ export function printResults(
 ): void {
   if (json) {
     const guest = { name, kind, architecture };
-    const modes = results.map(({ report, host }) => ({
+    const modes = results.map(({ report, host, fallback }) => ({
       ...report,
+      ...(fallback && { fallback }),
       ...thresholdOf(host),
       ...dmaDebugOf(host),
     }));
@@ -53,16 +74,18 @@ export function printResults(
       { colour, width },
     )}\n`,
   );
+  for (const { report, fallback } of results)
+    if (fallback) stream.write(`\n${report.mode}: ${fallback.reason}: ${fallback.mode} was used\n`);
   for (const result of results) stream.write(describeThreshold(result) + describeGlimpse(result));
   for (const result of results) stream.write(describeDmaDebug(result));
   stream.write(describePlain(decisions.plain, memory));
 }
 
-/** What the accounting of grants cannot show. */
+/** Says in words what the devices that use no grants mean. */
 function describePlain(devices: readonly string[], memory: number): string {
   if (devices.length === 0) return '';
   const which = `${devices.join(', ')} without grants`;
-  return `\n${which}: the backend could read and overwrite all ${bytesText(memory)} of the guest's memory\n  for as long as it served; the table counts what was granted.\n`;
+  return `\n${which}: the backend could read and overwrite all ${bytesText(memory)} of the guest's memory\n  for as long as it served.\n`;
 }
 
 /** Prints what DMA debugging has found to standard error, as a kernel would log it. Returns a fault, if any. */
@@ -114,6 +137,12 @@ function describeThreshold({ report, host: { directFrom } }: ModeResult): string
 function describeGlimpse({ report, host }: ModeResult): string {
   const { glimpse } = host;
   if (glimpse === undefined || glimpse.pagesSeen === 0) return '';
+  const { references = 0, opened = 0 } = glimpse.attempts ?? {};
+  if (references > 0 && opened === 0)
+    return (
+      `\n${report.mode}: a curious backend tried ${references} references\n` +
+      '  and every attempt to map the page, or to read beside the granted bytes, was refused.\n'
+    );
   const looked = `\n${report.mode}: a curious backend looked into ${glimpse.pagesSeen} of the pages it was given`;
   if (glimpse.sample === undefined)
     return `${looked}\n  and found nothing of the guest's but what it had asked to transfer.\n`;

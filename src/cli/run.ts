@@ -3,8 +3,8 @@
 
 import { type Command, Option } from 'commander';
 import { ARCHITECTURES } from '../hosts/model/address-map.ts';
-import { EXPOSURE_MODES } from '../dma/exposure-modes.ts';
 import { DOMID_FIRST_RESERVED } from '../abi/xen.ts';
+import { EXPOSURE_MODES } from '../dma/exposure-modes.ts';
 import { GRANT_POLICIES } from '../dma/policy.ts';
 import { GUEST } from '../parallel/virtual-host.ts';
 import { createDemoDisk } from './demo-disk.ts';
@@ -27,6 +27,7 @@ Exposure modes:
   direct      the whole pages that hold the buffers, as Linux does
   bounce      a pool of private pages that hold only the device's live bytes
   persistent  the same pool, whose pages stay granted for up to 100 ms after use
+  copy        exactly the bytes of the buffers; the backend copies them and can map nothing (not on Arm)
   auto        long buffers of whole pages themselves, all others as persistent
 
 Policy, for each device (default: as its grant_usage says, and require where nothing is said):
@@ -65,7 +66,7 @@ export function addRunCommand(program: Command): void {
     .addOption(
       new Option(
         '--arch <arch>',
-        "the machine's architecture (default: arm; x86 for a guest of type hvm)",
+        "the machine's architecture (default: x86; arm for a guest.cfg whose type is not hvm)",
       ).choices(ARCHITECTURES),
     )
     .addOption(new Option('--grants <policy>', "the guest's policy for its devices").choices(GRANT_POLICIES))

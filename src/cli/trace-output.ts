@@ -4,7 +4,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { TraceConsumer } from '../audit/events.ts';
 import { TraceWriter } from '../audit/trace-file.ts';
-import { devicesOf, type RunPlan } from './run-plan.ts';
+import { devicesOf, modeLabel, type RunPlan } from './run-plan.ts';
 import { UsageError } from './usage.ts';
 import { version } from './version.ts';
 
@@ -31,13 +31,13 @@ export class TraceOutput {
     }
     const header = {
       version: version(),
-      mode: plan.modes.join(','),
+      mode: plan.modes.map((mode) => modeLabel(plan, mode)).join(','),
       devices: plan.modes.flatMap((mode, index) =>
         devicesOf(plan).map((device, devid) => ({
           domain: guest,
           device: firstDevice(plan, index) + devid,
           ...device,
-          mode,
+          mode: modeLabel(plan, mode),
         })),
       ),
       startTime: new Date().toISOString(),

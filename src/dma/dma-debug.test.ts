@@ -380,6 +380,21 @@ for (const way of WAYS) {
     }
   });
 
+  test(`${way}: a buffer right before a mapped one is no overlap, and one byte more is`, () => {
+    for (const [size, errors] of [
+      [1000, 0],
+      [1001, 1],
+    ]) {
+      const driver = new BadDriver(way);
+      const behind = driver.mapsBuffer(100, DMA_FROM_DEVICE, 1000);
+      const before = driver.mapsBuffer(size, DMA_FROM_DEVICE);
+      assert.equal(driver.log.result.errors, errors);
+      assert.ok(driver.unmapsBuffer(behind, 100, DMA_FROM_DEVICE));
+      assert.ok(driver.unmapsBuffer(before, size, DMA_FROM_DEVICE));
+      driver.finish();
+    }
+  });
+
   test(`${way}: a driver that makes no mistake is told of none, whatever it does`, () => {
     const driver = new BadDriver(way);
     for (const size of [1, 100, 2048, 3000, 2 * XEN_PAGE_SIZE]) {

@@ -177,6 +177,8 @@ export class DmaDebug implements DmaOperations {
 
   close(): void {
     this.released();
+    // What is idle is no reason to stop; what the driver has left behind is.
+    this.#dma.revokeIdle();
     if (this.#dma.live === 0) this.#dma.close();
   }
 

@@ -93,24 +93,6 @@ for (const mode of GRANTING_MODES) {
   }
 }
 
-test('G9: of several buffers the last cannot be mapped: those before it end as if nothing had been', () => {
-  for (const mode of GRANTING_MODES) {
-    const { sharing, dma, buffer } = machine(mode);
-    const giveBack = leave(sharing, { references: 6 });
-    const mapped: { low: number; high: number }[] = [];
-    for (;;) {
-      const at = { low: 0, high: 0 };
-      if (!dma.map(buffer, XEN_PAGE_SIZE + 1, DMA_FROM_DEVICE, at)) break;
-      mapped.push(at);
-    }
-    assert.equal(mapped.length, 3);
-    for (const { low, high } of mapped) assert.ok(dma.unmap(low, high, XEN_PAGE_SIZE + 1, DMA_FROM_DEVICE));
-    dma.revokeIdle();
-    giveBack();
-    checkNothingShared(sharing);
-  }
-});
-
 test('H20: a table that may not grow for one device leaves what another one has mapped', () => {
   const sharing = newSharing({ maxGrantFrames: 2 });
   const one = grantDma('direct', sharing.grants, 0);

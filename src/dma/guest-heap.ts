@@ -7,7 +7,7 @@ import type { GuestMemory } from './guest-memory.ts';
 
 const SMALLEST_SHIFT = 5;
 
-/** Objects of 1 to 4096 bytes, rounded up to a power of two from 32. */
+/** Objects of 1 byte to a page of the kernel, rounded up to a power of two from 32. */
 export class GuestHeap {
   readonly #memory: GuestMemory;
   /** Free objects' addresses, by size class. */
@@ -19,7 +19,8 @@ export class GuestHeap {
 
   /** Address of `size` bytes, which are not zeroed; undefined when memory is exhausted. */
   allocate(size: number): number | undefined {
-    assert(size > 0 && size <= XEN_PAGE_SIZE, 'bytes of a heap object', size, XEN_PAGE_SIZE);
+    const { pageSize } = this.#memory;
+    assert(size > 0 && size <= pageSize, 'bytes of a heap object', size, pageSize);
     const shift = this.#classOf(size);
     this.#free[shift] ??= [];
     const free = this.#free[shift];
@@ -37,9 +38,10 @@ export class GuestHeap {
   }
 
   #addPage(shift: number, free: number[]): boolean {
-    const page = this.#memory.allocatePages(1);
+    const { pageSize } = this.#memory;
+    const page = this.#memory.allocatePages(pageSize / XEN_PAGE_SIZE);
     if (page === undefined) return false;
-    for (let at = XEN_PAGE_SIZE - (1 << shift); at >= 0; at -= 1 << shift) free.push(page + at);
+    for (let at = pageSize - (1 << shift); at >= 0; at -= 1 << shift) free.push(page + at);
     return true;
   }
 }

@@ -102,8 +102,10 @@ function withBackendBetween(table: GrantTable, before: (step: 'revoke' | 'isFree
   return {
     entries: table.entries,
     maxEntries: table.maxEntries,
+    grantsParts: table.grantsParts,
     grow: (entries) => table.grow(entries),
     grant: (...entry) => table.grant(...entry),
+    grantPart: (...entry) => table.grantPart(...entry),
     revoke: (first, count) => {
       before('revoke');
       return table.revoke(first, count);

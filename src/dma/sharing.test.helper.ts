@@ -12,6 +12,7 @@ import type { DmaAddress, DmaOperations } from './dma.ts';
 import { type ExposureOptions, grantDma } from './exposure-modes.ts';
 import type { GrantingDomain } from './granting-domain.ts';
 import { Grants } from './grants.ts';
+import type { GuestPageSize } from './guest-memory.ts';
 import { References } from './references.ts';
 
 /** The exposure modes that grant. */
@@ -121,15 +122,32 @@ export interface Sharing {
   readonly u8: Uint8Array;
 }
 
-/** @param maxGrantFrames of the guest's table, one of which exists from the beginning */
+/**
+ * @param maxGrantFrames of the guest's table, one of which exists from the beginning
+ * @param version of that table
+ */
 export function newSharing(
-  options: { pages?: number; maxGrantFrames?: number; tracer?: Tracer } = {},
+  options: {
+    pages?: number;
+    maxGrantFrames?: number;
+    tracer?: Tracer;
+    version?: number;
+    pageSize?: GuestPageSize;
+  } = {},
 ): Sharing {
-  const { pages = PAGES, maxGrantFrames = 1, tracer = noTrace } = options;
+  const { pages = PAGES, maxGrantFrames = 1, tracer = noTrace, pageSize } = options;
   const xen = bootTestMachine();
-  const guest = addDomain(xen, 2, { memory: pages * XEN_PAGE_SIZE, maxGrantFrames }, tracer);
+  const guest = addDomain(
+    xen,
+    2,
+    { memory: pages * XEN_PAGE_SIZE, maxGrantFrames },
+    tracer,
+    undefined,
+    pageSize,
+  );
   const backend = addDomain(xen, 1, { maxMaptrackFrames: 1 });
   const { id, ports } = guest;
+  assert.equal(ports.grantTable.setVersion(options.version ?? 1), 0);
   const domain = {
     id,
     memory: ports.memory,

@@ -17,6 +17,8 @@ const HEADER_SIZE = virtioBlkRequestHeader.size;
 const REQUEST_SIZE = HEADER_SIZE + 1;
 /** What no device writes: the status is not there yet. */
 const NO_STATUS = 0xff;
+/** Buffers of a request beside its data: header and status. */
+const FRAMING_BUFFERS = 2;
 
 /** Called with a VIRTIO_BLK_S_ status when a request is over and its buffer is the caller's again. */
 export type RequestDone = (status: number) => void;
@@ -36,12 +38,20 @@ export class BlkQueue {
   readonly #traceIds: number[] = [];
   readonly #header;
   readonly #buffers = new BufferList();
+  readonly #maxBuffers: number;
+  readonly #isIdle: () => boolean;
   /** A completed request whose buffer the device still reaches, seen since the last look. */
   stillShared = false;
 
-  constructor(queue: DriverQueue, guest: GuestDevice) {
+  /**
+   * @param maxSegments most buffers of data in a request
+   * @param isIdle whether nothing is in flight on any queue of the device
+   */
+  constructor(queue: DriverQueue, guest: GuestDevice, maxSegments: number, isIdle: () => boolean) {
     this.#queue = queue;
     this.#guest = guest;
+    this.#maxBuffers = Math.min(queue.maxBuffers, maxSegments + FRAMING_BUFFERS);
+    this.#isIdle = isIdle;
     this.#header = virtioBlkRequestHeader.over(guest.memory.region.u8);
   }
 
@@ -64,7 +74,7 @@ export class BlkQueue {
     reads: boolean,
     done: RequestDone,
   ): number {
-    if (!this.#queue.hasRoom(length > 0 ? 3 : 2)) return QUEUE_FULL;
+    if (!this.#queue.hasRoom(FRAMING_BUFFERS + (length > 0 ? 1 : 0))) return QUEUE_FULL;
     const token = this.#takeToken();
     if (token < 0) return DMA_EXHAUSTED;
     const request = this.#requests[token];
@@ -83,7 +93,7 @@ export class BlkQueue {
     const { tracer, domain, device } = this.#guest;
     const id = tracer.enabled ? this.#guest.nextRequestId() : 0;
     if (tracer.enabled) tracer.requestBegin(domain, device, id, type, length);
-    const outcome = this.#queue.add(buffers, token);
+    const outcome = this.#add(token);
     if (outcome !== ADDED) {
       if (tracer.enabled) tracer.requestEnd(domain, device, id, NO_STATUS);
       this.#free.push(token);
@@ -121,6 +131,18 @@ export class BlkQueue {
     for (const request of this.#requests) this.#guest.heap.free(request, REQUEST_SIZE);
     this.#requests.length = 0;
     this.#free.length = 0;
+  }
+
+  /** Adds the request; with its data in pieces where no completion of the device will ever make room for it. */
+  #add(token: number): number {
+    const buffers = this.#buffers;
+    let outcome = this.#queue.add(buffers, token);
+    if (outcome !== DMA_EXHAUSTED || !this.#isIdle()) return outcome;
+    while (outcome === DMA_EXHAUSTED && buffers.count < this.#maxBuffers) {
+      if (!buffers.split(this.#queue.lastRefused)) return DMA_EXHAUSTED;
+      outcome = this.#queue.add(buffers, token);
+    }
+    return outcome;
   }
 
   #takeToken(): number {

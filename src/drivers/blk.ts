@@ -77,6 +77,13 @@ export interface BlkDriverOptions {
   readonly queueSize: number;
 }
 
+function noRoomFor(length: number): string {
+  return (
+    `no grant references or pages are free to share ${length} bytes of data with the device, not even in ` +
+    'pieces: give the guest more (max_grant_frames, memory), or ask for less at a time'
+  );
+}
+
 /** A disk behind virtio-blk. Whoever runs the guest calls `poll` and `interrupt`. */
 export class BlkDriver implements GuestDisk {
   readonly capacity: number;
@@ -120,7 +127,10 @@ export class BlkDriver implements GuestDisk {
     driver.start(queues, options.queueSize);
     if (driver.queues.some((queue) => queue.maxBuffers < REQUEST_BUFFERS))
       throw driver.refuse(`the disk's queues hold less than a request of ${REQUEST_BUFFERS} buffers`);
-    this.#queues = driver.queues.map((queue) => new BlkQueue(queue, guest));
+    // Without the feature the device has not said that it takes more than one.
+    const segments = driver.has(VIRTIO_BLK_F_SEG_MAX) ? config.seg_max : 1;
+    const isIdle = () => this.inFlight === 0;
+    this.#queues = driver.queues.map((queue) => new BlkQueue(queue, guest, segments, isIdle));
     this.#buffers = new GuestBuffers(guest.memory);
   }
 
@@ -189,7 +199,8 @@ export class BlkDriver implements GuestDisk {
     for (const queue of this.#queues) finished += this.#driver.guard(() => queue.poll(), 0);
     if (this.#queues.some((queue) => queue.stillShared))
       this.#driver.fail('the backend still maps pages of a request that it has completed');
-    if (finished > 0) this.#submitWaiting();
+    // With nothing in flight, the requests wait for what other devices of the guest give back.
+    if (this.#waiting.length > 0 && (finished > 0 || this.inFlight === 0)) this.#submitWaiting();
     return finished;
   }
 
@@ -266,6 +277,7 @@ export class BlkDriver implements GuestDisk {
         else if (this.failure !== undefined) reject(new DiskError('ENODEV', this.failure));
         else if (status === VIRTIO_BLK_S_UNSUPP)
           reject(new DiskError('ENOTSUP', 'the device does not know the request'));
+        else if (status < 0) reject(new DiskError('ENOMEM', noRoomFor(length)));
         else reject(new DiskError('EIO', 'the device reports an I/O error'));
       };
       this.submit(type, sector, address, length, done);
@@ -290,8 +302,8 @@ export class BlkDriver implements GuestDisk {
         this.#driver.guest.waiting();
         return true;
       }
-      // With nothing in flight, no completion will ever make room.
-      if (outcome === DMA_EXHAUSTED && this.inFlight === 0) {
+      // With nothing in flight on any device of the guest, no completion will ever make room.
+      if (outcome === DMA_EXHAUSTED && !this.#driver.guest.anyInFlight()) {
         done(-1);
         return true;
       }

@@ -2,7 +2,7 @@
 
 /** A request that did not succeed, by errno name. */
 export class DiskError extends Error {
-  readonly code: 'EIO' | 'EROFS' | 'EINVAL' | 'ENOTSUP' | 'ENODEV';
+  readonly code: 'EIO' | 'EROFS' | 'EINVAL' | 'ENOTSUP' | 'ENODEV' | 'ENOMEM';
 
   constructor(code: DiskError['code'], message: string) {
     super(message);

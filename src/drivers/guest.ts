@@ -20,6 +20,8 @@ export interface GuestDevice {
   readonly nextRequestId: () => number;
   /** Tells whoever runs the guest that a driver has begun to wait for its device. */
   readonly waiting: () => void;
+  /** Whether any device of the guest has a request under way, whose end gives references and pages back. */
+  readonly anyInFlight: () => boolean;
   /** Numbers for the trace. */
   readonly domain: number;
   readonly device: number;

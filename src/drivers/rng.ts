@@ -4,7 +4,7 @@
 import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { BufferList } from '../virtqueue/buffer-list.ts';
-import { ADDED } from '../virtqueue/driver-queue.ts';
+import { ADDED, DMA_EXHAUSTED } from '../virtqueue/driver-queue.ts';
 import type { GuestDevice } from './guest.ts';
 import { DeviceFailed, VirtioDriver } from './virtio-driver.ts';
 
@@ -19,6 +19,8 @@ export class RngDriver {
   /** One page, used by one request at a time. */
   readonly #page: number;
   #pending: ((length: number) => void) | undefined;
+  /** Bytes of the pending request while it waits for a reference; 0 once the device has it. */
+  #waiting = 0;
   #reading: Promise<unknown> = Promise.resolve();
 
   /** Starts the device. Throws DeviceRefused when it is unusable. */
@@ -40,6 +42,11 @@ export class RngDriver {
     return this.#pending !== undefined;
   }
 
+  /** Requests that the device has: one at most. */
+  get inFlight(): number {
+    return this.busy && this.#waiting === 0 ? 1 : 0;
+  }
+
   /** Exactly `length` random bytes. Rejects with DeviceFailed when the device does not deliver them. */
   read(length: number): Promise<Uint8Array> {
     const result = this.#reading.then(() => this.#fill(new Uint8Array(length)));
@@ -49,6 +56,7 @@ export class RngDriver {
 
   /** Takes what the device has completed. Returns how much that was. */
   poll(): number {
+    if (this.#waiting > 0) this.#submit(this.#waiting);
     return this.#driver.guard(() => {
       const queue = this.#driver.queues[0];
       if (queue.poll() < 0) return 0;
@@ -97,21 +105,28 @@ export class RngDriver {
   /** One request; resolves to the bytes received, or -1. */
   #request(length: number): Promise<number> {
     return new Promise((resolve) => {
-      const buffers = new BufferList().addWritable(this.#page, length);
-      const outcome = this.#driver.guard(() => this.#driver.queues[0].add(buffers, 0), -1);
-      if (outcome !== ADDED) {
-        resolve(-1);
-        return;
-      }
       this.#pending = resolve;
+      this.#submit(length);
+    });
+  }
+
+  /** Makes the pending request, or lets it wait while other devices of the guest may give a reference back. */
+  #submit(length: number): void {
+    const buffers = new BufferList().addWritable(this.#page, length);
+    this.#waiting = length;
+    const outcome = this.#driver.guard(() => this.#driver.queues[0].add(buffers, 0), -1);
+    if (outcome === DMA_EXHAUSTED && this.#guest.anyInFlight()) return;
+    this.#waiting = 0;
+    if (outcome === ADDED) {
       this.#driver.kick(0);
       this.#guest.waiting();
-    });
+    } else this.#finish(-1);
   }
 
   #finish(length: number): void {
     const pending = this.#pending;
     this.#pending = undefined;
+    this.#waiting = 0;
     pending?.(length);
   }
 }

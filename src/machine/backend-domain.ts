@@ -7,13 +7,28 @@ import { MMIO_INTERRUPT_CONFIG, MMIO_INTERRUPT_VRING, MMIO_WINDOW_SIZE } from '.
 import type { MmioServer } from '../hosts/model/ioreq/device-model.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
 import type { DeviceMemory } from '../memory/device-memory.ts';
+import { GrantCopyMemory } from '../memory/grant-copy-memory.ts';
 import { GrantMemory } from '../memory/grant-memory.ts';
 import { PlainMemory } from '../memory/plain-memory.ts';
 import { MmioDevice } from '../transports/virtio-mmio/device.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import { DeviceState } from '../virtio/device-state.ts';
+import type { GrantCopier } from '../xen/grant-copier.ts';
 import type { GrantMapper } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
+
+/**
+ * How a backend reaches buffers: it maps the granted pages in which they lie, or copies their bytes, or reaches all
+ * of the guest's memory without grants (`plain`). It copies from grants of any kind; parts of pages it can only
+ * copy. The backend's own choice, never the guest's.
+ */
+export type MemoryAccess = 'map' | 'copy' | 'plain';
+
+/** By what a backend reaches what was granted to it. */
+interface GrantPorts {
+  readonly mapper: GrantMapper;
+  readonly copier: GrantCopier;
+}
 
 /** What a device reaches of its guest's memory. */
 interface Reach {
@@ -83,23 +98,25 @@ export class ServedDevice {
 /** The devices of one backend domain. Its thread calls `poll` again and again, and sleeps in between. */
 export class BackendDomain {
   readonly ports: DomainPorts;
-  readonly #mapper: GrantMapper;
+  readonly #grants: GrantPorts;
   readonly #devices = new Set<ServedDevice>();
 
-  /** @param mapper by which grants are mapped: the domain's own, or one that looks over its shoulder */
-  constructor(ports: DomainPorts, mapper: GrantMapper = ports.grantMapper) {
+  /** @param grants by which grants are reached: the domain's own ports, or some that look over its shoulder */
+  constructor(
+    ports: DomainPorts,
+    grants: GrantPorts = { mapper: ports.grantMapper, copier: ports.grantCopier },
+  ) {
     this.ports = ports;
-    this.#mapper = mapper;
+    this.#grants = grants;
   }
 
   /**
    * Serves `device` to `guest` at `base` of its address space.
    *
-   * @param restricted whether it reaches only what the guest grants, and insists on that; if not, all of its memory
-   * @throws RangeError when this domain is not the guest's device model
+   * @throws RangeError when this domain is to reach all of the guest's memory and is not its device model
    */
-  serve(device: VirtioDevice, guest: DomainId, base: number, restricted = true): ServedDevice {
-    const reach = restricted ? this.#granted(guest) : this.#everything(guest);
+  serve(device: VirtioDevice, guest: DomainId, base: number, access: MemoryAccess = 'map'): ServedDevice {
+    const reach = access === 'plain' ? this.#everything(guest) : this.#granted(guest, access);
     try {
       const served = new ServedDevice(this.ports, reach, device, guest, base);
       this.#devices.add(served);
@@ -110,8 +127,11 @@ export class BackendDomain {
     }
   }
 
-  #granted(guest: DomainId): Reach {
-    const memory = new GrantMemory(this.#mapper, this.ports.id, guest, this.ports.tracer);
+  #granted(guest: DomainId, access: 'map' | 'copy'): Reach {
+    const { id, tracer } = this.ports;
+    const mapping = new GrantMemory(this.#grants.mapper, id, guest, tracer);
+    const memory =
+      access === 'map' ? mapping : new GrantCopyMemory(mapping, this.#grants.copier, id, guest, tracer);
     return { memory, restricted: true, close: () => undefined };
   }
 

@@ -13,11 +13,13 @@ import {
 } from '../toolstack/virtio-nodes.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { Unwatch, Xenstore } from '../xen/xenstore.ts';
-import type { BackendDomain, ServedDevice } from './backend-domain.ts';
+import type { BackendDomain, MemoryAccess, ServedDevice } from './backend-domain.ts';
 
 /** A device made for one announcement; `close` gives back what it was made of. */
 export interface MadeDevice {
   readonly device: VirtioDevice;
+  /** How it reaches buffers; 'map' unless given. */
+  readonly access?: MemoryAccess;
   close(): void;
 }
 
@@ -97,7 +99,8 @@ export class BackendService {
     if (nodes === undefined) return;
     try {
       const made = this.#make(nodes);
-      const served = this.#backend.serve(made.device, nodes.guest, nodes.base, nodes.grantUsage);
+      const access = nodes.grantUsage ? made.access : 'plain';
+      const served = this.#backend.serve(made.device, nodes.guest, nodes.base, access);
       this.#running.set(path, { served, made });
       await this.#store.write(`${path}/state`, `${XENBUS_INIT_WAIT}`);
     } catch (error) {

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BlkDevice } from '../devices/blk.ts';
 import { type Decision, GRANT_POLICIES, type GrantPolicy, type GuestFacts } from '../dma/policy.ts';
+import { P2M_FOREIGN } from '../hosts/model/physmap.ts';
 import { MemoryStore } from '../storage/memory-store.ts';
 import { guestTree } from '../toolstack/device-tree/guest-tree.ts';
 import {
@@ -63,6 +64,9 @@ async function scene(grantUsage: boolean, attack: (backend: Store) => Promise<vo
   const machine = new Machine({ seed: 4 });
   const backend = machine.createBackend(BACKEND);
   const guest = machine.createGuest(GUEST);
+  /** Pages of other domains in the backend's address space. */
+  const foreignPages = () =>
+    [...machine.xen.domain(BACKEND).physmap.entries()].filter(({ type }) => type === P2M_FOREIGN).length;
   await announceDevice(toolstack!, { ...nodes, grantUsage });
   await attack(store);
   const service = new BackendService(backend, backendStore!, () => ({
@@ -80,7 +84,16 @@ async function scene(grantUsage: boolean, attack: (backend: Store) => Promise<vo
     await machine.settle(disk.read(0, await disk.buffer(4096), 4096));
     return guest.detach(disk);
   };
-  return { toolstack: toolstack!, backend, guest, guestStore: guestStore!, service, find, read };
+  return {
+    foreignPages,
+    toolstack: toolstack!,
+    backend,
+    guest,
+    guestStore: guestStore!,
+    service,
+    find,
+    read,
+  };
 }
 
 /** Writes below the backend's directory as the backend, which may. */
@@ -109,12 +122,14 @@ test('the device tree is the first source on Arm, and xenstore where there is no
 
 test('a device given without grants is served plainly where the guest lets it, and nothing is granted', async () => {
   for (const policy of ['prefer', 'forbid'] as const) {
-    const { find, read, guest, service } = await scene(false);
+    const { find, read, guest, service, foreignPages } = await scene(false);
     const place = await find(requiring({ policy }, treeWith(undefined)));
     assert.deepEqual(place, { base: BASE, backend: BACKEND, access: 'plain' });
     assert.deepEqual(await read(place), { live: 0, quarantined: 0 });
-    assert.equal(guest.granting.references.live, 0);
+    assert.equal(guest.dma.granting.references.live, 0);
+    assert.ok(foreignPages() >= 4096, 'all of the 16 MiB are mapped');
     await service.stop();
+    assert.equal(foreignPages(), 0, 'and let go of with the device');
   }
 });
 
@@ -183,7 +198,7 @@ for (const policy of GRANT_POLICIES.slice(0, 2))
             error instanceof DeviceRefused && /must provide VIRTIO_F_ACCESS_PLATFORM/.test(error.message)
           );
         });
-        assert.equal(guest.granting.references.live, 0);
+        assert.equal(guest.dma.granting.references.live, 0);
       } else assert.deepEqual(await read(place), { live: 0, quarantined: 0 });
       await service.stop();
     });

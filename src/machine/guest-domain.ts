@@ -1,23 +1,16 @@
 // A guest: its kernel's memory, grant table and heap, and the drivers of the devices it was given.
 // Before drivers/, dma/ and transports/virtio-mmio/driver.ts.
 
-import { DIRECT_FROM } from '../dma/auto-sharing.ts';
-import { measureDirectFrom } from '../dma/calibrate.ts';
-import type { DmaOperations } from '../dma/dma.ts';
-import { DmaDebug } from '../dma/dma-debug.ts';
-import { DmaDebugLog, type DmaDebugOptions } from '../dma/dma-debug-log.ts';
-import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
-import type { GrantingDomain } from '../dma/granting-domain.ts';
-import { Grants } from '../dma/grants.ts';
+import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
-import { PlainDma } from '../dma/plain-dma.ts';
-import { References, type ReferenceUsage } from '../dma/references.ts';
+import type { ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
 import { RngDriver } from '../drivers/rng.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
 import { MmioTransport } from '../transports/virtio-mmio/driver.ts';
 import type { DomainId, EventPort } from '../xen/ids.ts';
+import { type DeviceDma, GuestDma } from './guest-dma.ts';
 
 /** Where a device is and who serves it: from the toolstack, never from the device. */
 export interface DevicePlace {
@@ -34,6 +27,8 @@ export interface DevicePlace {
 interface RunningDriver {
   /** Whether something was asked for and is not answered. */
   readonly busy: boolean;
+  /** Requests that the device has and has not completed; others may be waiting for references. */
+  readonly inFlight: number;
   /** Gives up a device that does not answer. */
   fail(reason: string): void;
   interrupt(): void;
@@ -46,9 +41,7 @@ interface RunningDriver {
 interface Attached {
   readonly driver: RunningDriver;
   readonly port: EventPort;
-  readonly dma: DmaOperations;
-  /** The same, where its driver is watched. */
-  readonly debug: DmaDebug | undefined;
+  readonly dma: DeviceDma;
 }
 
 /** What is left of a device after it was detached. */
@@ -62,12 +55,9 @@ export interface Leftovers {
 export class GuestDomain {
   readonly ports: DomainPorts;
   readonly heap: GuestHeap;
-  readonly granting: GrantingDomain;
+  readonly dma: GuestDma;
   readonly #attached = new Map<RunningDriver, Attached>();
-  readonly #clock: (() => number) | undefined;
   #requests = 0;
-  #debugLog: DmaDebugLog | undefined;
-  #directFrom: number | undefined;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
   onWaiting: () => void = () => undefined;
 
@@ -77,21 +67,13 @@ export class GuestDomain {
    */
   constructor(ports: DomainPorts, clock?: () => number) {
     this.ports = ports;
-    this.#clock = clock;
     this.heap = new GuestHeap(ports.memory);
-    this.granting = {
-      id: ports.id,
-      memory: ports.memory,
-      table: ports.grantTable,
-      references: new References(ports.grantTable),
-      tracer: ports.tracer,
-    };
+    this.dma = new GuestDma(ports, clock);
   }
 
-  /** Watches what drivers do with their mappings (dma/dma-debug.ts), those that are attached from now on. */
-  debugDma(options: DmaDebugOptions = {}): DmaDebugLog {
-    this.#debugLog = new DmaDebugLog(this.granting, options);
-    return this.#debugLog;
+  /** The exposure mode of a device: the one it was attached in, or `bounce` where `copy` is not to be had. */
+  modeOf(driver: RunningDriver): ExposureMode {
+    return this.#find(driver).dma.mode;
   }
 
   /** Starts the block device at `place`. Throws DeviceRefused when it may not be used. */
@@ -106,18 +88,18 @@ export class GuestDomain {
 
   /** Stops a device and takes back all that it could reach. */
   detach(driver: RunningDriver): Leftovers {
-    const attached = this.#attached.get(driver);
-    if (attached === undefined) throw new RangeError('the device is not attached to this guest');
+    const attached = this.#find(driver);
     this.#attached.delete(driver);
     driver.close();
-    attached.debug?.released();
+    attached.dma.debug?.released();
     this.ports.events.close(attached.port);
-    return { live: attached.dma.live, quarantined: attached.dma.quarantined };
+    const { live, quarantined } = attached.dma.operations;
+    return { live, quarantined };
   }
 
   /** How full and how scattered the guest's grant table is now, all its devices together. */
   referenceUsage(): ReferenceUsage {
-    return this.granting.references.usage();
+    return this.dma.granting.references.usage();
   }
 
   /** Whether any driver waits for its device. */
@@ -126,9 +108,9 @@ export class GuestDomain {
     return false;
   }
 
-  /** Gives up every device that still has not answered (case B9). */
+  /** Gives up every device that still has not answered (case B9), not those that wait for another to do so. */
   giveUp(reason: string): void {
-    for (const driver of this.#attached.keys()) if (driver.busy) driver.fail(reason);
+    for (const driver of this.#attached.keys()) if (driver.inFlight > 0) driver.fail(reason);
   }
 
   /** Takes events and completions. Returns whether there were any. */
@@ -146,11 +128,10 @@ export class GuestDomain {
     return more;
   }
 
-  /** Bytes from which on mode `auto` grants whole pages themselves. */
-  get directFrom(): number {
-    this.#directFrom ??=
-      this.#clock === undefined ? DIRECT_FROM : measureDirectFrom(this.granting, this.#clock);
-    return this.#directFrom;
+  #find(driver: RunningDriver): Attached {
+    const attached = this.#attached.get(driver);
+    if (attached === undefined) throw new RangeError('the device is not attached to this guest');
+    return attached;
   }
 
   /**
@@ -162,8 +143,13 @@ export class GuestDomain {
    */
   tick(now: number): number {
     let due = Number.POSITIVE_INFINITY;
-    for (const { dma } of this.#attached.values()) due = Math.min(due, dma.tick(now));
+    for (const { dma } of this.#attached.values()) due = Math.min(due, dma.operations.tick(now));
     return due;
+  }
+
+  #anyInFlight(): boolean {
+    for (const driver of this.#attached.keys()) if (driver.inFlight > 0) return true;
+    return false;
   }
 
   /** @param name the driver's, as Linux calls it */
@@ -175,30 +161,25 @@ export class GuestDomain {
   ): Driver {
     const { ports } = this;
     const restricted = place.access !== 'plain';
-    const options = mode === 'auto' ? { directFrom: this.directFrom } : {};
-    const operations: DmaOperations = restricted
-      ? grantDma(mode, new Grants(this.granting, place.backend), place.device, options)
-      : new PlainDma(ports.memory);
-    const number = place.device;
-    const watched = { driver: name, device: `virtio${number}`, number, restricted };
-    const debug = this.#debugLog && new DmaDebug(operations, this.#debugLog, watched);
-    const dma = debug ?? operations;
+    const { device: number, backend } = place;
+    const dma = this.dma.of({ driver: name, number, backend, restricted }, mode);
     const driver = start({
       transport: new MmioTransport(ports.mmio, place.base),
-      dma,
+      dma: dma.operations,
       restricted,
       memory: ports.memory,
       heap: this.heap,
       tracer: ports.tracer,
       nextRequestId: () => this.#requests++,
       waiting: () => this.onWaiting(),
+      anyInFlight: () => this.#anyInFlight(),
       domain: ports.id,
       device: place.device,
     });
     const port = ports.events.allocateUnbound(place.backend);
     ports.events.onEvent(port, () => driver.interrupt());
     ports.mmio.routeInterrupt(place.base, port);
-    this.#attached.set(driver, { driver, port, dma, debug });
+    this.#attached.set(driver, { driver, port, dma });
     return driver;
   }
 }

@@ -13,6 +13,7 @@
 // With `xenstore: true` it has domain 0 too, which keeps the store: `machine.xenstore` is how the toolstack
 // sees it, `machine.xenstoreOf(guest.ports)` how a domain does, over its ring.
 
+import type { GuestPageSize } from '../dma/guest-memory.ts';
 import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import type { WaitWhile } from '../hosts/model/waiting.ts';
 import { type DomainPorts, Xen } from '../hosts/model/xen.ts';
@@ -60,6 +61,8 @@ export interface MachineDomainOptions {
   readonly maxMaptrackFrames?: number;
   /** Default 'pvh', the only kind on Arm. Registers of devices can be served to 'pvh' and 'hvm'. */
   readonly kind?: DomainKind;
+  /** Bytes of a page of its kernel (default 4096): what the kernel allocates by. Xen's are 4 KiB always. */
+  readonly pageSize?: GuestPageSize;
 }
 
 /** Something that runs when it has something to do. */
@@ -234,8 +237,9 @@ export class Machine {
   }
 
   #createDomain(id: number, memory: number, options: MachineDomainOptions): DomainPorts {
-    this.xen.createDomain(id, { memory, architecture: this.#architecture, ...options });
-    const ports = this.xen.ports(domainId(id), this.#waitWhile, this.#tracer);
+    const { pageSize, ...limits } = options;
+    this.xen.createDomain(id, { memory, architecture: this.#architecture, ...limits });
+    const ports = this.xen.ports(domainId(id), this.#waitWhile, this.#tracer, 0, pageSize);
     if (this.#control !== undefined)
       this.#clients.set(ports.id, openXenstore(ports, this.#control.introduce(ports)));
     return ports;

@@ -6,8 +6,8 @@ import type { DmaDebugLog, DmaDebugOptions, DmaDebugResult } from '../dma/dma-de
 import type { Decision, GuestFacts } from '../dma/policy.ts';
 import type { BlkDriver, BlkDriverOptions } from '../drivers/blk.ts';
 import type { RngDriver } from '../drivers/rng.ts';
-import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { assert } from '../errors.ts';
+import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { findDevice, type GuestView, type WantedDevice } from '../machine/device-finder.ts';
 import { GuestDomain, type Leftovers } from '../machine/guest-domain.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
@@ -32,22 +32,22 @@ export type GuestCalls = {
   debugDma(options: DmaDebugOptions): void;
   /** What that has found so far. */
   dmaDebugResult(argument: undefined): DmaDebugResult | undefined;
-  /** Starts the driver of a disk; returns its capacity in bytes. */
+  /** Starts the driver of a disk; returns the exposure mode in which it works, see GuestDomain.modeOf. */
   attach(argument: {
     devid: number;
     device: number;
     mode: ExposureMode;
     wish: DeviceWish;
     options: BlkDriverOptions;
-  }): Promise<number>;
-  /** Starts the driver of an entropy device and has it deliver `bytes` random bytes. */
+  }): Promise<ExposureMode>;
+  /** The same for an entropy device, which has to deliver `bytes` random bytes. */
   attachRng(argument: {
     devid: number;
     device: number;
     mode: ExposureMode;
     wish: DeviceWish;
     bytes: number;
-  }): Promise<void>;
+  }): Promise<ExposureMode>;
   /** Bytes from which on mode `auto` grants whole pages themselves. */
   directFrom(argument: undefined): number;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
@@ -111,22 +111,23 @@ startDomain(({ ports, xenstore, notify }) => {
     },
     plantSecrets: () => plantSecrets(guest.heap, ports.memory),
     debugDma(options) {
-      debugLog = guest.debugDma(options);
+      debugLog = guest.dma.debug(options);
     },
     dmaDebugResult: () => debugLog?.result,
     async attach({ devid, device, mode, wish, options }) {
       const place = await find('virtio_disk', devid, wish);
       const disk = guest.attachBlk({ ...place, device }, mode, options);
       disks.set(devid, disk);
-      return disk.capacity;
+      return guest.modeOf(disk);
     },
     async attachRng({ devid, device, mode, wish, bytes }) {
       const place = await find('virtio', devid, wish);
       const rng = guest.attachRng({ ...place, device }, mode);
       sources.set(devid, rng);
       await rng.read(bytes);
+      return guest.modeOf(rng);
     },
-    directFrom: () => guest.directFrom,
+    directFrom: () => guest.dma.directFrom,
     async copy({ devid, image }) {
       job = new CopyJob(guest, diskOf(devid));
       // The job polls by itself, faster than the event loop could.

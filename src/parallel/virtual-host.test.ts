@@ -6,12 +6,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { type HostOptions, VirtualHost } from './virtual-host.ts';
 
 const MIB = 2 ** 20;
 
 /** A host with one disk of 96 MiB: three windows of a copy. */
-async function startHost(t: TestContext): Promise<VirtualHost> {
+async function startHost(t: TestContext, mode: ExposureMode = 'bounce'): Promise<VirtualHost> {
   const folder = mkdtempSync(join(tmpdir(), 'grantio-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const path = join(folder, 'disk.img');
@@ -19,10 +20,10 @@ async function startHost(t: TestContext): Promise<VirtualHost> {
   const options: HostOptions = {
     disks: [{ path, readOnly: true, dev: 'xvda' }],
     entropyDevices: [],
-    mode: 'bounce',
+    mode,
     firstDevice: 0,
     kind: 'pvh',
-    architecture: 'arm',
+    architecture: mode === 'copy' ? 'x86' : 'arm',
     memory: 64 * MIB,
     maxGrantFrames: 64,
     queues: 1,
@@ -52,14 +53,15 @@ test('a guest that is paused in the middle of a copy finishes it when it goes on
   await host.stop();
 });
 
-test('a guest that is destroyed in the middle of a copy leaves nothing mapped, and its id is free', async (t) => {
-  const host = await startHost(t);
-  const begun = new Promise<void>((resolve) => {
-    host.onProgress = () => resolve();
+for (const mode of ['bounce', 'copy'] as const)
+  test(`a guest that is destroyed in the middle of a copy leaves nothing mapped, and its id is free, ${mode}`, async (t) => {
+    const host = await startHost(t, mode);
+    const begun = new Promise<void>((resolve) => {
+      host.onProgress = () => resolve();
+    });
+    const copy = assert.rejects(host.copy(0));
+    await begun;
+    await host.destroyGuest();
+    await copy;
+    assert.ok((await host.stop()).exposure.bytesNeeded > 0);
   });
-  const copy = assert.rejects(host.copy(0));
-  await begun;
-  await host.destroyGuest();
-  await copy;
-  assert.ok((await host.stop()).exposure.bytesNeeded > 0);
-});

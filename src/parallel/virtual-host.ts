@@ -32,7 +32,7 @@ const MIB = 2 ** 20;
 /** The driver domain: not domain 0, which has no part in the data path. */
 export const BACKEND = domainId(1);
 export const GUEST = domainId(2);
-const BACKEND_MEMORY = 4 * MIB;
+const BACKEND_MEMORY = 8 * MIB;
 const XEN_HEAP = 64 * MIB;
 /** Frames beside the domains' memory: grant tables, shared pages. */
 const SPARE_MEMORY = 8 * MIB;
@@ -112,6 +112,8 @@ export interface HostReport {
   readonly directFrom: number | undefined;
   /** What the drivers did wrong, if they were watched and their guest was not destroyed. */
   readonly dmaDebug: DmaDebugResult | undefined;
+  /** How the guest's devices were exposed: as asked for, or `bounce` where `copy` was not to be had. */
+  readonly mode: ExposureMode;
 }
 
 /** One boot of a host, with its disks attached. */
@@ -130,11 +132,13 @@ export class VirtualHost {
   readonly #attached: { kind: VirtioKind; backend: number; guest: number; devid: number }[] = [];
   #stopped: Promise<HostReport> | undefined;
   #guestDestroyed = false;
+  #mode: ExposureMode;
   /** Called while disks are copied. */
   onProgress: (progress: CopyProgress) => void = () => undefined;
 
   private constructor(options: HostOptions, xen: Xen, control: StoreDomain) {
     this.#options = options;
+    this.#mode = options.mode;
     this.#xen = xen;
     this.#control = control;
     this.#storeLoop = new StoreLoop(xen, control);
@@ -275,7 +279,8 @@ export class VirtualHost {
 
   async #attachDisks(): Promise<void> {
     const { queues, queueSize, mode, disks, entropyDevices, dmaDebug } = this.#options;
-    await this.#backend.call('configure', { queues, queueSize });
+    const access = mode === 'copy' ? 'copy' : 'map';
+    await this.#backend.call('configure', { queues, queueSize, access });
     await this.#bootGuest();
     await this.#guest.call('plantSecrets', undefined);
     if (dmaDebug !== undefined) await this.#guest.call('debugDma', dmaDebug);
@@ -288,7 +293,7 @@ export class VirtualHost {
         grantUsage: disk.grantUsage ?? true,
         disk: { params: disk.path, readOnly: disk.readOnly, dev: disk.dev },
       });
-      await this.#guest.call('attach', {
+      this.#mode = await this.#guest.call('attach', {
         devid,
         device: this.#options.firstDevice + devid,
         mode,
@@ -316,7 +321,7 @@ export class VirtualHost {
     const { mode, firstDevice } = this.#options;
     const device = firstDevice + devid;
     const wish = this.#wish(access);
-    await this.#guest.call('attachRng', { devid, device, mode, wish, bytes: ENTROPY_PROOF });
+    this.#mode = await this.#guest.call('attachRng', { devid, device, mode, wish, bytes: ENTROPY_PROOF });
     this.#attached.push(place);
   }
 
@@ -336,8 +341,14 @@ export class VirtualHost {
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
       this.#merger.close();
-      const exposure = this.#exposure.total();
-      return { exposure, eventsLost: this.#merger.undelivered, glimpse, directFrom, dmaDebug };
+      return {
+        exposure: this.#exposure.total(),
+        eventsLost: this.#merger.undelivered,
+        glimpse,
+        directFrom,
+        dmaDebug,
+        mode: this.#mode,
+      };
     } finally {
       await this.#terminate();
     }

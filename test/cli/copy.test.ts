@@ -18,7 +18,7 @@ function writeImage(path: string, size = SIZE): Buffer {
   return image;
 }
 
-test('--json prints one document with the figures of all modes', async (t) => {
+test('--json prints one document with the figures of every mode', async (t) => {
   const folder = temporaryFolder(t);
   writeImage(join(folder, 'disk.img'));
   const { status, stdout, stderr } = await grantio(t, ['run', '--disk', 'disk.img', '--json'], {
@@ -34,10 +34,9 @@ test('--json prints one document with the figures of all modes', async (t) => {
     checkExposure(figures);
     assert.ok(figures.bytesNeeded >= SIZE, `${figures.mode}: ${figures.bytesNeeded} bytes needed`);
   }
-  const [direct, bounce] = ['direct', 'bounce'].map((name) => modes.find(({ mode }) => mode === name)!);
-  for (const { pagesGranted } of [direct, bounce]) assert.ok(pagesGranted * 4096 >= SIZE, stdout);
+  const [direct] = modes;
   assert.ok(direct.foreignReadableBytes > 0 && direct.foreignWritableBytes > 0, stdout);
-  assert.deepEqual([bounce.foreignReadableBytes, bounce.foreignWritableBytes], [0, 0]);
+  assert.ok(!stdout.includes('fallback'), stdout);
 });
 
 test('a copy leaves the image as it was, and nothing beside it', async (t) => {
@@ -53,7 +52,7 @@ test('a copy leaves the image as it was, and nothing beside it', async (t) => {
   assert.deepEqual(readdirSync(folder), ['disk.img']);
 });
 
-test('the table has all modes, and no colours where there is no terminal', async (t) => {
+test('the table has every mode, and no colours where there is no terminal', async (t) => {
   const folder = temporaryFolder(t);
   writeImage(join(folder, 'disk.img'));
   const { status, stdout, stderr } = await grantio(t, ['run', '--disk', 'disk.img'], { cwd: folder });
@@ -74,6 +73,31 @@ test('--mode leaves the other modes out', async (t) => {
       [mode],
     );
   }
+});
+
+test('XSA-268: on Arm copy is bounce, and the run says so, to people and to programs', async (t) => {
+  const folder = temporaryFolder(t);
+  writeImage(join(folder, 'disk.img'));
+  const words = ['run', '--disk', 'disk.img', '--mode', 'copy', '--arch', 'arm'];
+  const text = await grantio(t, words, { cwd: folder });
+  assert.deepEqual({ status: text.status, stderr: text.stderr }, { status: 0, stderr: '' });
+  const reason = 'needs grant table version 2, which Xen on Arm does not have (XSA-268)';
+  assert.ok(text.stdout.includes(`copy: ${reason}: bounce was used\n`), text.stdout);
+  const { stdout } = await grantio(t, [...words, '--json'], { cwd: folder });
+  const { modes } = JSON.parse(stdout) as { modes: readonly [{ fallback: unknown }] };
+  assert.deepEqual(modes[0].fallback, { mode: 'bounce', reason });
+  checkExposure(parseReport(stdout)[0]);
+});
+
+test('a curious backend of mode copy tries for more and is refused, and the run says so', async (t) => {
+  const folder = temporaryFolder(t);
+  writeImage(join(folder, 'disk.img'));
+  const words = ['run', '--disk', 'disk.img', '--mode', 'copy'];
+  const { status, stdout } = await grantio(t, words, { cwd: folder });
+  assert.equal(status, 0);
+  assert.match(stdout, /^guest: pvh on x86$/m);
+  assert.match(stdout, /copy: a curious backend tried \d+ references\n +and every attempt .* was refused\./);
+  assert.ok(!stdout.includes('was used'), stdout);
 });
 
 for (const words of [

@@ -44,15 +44,31 @@ test('the disks have their names of the configuration, and --disk adds to them',
   assert.match(stdout, /^nbd\+unix:\/\/\/xvdc\?socket=/);
 });
 
-test('a disk whose backend is not trusted is not served in direct mode', async (t) => {
+test('a disk whose backend is not trusted is served in bounce mode, or the private one that is asked for', async (t) => {
   const folder = temporaryFolder(t);
   guest(folder, 'name = "guest"', 'disk = [ "images/one.img,raw,xvda,rw,specification=virtio,untrusted" ]');
   const { status, stdout, stderr } = await grantio(t, ['run', 'guest.cfg', '--json'], { cwd: folder });
   assert.equal(status, 0, stderr);
   assert.deepEqual(
     parseReport(stdout).map(({ mode }) => mode),
-    EXPOSURE_MODES.filter((mode) => mode !== 'direct'),
+    ['bounce'],
   );
+  const asked = ['run', 'guest.cfg', '--mode', 'copy', '--arch', 'x86', '--json'];
+  const copied = await grantio(t, asked, { cwd: folder });
+  assert.deepEqual(
+    parseReport(copied.stdout).map(({ mode }) => mode),
+    ['copy'],
+  );
+});
+
+test('max_grant_version=1 makes copy bounce on x86 too', async (t) => {
+  const folder = temporaryFolder(t);
+  const disk = 'disk = [ "images/one.img,raw,xvda,rw,specification=virtio" ]';
+  guest(folder, 'name = "guest"', 'max_grant_version = 1', disk);
+  const words = ['run', 'guest.cfg', '--mode', 'copy', '--arch', 'x86'];
+  const { status, stdout, stderr } = await grantio(t, words, { cwd: folder });
+  assert.equal(status, 0, stderr);
+  assert.match(stdout, /copy: needs grant table version 2, which max_grant_version=1 .*: bounce was used/);
 });
 
 test('--memory stands in for memory that the configuration has and this machine has not', async (t) => {

@@ -104,7 +104,7 @@ export class HostileScene {
     this.guest = this.machine.createGuest(2, { memory: 2 * MIB, ...limits });
     this.device = device;
     this.served = this.backend.serve(device, this.guest.ports.id, BASE);
-    this.#free = this.guest.granting.references.free;
+    this.#free = this.guest.dma.granting.references.free;
   }
 
   attach(mode: ExposureMode, queues = 1, base = BASE): BlkDriver {
@@ -120,7 +120,7 @@ export class HostileScene {
 
   nothingLeft(): void {
     assert.equal(this.backend.ports.grantMapper.live, 0, 'the backend maps nothing');
-    assert.equal(this.guest.granting.references.free, this.#free, 'all references are free again');
+    assert.equal(this.guest.dma.granting.references.free, this.#free, 'all references are free again');
   }
 
   /** Lets every domain run until none has anything to do. */

@@ -12,6 +12,7 @@ function resultWith(dmaDebug: HostReport['dmaDebug']) {
     exposure: new Exposure().total(),
     eventsLost: 0,
     glimpse: undefined,
+    directFrom: undefined,
     dmaDebug,
     mode: 'direct' as const,
     troubles: undefined,

@@ -57,6 +57,7 @@ export function printResults(
       ...report,
       ...(fallback && { fallback }),
       troubles: host.troubles,
+      ...thresholdOf(host),
       ...dmaDebugOf(host),
     }));
     const { made, plain } = decisions;
@@ -76,7 +77,8 @@ export function printResults(
   );
   for (const { report, fallback } of results)
     if (fallback) stream.write(`\n${report.mode}: ${fallback.reason}: ${fallback.mode} was used\n`);
-  for (const result of results) stream.write(describeTroubles(result) + describeGlimpse(result));
+  for (const result of results)
+    stream.write(describeThreshold(result) + describeTroubles(result) + describeGlimpse(result));
   for (const result of results) stream.write(describeDmaDebug(result));
   stream.write(describePlain(decisions.plain, memory));
 }
@@ -123,6 +125,22 @@ function describeTroubles({ report, host }: ModeResult): string {
   if (quarantined === 0 && resets === 0) return '';
   const pages = `${quarantined} pages were in quarantine, ${stillQuarantined} of them still are`;
   return `\n${report.mode}: the backend did not behave: ${pages}; devices or queues were reset ${resets} times\n`;
+}
+
+/** For the JSON document: null when no length was reached from which on granting would have been cheaper. */
+function thresholdOf({ directFrom }: HostReport): object {
+  if (directFrom === undefined) return {};
+  return { directFromBytes: Number.isFinite(directFrom) ? directFrom : null };
+}
+
+/** From which length on mode auto granted pages, as it was measured before the run. */
+function describeThreshold({ report, host: { directFrom } }: ModeResult): string {
+  if (directFrom === undefined) return '';
+  const rule =
+    directFrom === Number.POSITIVE_INFINITY
+      ? 'every buffer was copied, since that was measured to be cheaper here than granting its pages'
+      : `buffers of whole pages were granted themselves from ${bytesText(directFrom)} on, where that was measured to be cheaper here than copying`;
+  return `\n${report.mode}: ${rule}\n`;
 }
 
 /** What the backend found when it looked around in the pages that it was given. */

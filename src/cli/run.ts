@@ -24,9 +24,11 @@ What it does:
   checks every byte against the image, and prints what the backend could see meanwhile.
 
 Exposure modes:
-  direct  the whole pages that hold the buffers, as Linux does
-  bounce  a pool of private pages that hold only the device's live bytes
-  copy    exactly the bytes of the buffers; the backend copies them and can map nothing (not on Arm)
+  direct      the whole pages that hold the buffers, as Linux does
+  bounce      a pool of private pages that hold only the device's live bytes
+  persistent  the same pool, whose pages stay granted for up to 100 ms after use
+  copy        exactly the bytes of the buffers; the backend copies them and can map nothing (not on Arm)
+  auto        long buffers of whole pages themselves, all others as persistent
 
 Policy, for each device (default: as its grant_usage says, and require where nothing is said):
   require  a device that does not use grants, or of which no source says who serves it, is refused

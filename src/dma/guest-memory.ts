@@ -94,7 +94,7 @@ export class GuestMemory {
     let at = address - this.base;
     const end = at + length;
     for (; at + XEN_PAGE_SIZE <= end; at += XEN_PAGE_SIZE) u8.set(zeroPage, at);
-    u8.fill(0, at, end);
+    if (at < end) u8.fill(0, at, end);
   }
 
   /**

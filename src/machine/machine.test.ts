@@ -43,6 +43,31 @@ for (const { mode, architecture, access, base } of EXPOSURE_SCENES) {
   });
 }
 
+for (const mode of ['persistent', 'auto'] as const) {
+  test(`G22: ${mode}: when nothing is left to do time goes on, and what is idle is revoked`, async () => {
+    const machine = new Machine({ seed: 1 });
+    const backend = machine.createBackend(1);
+    const guest = machine.createGuest(2);
+    const base = machine.xen.domain(2).map.virtioMmio;
+    const options = { queues: 1, queueSize: 16 };
+    const device = new BlkDevice(new MemoryStore(new Uint8Array(1 << 20)), { ...options, id: 'test' });
+    backend.serve(device, guest.ports.id, base);
+    const disk = guest.attachBlk({ base, backend: backend.ports.id, device: 0 }, mode, options);
+    const { references } = guest.dma.granting;
+    const rings = references.live;
+    const buffer = await disk.buffer(4096);
+    for (let round = 0; round < 2; round++) {
+      await machine.settle(disk.read(0, buffer, 4096));
+      assert.ok(references.live > rings, 'nothing was kept');
+      while (machine.step());
+      assert.equal(references.live, rings);
+    }
+    await machine.settle(disk.read(0, buffer, 4096));
+    disk.fail('the test resets it');
+    assert.equal(references.live, rings, 'a reset ends what is idle');
+  });
+}
+
 for (const { mode, access, architecture } of [
   { mode: 'copy', access: 'copy', architecture: 'arm' },
   { mode: 'copy', access: 'map', architecture: 'arm' },

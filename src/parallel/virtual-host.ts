@@ -109,6 +109,8 @@ export interface HostReport {
   /** Events that the accounting did not get to see; 0 in an orderly run. */
   readonly eventsLost: number;
   readonly glimpse: Glimpse | undefined;
+  /** In mode `auto`: bytes from which on whole pages were granted themselves, Infinity for never. */
+  readonly directFrom: number | undefined;
   /** What the drivers did wrong, if they were watched and their guest was not destroyed. */
   readonly dmaDebug: DmaDebugResult | undefined;
   /** How the guest's devices were exposed: as asked for, or `bounce` where `copy` was not to be had. */
@@ -388,6 +390,8 @@ export class VirtualHost {
 
   async #stop(): Promise<HostReport> {
     try {
+      const isAuto = this.#options.mode === 'auto' && !this.#guestDestroyed;
+      const directFrom = isAuto ? await this.#guest.call('directFrom', undefined) : undefined;
       const end = this.#guestDestroyed ? undefined : await this.#detachAll();
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
@@ -396,6 +400,7 @@ export class VirtualHost {
         exposure: this.#exposure.total(),
         eventsLost: this.#merger.undelivered,
         glimpse,
+        directFrom,
         dmaDebug: end?.dmaDebug,
         mode: this.#mode,
         troubles: end?.troubles,

@@ -134,7 +134,7 @@ export const RINGS: readonly Exhibit[] = [
     id: 'CVE-2026-5747',
     what: 'Registers of a queue can be written while the queue is in use.',
     file: 'src/virtio/device-state.ts',
-    find: 'return !queue.enabled && (this.#status & VIRTIO_STATUS_DRIVER_OK) === 0;',
+    find: 'return !queue.enabled && (queue.wasReset || (this.#status & VIRTIO_STATUS_DRIVER_OK) === 0);',
     replace: 'return queue !== undefined;',
     tests: ['test/adversary/queue-setup.test.ts'],
     titles: /F21/,

@@ -104,12 +104,15 @@ export class VirtioDriver {
     this.#begin();
   }
 
-  /** Gives the device up before it has started; to be thrown. */
+  /** Gives the device up before it has started, or started again; to be thrown. */
   refuse(reason: string): DeviceRefused {
     const { transport } = this.#guest;
     transport.writeStatus(transport.readStatus() | VIRTIO_STATUS_FAILED);
     if (this.outage === undefined) this.close();
-    else this.#closeQueues();
+    else {
+      transport.writeStatus(0);
+      this.#closeQueues();
+    }
     return new DeviceRefused(reason);
   }
 
@@ -240,6 +243,8 @@ export class VirtioDriver {
     const status = transport.readStatus();
     if (status & VIRTIO_STATUS_DEVICE_NEEDS_RESET || (status & VIRTIO_STATUS_DRIVER_OK) === 0)
       throw this.refuse(`the device did not start (status 0x${status.toString(16)})`);
+    // Others run while a register is written: the device may have been given up meanwhile.
+    if (this.failure !== undefined) throw this.refuse(this.failure);
     this.outage = undefined;
     this.#running = true;
   }

@@ -323,3 +323,19 @@ test('a disk that comes back with another size is not written to; requests wait,
   assert.deepEqual(results, ['ENODEV']);
   scene.detach(disk);
 });
+
+test('a device that is given up in the middle of its reset stays given up', async () => {
+  const scene = recoveringScene();
+  const disk = scene.attach('bounce');
+  const { results, done } = await countedRead(disk);
+  scene.run();
+  let resets = 0;
+  scene.watchWrites((register, value) => {
+    if (register === MMIO_STATUS && value === 0 && ++resets === 2) disk.fail('enough');
+  });
+  scene.guest.revive('it does not answer');
+  await done;
+  assert.deepEqual([results, disk.health, disk.failure], [['ENODEV'], 'failed', 'enough']);
+  assert.equal(scene.backend.ports.grantMapper.live, 0, 'it was not started');
+  scene.detach(disk);
+});

@@ -71,7 +71,7 @@ export class DiskWork {
 
   /** Lets the machine run until everything is answered: once, with success, and the disk is as it should be. */
   async finish(machine: Machine): Promise<void> {
-    await machine.settle(this.#all);
+    await assert.doesNotReject(machine.settle(this.#all), 'everything is answered');
     for (const results of this.#results) assert.deepEqual(results, ['done']);
     assert.deepEqual(this.#bytes, this.#expected);
     for (const { page, content } of this.#reads)

@@ -32,7 +32,7 @@ export {
 export { DomainImageError } from './hosts/model/domain-image.ts';
 export type { DomainOptions } from './hosts/model/domain-options.ts';
 export { type DomainPorts, Xen } from './hosts/model/xen.ts';
-export type { BackendDomain, GrantAccess, ServedDevice } from './machine/backend-domain.ts';
+export type { BackendDomain, MemoryAccess, ServedDevice } from './machine/backend-domain.ts';
 export type { GuestDomain } from './machine/guest-domain.ts';
 export { Machine, type MachineOptions } from './machine/machine.ts';
 export type { Choose } from './machine/schedule.ts';

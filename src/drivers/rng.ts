@@ -29,11 +29,20 @@ export class RngDriver {
     if (page === undefined) throw this.#driver.refuse('the guest has no memory for the entropy buffer');
     this.#page = page;
     this.#driver.onFailure = () => this.#finish(-1);
-    this.#driver.start(1, QUEUE_SIZE);
+    try {
+      this.#driver.start(1, QUEUE_SIZE);
+    } catch (error) {
+      guest.memory.freePages(page, 1);
+      throw error;
+    }
   }
 
   get failure(): string | undefined {
     return this.#driver.failure;
+  }
+
+  get holdsDevice(): boolean {
+    return this.#driver.holdsDevice;
   }
 
   get busy(): boolean {
@@ -77,8 +86,13 @@ export class RngDriver {
     this.#driver.fail('the entropy device was detached');
     for (const queue of this.#driver.queues) while (queue.abandon() >= 0);
     const clean = this.#driver.close();
+    // While the backend still maps it, the quarantine holds it too.
     this.#guest.memory.freePages(this.#page, 1);
     return clean;
+  }
+
+  release(): void {
+    // Nothing of it is held back by `close`.
   }
 
   async #fill(bytes: Uint8Array): Promise<Uint8Array> {

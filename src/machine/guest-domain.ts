@@ -7,9 +7,11 @@ import { type GrantingDomain, Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
 import { References } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
+import { type Driver, type DriverOptions, startDriver } from '../drivers/driver.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
 import { RngDriver } from '../drivers/rng.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
+import { DeviceRefused } from '../virtio/negotiate.ts';
 import { MmioTransport } from '../transports/virtio-mmio/driver.ts';
 import type { DomainId, EventPort } from '../xen/ids.ts';
 
@@ -22,23 +24,18 @@ export interface DevicePlace {
   readonly device: number;
 }
 
-/** What a driver offers to whoever runs its guest. */
-interface RunningDriver {
-  /** Whether something was asked for and is not answered. */
-  readonly busy: boolean;
-  /** Gives up a device that does not answer. */
-  fail(reason: string): void;
-  interrupt(): void;
-  poll(): number;
-  arm(): boolean;
-  close(): boolean;
-}
-
-/** A driver and what belongs to it. */
+/** What belongs to a driver. */
 interface Attached {
-  readonly driver: RunningDriver;
+  readonly base: number;
   readonly port: EventPort;
   readonly dma: DmaOperations;
+}
+
+/** What a backend still maps of a device that has gone. */
+interface Held {
+  readonly dma: DmaOperations;
+  /** Called once it maps nothing any more. */
+  release(): void;
 }
 
 /** What is left of a device after it was detached. */
@@ -53,7 +50,9 @@ export class GuestDomain {
   readonly ports: DomainPorts;
   readonly heap: GuestHeap;
   readonly granting: GrantingDomain;
-  readonly #attached = new Map<RunningDriver, Attached>();
+  readonly #attached = new Map<Driver, Attached>();
+  /** Devices that have gone, and of whose pages a backend still maps some. */
+  readonly #held = new Set<Held>();
   #requests = 0;
   /** Called when a driver begins to wait for its device: then call `poll` until nothing is `busy`. */
   onWaiting: () => void = () => undefined;
@@ -70,6 +69,11 @@ export class GuestDomain {
     };
   }
 
+  /** Starts the driver of whatever is at `place`. Throws DeviceRefused when it may not be used. */
+  attach(place: DevicePlace, mode: ExposureMode, options: DriverOptions): Driver {
+    return this.#attach(place, mode, (device) => startDriver(device, options));
+  }
+
   /** Starts the block device at `place`. Throws DeviceRefused when it may not be used. */
   attachBlk(place: DevicePlace, mode: ExposureMode, options: BlkDriverOptions): BlkDriver {
     return this.#attach(place, mode, (device) => new BlkDriver(device, options));
@@ -80,14 +84,33 @@ export class GuestDomain {
     return this.#attach(place, mode, (device) => new RngDriver(device));
   }
 
-  /** Stops a device and takes back all that it could reach. */
-  detach(driver: RunningDriver): Leftovers {
+  /**
+   * Stops a device and takes back all that it could reach. What a backend still maps stays in quarantine, until
+   * `recover` finds that it has let go.
+   */
+  detach(driver: Driver): Leftovers {
     const attached = this.#attached.get(driver);
     if (attached === undefined) throw new RangeError('the device is not attached to this guest');
     this.#attached.delete(driver);
-    driver.close();
-    this.ports.events.close(attached.port);
-    return { live: attached.dma.live, quarantined: attached.dma.quarantined };
+    const { base, port, dma } = attached;
+    this.#close(driver, dma);
+    // Whatever is served there next must not raise a port that is somebody else's by then.
+    this.ports.mmio.routeInterrupt(base, 0);
+    this.ports.events.close(port);
+    return { live: dma.live, quarantined: dma.quarantined };
+  }
+
+  /** Takes back what backends have let go of since their devices were detached. Returns how many pages that were. */
+  recover(): number {
+    let pages = 0;
+    for (const held of this.#held) {
+      pages += held.dma.recover();
+      if (held.dma.quarantined > 0) continue;
+      this.#held.delete(held);
+      held.dma.close();
+      held.release();
+    }
+    return pages;
   }
 
   /** Whether any driver waits for its device. */
@@ -116,30 +139,51 @@ export class GuestDomain {
     return more;
   }
 
-  #attach<Driver extends RunningDriver>(
+  #attach<Started extends Driver>(
     place: DevicePlace,
     mode: ExposureMode,
-    start: (device: GuestDevice) => Driver,
-  ): Driver {
+    start: (device: GuestDevice) => Started,
+  ): Started {
+    this.recover();
     const { ports } = this;
-    const grants = new Grants(this.granting, place.backend);
-    const dma = grantDma(mode, grants, place.device);
-    const driver = start({
-      transport: new MmioTransport(ports.mmio, place.base),
-      dma,
-      restricted: true,
-      memory: ports.memory,
-      heap: this.heap,
-      tracer: ports.tracer,
-      nextRequestId: () => this.#requests++,
-      waiting: () => this.onWaiting(),
-      domain: ports.id,
-      device: place.device,
-    });
-    const port = ports.events.allocateUnbound(place.backend);
+    const { base, backend, device } = place;
+    const dma = grantDma(mode, new Grants(this.granting, backend), device);
+    const driver = this.#start(dma, () =>
+      start({
+        transport: new MmioTransport(ports.mmio, base),
+        dma,
+        restricted: true,
+        memory: ports.memory,
+        heap: this.heap,
+        tracer: ports.tracer,
+        nextRequestId: () => this.#requests++,
+        waiting: () => this.onWaiting(),
+        domain: ports.id,
+        device,
+      }),
+    );
+    const port = ports.events.allocateUnbound(backend);
+    if (port < 0) {
+      this.#close(driver, dma);
+      throw new DeviceRefused(`the guest has no event channel left for the device (error ${port})`);
+    }
     ports.events.onEvent(port, () => driver.interrupt());
-    ports.mmio.routeInterrupt(place.base, port);
-    this.#attached.set(driver, { driver, port, dma });
+    ports.mmio.routeInterrupt(base, port);
+    this.#attached.set(driver, { base, port, dma });
     return driver;
+  }
+
+  /** A device that refuses to start may have mapped rings already, and may not let go of them. */
+  #start<Started extends Driver>(dma: DmaOperations, start: () => Started): Started {
+    try {
+      return start();
+    } catch (error) {
+      if (dma.quarantined > 0) this.#held.add({ dma, release: () => undefined });
+      throw error;
+    }
+  }
+
+  #close(driver: Driver, dma: DmaOperations): void {
+    if (!driver.close()) this.#held.add({ dma, release: () => driver.release() });
   }
 }

@@ -1,11 +1,14 @@
-// The thread of a guest: attaches the devices that xenstore names, copies disks, and serves them over NBD
-// as the guest sees them. Started by virtual-host.ts.
+// The thread of a guest: uses the devices that xenstore announces as they come and go, copies disks, and serves them
+// over NBD as the guest sees them. Started by virtual-host.ts.
 
-import type { BlkDriver, BlkDriverOptions } from '../drivers/blk.ts';
-import type { RngDriver } from '../drivers/rng.ts';
-import { findDevice } from '../machine/device-finder.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
-import { GuestDomain, type Leftovers } from '../machine/guest-domain.ts';
+import { BlkDriver } from '../drivers/blk.ts';
+import { DiskError } from '../drivers/disk.ts';
+import type { Driver, DriverOptions } from '../drivers/driver.ts';
+import { RngDriver } from '../drivers/rng.ts';
+import { findDevice } from '../machine/device-finder.ts';
+import { GuestDevices } from '../machine/guest-devices.ts';
+import { GuestDomain } from '../machine/guest-domain.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { CopyJob, type CopyResult } from './copy-job.ts';
@@ -13,32 +16,40 @@ import { startDomain } from './domain-loop.ts';
 import { GuestRunner } from './guest-runner.ts';
 import { plantSecrets } from './secrets.ts';
 
+/** How the guest uses its devices. */
+export interface DeviceSettings {
+  readonly mode: ExposureMode;
+  readonly drivers: DriverOptions;
+  /** Number in the trace of device 0. */
+  readonly firstDevice: number;
+}
+
+/** A disk under the name by which clients know it. */
+export interface NamedDisk {
+  readonly name: string;
+  readonly devid: number;
+}
+
 /** What the main thread may ask. */
 export type GuestCalls = {
   /** Fills the kernel's heap as a running guest's is filled. */
   plantSecrets(argument: undefined): void;
-  /** Starts the driver of a disk; returns its capacity in bytes. */
-  attach(argument: {
-    devid: number;
-    device: number;
-    mode: ExposureMode;
-    options: BlkDriverOptions;
-  }): Promise<number>;
-  /** Starts the driver of an entropy device and has it deliver `bytes` random bytes. */
-  attachRng(argument: { devid: number; device: number; mode: ExposureMode; bytes: number }): Promise<void>;
+  /** Begins to use the devices that are announced. */
+  useDevices(settings: DeviceSettings): Promise<void>;
+  /** Has an entropy device deliver `bytes` random bytes. */
+  drawEntropy(argument: { devid: number; bytes: number }): Promise<void>;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
   copy(argument: { devid: number; image: string }): Promise<CopyResult>;
   /** Ends copies early. */
   cancel(argument: undefined): void;
   /** Serves disks over NBD, the first as the default; returns their URIs. */
-  openNbd(argument: {
-    address: string;
-    exports: readonly { name: string; devid: number }[];
-  }): Promise<string[]>;
+  openNbd(argument: { address: string; exports: readonly NamedDisk[] }): Promise<string[]>;
+  /** Serves one more disk; returns its URIs, none where NBD is not served. */
+  addExport(argument: NamedDisk): string[];
   /** Finishes what NBD clients have asked for, and flushes the disks. */
   closeNbd(argument: undefined): Promise<void>;
-  /** Stops the driver of a device and says what could not be taken back. */
-  detach(argument: { devid: number }): Leftovers;
+  /** Finishes what is asked of a device, and flushes it: nobody uses it any more. */
+  retire(argument: { devid: number }): Promise<void>;
 };
 
 /** How far a copy is. */
@@ -47,56 +58,100 @@ export interface CopyProgress {
   readonly bytes: number;
 }
 
+/** A copy that is under way. */
+interface Copying {
+  readonly devid: number;
+  readonly job: CopyJob;
+  readonly ended: Promise<unknown>;
+  /** Whether that is why it ended early. */
+  unplugged: boolean;
+}
+
 startDomain(({ ports, xenstore, notify }) => {
   const guest = new GuestDomain(ports);
   const runner = new GuestRunner(guest);
   void runner.run();
-  const disks = new Map<number, BlkDriver>();
-  const sources = new Map<number, RngDriver>();
-  let job: CopyJob | undefined;
+  const drivers = new Map<number, Driver>();
+  const exportNames = new Map<number, string>();
+  let copying: Copying | undefined;
   let server: NbdServer | undefined;
 
-  const diskOf = (devid: number): BlkDriver => {
-    const disk = disks.get(devid);
-    if (disk === undefined) throw new RangeError(`disk ${devid} is not attached`);
-    return disk;
+  const driverOf = <Kind extends Driver>(devid: number, kind: new (...of: never[]) => Kind): Kind => {
+    const driver = drivers.get(devid);
+    if (!(driver instanceof kind)) throw new RangeError(`device ${devid}: no ${kind.name} is attached`);
+    return driver;
   };
+
+  const addExport = ({ name, devid }: NamedDisk) => {
+    exportNames.set(devid, name);
+    return { name, disk: driverOf(devid, BlkDriver) };
+  };
+
+  /** Sees to it that nobody uses a device any more, and that nothing is lost when it goes. */
+  const retire = async (devid: number) => {
+    const name = exportNames.get(devid);
+    exportNames.delete(devid);
+    if (copying?.devid === devid) {
+      copying.unplugged = copying.job.cancelled = true;
+      await copying.ended;
+    }
+    if (name !== undefined) await server?.remove(name);
+    const driver = drivers.get(devid);
+    if (driver instanceof BlkDriver && driver.failure === undefined && !driver.readOnly) await driver.flush();
+  };
+
+  const useOf = ({ mode, drivers: options, firstDevice }: DeviceSettings) =>
+    new GuestDevices(xenstore, ports.id, {
+      async attach({ kind, devid }) {
+        const place = await findDevice(xenstore, kind, ports.id, devid);
+        const driver = guest.attach({ ...place, device: firstDevice + devid }, mode, options);
+        drivers.set(devid, driver);
+        return driver;
+      },
+      async leaving(_driver, { devid }) {
+        // It goes, whether it could be flushed or not. Whoever wants to know asks it to retire first.
+        await retire(devid).catch((error) => {
+          if (!(error instanceof DiskError)) throw error;
+        });
+      },
+      detach(driver, { devid }) {
+        drivers.delete(devid);
+        guest.detach(driver);
+        // Its clients' requests have failed; what else they want is refused.
+        void retire(devid);
+      },
+    });
 
   return {
     plantSecrets: () => plantSecrets(guest.heap, ports.memory),
-    async attach({ devid, device, mode, options }) {
-      const place = await findDevice(xenstore, 'virtio_disk', ports.id, devid);
-      const disk = guest.attachBlk({ ...place, device }, mode, options);
-      disks.set(devid, disk);
-      return disk.capacity;
-    },
-    async attachRng({ devid, device, mode, bytes }) {
-      const place = await findDevice(xenstore, 'virtio', ports.id, devid);
-      const rng = guest.attachRng({ ...place, device }, mode);
-      sources.set(devid, rng);
-      await rng.read(bytes);
+    useDevices: (settings) => useOf(settings).start(),
+    async drawEntropy({ devid, bytes }) {
+      await driverOf(devid, RngDriver).read(bytes);
     },
     async copy({ devid, image }) {
-      job = new CopyJob(guest, diskOf(devid));
+      const job = new CopyJob(guest, driverOf(devid, BlkDriver));
+      const progress = (bytes: number) => notify({ devid, bytes } satisfies CopyProgress);
       // The job polls by itself, faster than the event loop could.
-      return runner.pausedWhile(job.run(image, (bytes) => notify({ devid, bytes } satisfies CopyProgress)));
+      const result = runner.pausedWhile(job.run(image, progress));
+      const own: Copying = { devid, job, ended: result.catch(() => undefined), unplugged: false };
+      copying = own;
+      const copied = await result;
+      if (own.unplugged) throw new Error('the disk was unplugged while it was copied');
+      return copied;
     },
     cancel() {
-      if (job) job.cancelled = true;
+      if (copying) copying.job.cancelled = true;
     },
     async openNbd({ address, exports }) {
-      server = new NbdServer(exports.map(({ name, devid }) => ({ name, disk: diskOf(devid) })));
+      server = new NbdServer(exports.map(addExport));
       return server.listen(parseNbdAddress(address));
     },
+    addExport: (named) => (server === undefined ? [] : server.add(addExport(named))),
     async closeNbd() {
       await server?.close();
-      for (const disk of disks.values()) if (disk.failure === undefined && !disk.readOnly) await disk.flush();
+      for (const disk of drivers.values())
+        if (disk instanceof BlkDriver && disk.failure === undefined && !disk.readOnly) await disk.flush();
     },
-    detach({ devid }) {
-      const driver = sources.get(devid) ?? diskOf(devid);
-      sources.delete(devid);
-      disks.delete(devid);
-      return guest.detach(driver);
-    },
+    retire: ({ devid }) => retire(devid),
   } satisfies GuestCalls;
 });

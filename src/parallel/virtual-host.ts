@@ -3,18 +3,18 @@
 
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
-import { GUEST_VIRTIO_MMIO_SPI_FIRST, VIRTIO_MMIO_DEV_SIZE } from '../abi/xen-arm.ts';
 import { Exposure, type TotalExposure } from '../audit/exposure.ts';
 import type { TraceConsumer } from '../audit/events.ts';
 import { TraceMerger } from '../audit/trace-merger.ts';
 import { traceRings } from '../audit/trace-ring.ts';
-import type { BlkDriverOptions } from '../drivers/blk.ts';
 import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import { Xen } from '../hosts/model/xen.ts';
 import { sleepWhile } from '../hosts/model/waiting.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { StoreDomain } from '../machine/store-domain.ts';
-import { announceDevice, createHome, type VirtioKind, withdrawDevice } from '../toolstack/virtio-nodes.ts';
+import { DeviceSlots } from '../toolstack/device-slots.ts';
+import { plugDevice, unplugDevice } from '../toolstack/hot-plug.ts';
+import { createHome, type VirtioNodes, withdrawDevice } from '../toolstack/virtio-nodes.ts';
 import { type DomainId, domainId } from '../xen/ids.ts';
 import { Store } from '../xenstore/store.ts';
 import type { BackendCalls } from './backend-thread.ts';
@@ -43,6 +43,9 @@ const PARKING_PATIENCE = 5000;
 const DRAIN_INTERVAL = 5;
 const DRAIN_BATCH = 50_000;
 
+/** Milliseconds that both ends are given to connect, and to finish and close. */
+const PLUGGING_PATIENCE = 30_000;
+
 const ENDS = { backend: BACKEND, guest: GUEST };
 
 /** A disk of the guest. */
@@ -52,6 +55,15 @@ export interface HostDisk {
   readonly readOnly: boolean;
   /** The guest's name for it: "xvda" and so on. */
   readonly dev: string;
+}
+
+/** A device that the guest has now. */
+export interface PluggedDevice {
+  /** Its name: that of the disk, or "entropy0" and so on. */
+  readonly dev: string;
+  readonly nodes: VirtioNodes;
+  /** Where NBD clients find it; empty where NBD is not served, and for what is no disk. */
+  readonly uris: readonly string[];
 }
 
 /** How a virtual host is made. */
@@ -94,12 +106,13 @@ export class VirtualHost {
   readonly #storeLoop: StoreLoop;
   readonly #backend: DomainThread<BackendCalls>;
   readonly #guest: DomainThread<GuestCalls>;
-  /** Guest-physical address of the registers of device 0. */
-  readonly #firstWindow: number;
+  readonly #slots: DeviceSlots;
   readonly #exposure = new Exposure();
   readonly #merger: TraceMerger;
   readonly #drain: NodeJS.Timeout;
-  readonly #attached: { kind: VirtioKind; backend: number; guest: number; devid: number }[] = [];
+  readonly #devices = new Map<string, PluggedDevice>();
+  /** Devices come and go one after the other. */
+  #plugging: Promise<unknown> = Promise.resolve();
   #stopped: Promise<HostReport> | undefined;
   #guestDestroyed = false;
   /** Called while disks are copied. */
@@ -121,7 +134,7 @@ export class VirtualHost {
       ...(options.maxGrantVersion !== undefined && { maxGrantVersion: options.maxGrantVersion }),
     });
     xen.nameDeviceModel(GUEST, BACKEND);
-    this.#firstWindow = map.virtioMmio;
+    this.#slots = new DeviceSlots(map.virtioMmio);
     const [backendTrace, guestTrace] = traceRings(2);
     const consumers = options.trace ? [this.#exposure, options.trace] : [this.#exposure];
     this.#merger = new TraceMerger([backendTrace, guestTrace], consumers);
@@ -145,7 +158,7 @@ export class VirtualHost {
     await createHome(control.tools, GUEST);
     const host = new VirtualHost(options, xen, control);
     try {
-      await host.#attachDisks();
+      await host.#plugAll();
       return host;
     } catch (error) {
       await host.#terminate();
@@ -155,7 +168,9 @@ export class VirtualHost {
 
   /** Copies disk `devid` through the guest's driver and compares it with its image. */
   copy(devid: number): Promise<CopyResult> {
-    return this.#guest.call('copy', { devid, image: this.#options.disks[devid].path });
+    const device = this.devices.find(({ nodes }) => nodes.devid === devid);
+    if (device?.nodes.disk === undefined) return Promise.reject(new RangeError(`device ${devid} is no disk`));
+    return this.#guest.call('copy', { devid, image: device.nodes.disk.params });
   }
 
   /** Ends copies that are under way. */
@@ -164,9 +179,51 @@ export class VirtualHost {
   }
 
   /** Serves all disks over NBD, by their device names; the first is the default too. Returns their URIs. */
-  openNbd(address: string): Promise<string[]> {
-    const exports = this.#options.disks.map(({ dev }, devid) => ({ name: dev, devid }));
-    return this.#guest.call('openNbd', { address, exports });
+  async openNbd(address: string): Promise<string[]> {
+    const disks = this.devices.filter(({ nodes }) => nodes.disk !== undefined);
+    const exports = disks.map(({ dev, nodes }) => ({ name: dev, devid: nodes.devid }));
+    const uris = await this.#guest.call('openNbd', { address, exports });
+    for (const [index, disk] of disks.entries())
+      this.#devices.set(disk.dev, { ...disk, uris: [uris[index]!] });
+    return uris;
+  }
+
+  /** The guest's devices, in the order in which they came. */
+  get devices(): PluggedDevice[] {
+    return [...this.#devices.values()];
+  }
+
+  /**
+   * Gives the running guest a disk; NBD clients, where they are served, find it at once.
+   *
+   * @throws Error when its name is taken, no place is left, or an end does not want it; nothing is left of it then
+   */
+  plug(disk: HostDisk): Promise<PluggedDevice> {
+    return this.#inTurn(() => this.#plugDisk(disk));
+  }
+
+  /** Gives the running guest an entropy device. Rejects as `plug` does. */
+  plugEntropy(): Promise<PluggedDevice> {
+    return this.#inTurn(() => this.#plugEntropy());
+  }
+
+  /**
+   * Takes a device away. Its NBD clients are hung up on when they have their last replies, and a disk is flushed.
+   *
+   * @returns whether guest and backend let go of it; if they did not in time, it was taken from them
+   * @throws RangeError when there is no such device; CallFailed when its last writes may not be in the image: it has
+   *   gone all the same
+   */
+  unplug(dev: string): Promise<boolean> {
+    return this.#inTurn(async () => {
+      const device = this.#devices.get(dev);
+      if (device === undefined) throw new RangeError(`the guest has no device ${dev}`);
+      const retired = this.#guest.call('retire', { devid: device.nodes.devid });
+      await Promise.allSettled([retired]);
+      const closed = await this.#unplug(device);
+      await retired;
+      return closed;
+    });
   }
 
   /**
@@ -192,7 +249,8 @@ export class VirtualHost {
     // A thread that stands still holds no lock of Xen's.
     await this.pauseGuest();
     await this.#guest.terminate();
-    for (const place of this.#attached.splice(0)) await withdrawDevice(this.#control.tools, place);
+    for (const { nodes } of this.devices) await withdrawDevice(this.#control.tools, nodes);
+    this.#devices.clear();
     this.#control.release(GUEST);
     for (const _ of this.#xen.destroyDomain(GUEST)) await turn();
     while (this.#xen.domains.find(GUEST) !== undefined) await turn();
@@ -204,54 +262,95 @@ export class VirtualHost {
     return this.#stopped;
   }
 
-  async #attachDisks(): Promise<void> {
-    const { queues, queueSize, mode, disks, entropyDevices } = this.#options;
+  async #plugAll(): Promise<void> {
+    const { queues, queueSize, mode, firstDevice, disks, entropyDevices } = this.#options;
     await this.#backend.call('configure', { queues, queueSize });
     await this.#guest.call('plantSecrets', undefined);
-    for (const [devid, disk] of disks.entries()) {
-      const place = { kind: 'virtio_disk' as const, ...ENDS, devid };
-      await announceDevice(this.#control.tools, {
-        ...place,
-        ...this.#slot(devid),
-        virtioId: VIRTIO_ID_BLOCK,
-        grantUsage: true,
-        disk: { params: disk.path, readOnly: disk.readOnly, dev: disk.dev },
-      });
-      await this.#guest.call('attach', {
-        devid,
-        device: this.#options.firstDevice + devid,
-        mode,
-        options: { queues, queueSize } satisfies BlkDriverOptions,
-      });
-      this.#attached.push(place);
-    }
-    for (let i = 0; i < entropyDevices; i++) await this.#attachEntropy(disks.length + i);
+    await this.#guest.call('useDevices', { mode, drivers: { disk: { queues, queueSize } }, firstDevice });
+    for (const disk of disks) await this.plug(disk);
+    for (let i = 0; i < entropyDevices; i++) await this.plugEntropy();
   }
 
-  async #attachEntropy(devid: number): Promise<void> {
-    const place = { kind: 'virtio' as const, ...ENDS, devid };
-    await announceDevice(this.#control.tools, {
-      ...place,
-      ...this.#slot(devid),
-      virtioId: VIRTIO_ID_RNG,
-      grantUsage: true,
+  async #plugDisk({ dev, path, readOnly }: HostDisk): Promise<PluggedDevice> {
+    const disk = { params: path, readOnly, dev };
+    const nodes = await this.#plug(dev, { kind: 'virtio_disk', virtioId: VIRTIO_ID_BLOCK, disk });
+    return this.#begin({ dev, nodes, uris: [] }, async () => {
+      const uris = await this.#guest.call('addExport', { name: dev, devid: nodes.devid });
+      this.#devices.set(dev, { dev, nodes, uris });
     });
-    const { mode, firstDevice } = this.#options;
-    await this.#guest.call('attachRng', { devid, device: firstDevice + devid, mode, bytes: ENTROPY_PROOF });
-    this.#attached.push(place);
   }
 
-  /** Where the registers of device `devid` are, and its interrupt, in libxl's order. */
-  #slot(devid: number) {
-    return {
-      base: this.#firstWindow + devid * VIRTIO_MMIO_DEV_SIZE,
-      irq: GUEST_VIRTIO_MMIO_SPI_FIRST + devid,
-    };
+  async #plugEntropy(): Promise<PluggedDevice> {
+    let number = 0;
+    while (this.#devices.has(`entropy${number}`)) number++;
+    const dev = `entropy${number}`;
+    const nodes = await this.#plug(dev, { kind: 'virtio', virtioId: VIRTIO_ID_RNG });
+    return this.#begin({ dev, nodes, uris: [] }, () =>
+      this.#guest.call('drawEntropy', { devid: nodes.devid, bytes: ENTROPY_PROOF }),
+    );
+  }
+
+  /** Notes a device that is connected. Where it cannot be put to use, it is taken away again. */
+  async #begin(device: PluggedDevice, use: () => Promise<void>): Promise<PluggedDevice> {
+    this.#devices.set(device.dev, device);
+    try {
+      await use();
+      return this.#devices.get(device.dev)!;
+    } catch (error) {
+      await this.#unplug(device);
+      throw error;
+    }
+  }
+
+  /** Announces a device in the lowest place that is free, and waits until it is connected. */
+  async #plug(dev: string, kind: Pick<VirtioNodes, 'kind' | 'virtioId' | 'disk'>): Promise<VirtioNodes> {
+    if (this.#devices.has(dev))
+      throw new RangeError(`the guest has a device ${dev} already; choose another name`);
+    const slot = this.#slots.take();
+    const { index: devid, base, irq } = slot;
+    const nodes = { ...kind, ...ENDS, devid, base, irq, grantUsage: true };
+    try {
+      await this.#patiently('connect', (signal) => plugDevice(this.#control.tools, nodes, signal));
+      return nodes;
+    } catch (error) {
+      this.#slots.give(slot);
+      throw error;
+    }
+  }
+
+  async #unplug({ dev, nodes }: PluggedDevice): Promise<boolean> {
+    const closed = await this.#patiently('close', (signal) =>
+      unplugDevice(this.#control.tools, nodes, signal),
+    );
+    this.#devices.delete(dev);
+    this.#slots.give({ index: nodes.devid });
+    return closed;
+  }
+
+  /** Ends the waiting for two ends that do not come to what they are asked for, or of which one has died. */
+  async #patiently<T>(what: string, wait: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const impatience = new AbortController();
+    const late = new Error(`guest and backend did not ${what} in ${PLUGGING_PATIENCE / 1000} s`);
+    const timer = setTimeout(() => impatience.abort(late), PLUGGING_PATIENCE);
+    try {
+      return await wait(AbortSignal.any([impatience.signal, this.#guest.ended, this.#backend.ended]));
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#plugging.then(() => {
+      if (this.#stopped !== undefined) throw new Error('the host is being stopped');
+      return change();
+    });
+    this.#plugging = result.catch(() => undefined);
+    return result;
   }
 
   async #stop(): Promise<HostReport> {
     try {
-      if (!this.#guestDestroyed) await this.#detachAll();
+      if (!this.#guestDestroyed) await this.#unplugAll();
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
       this.#merger.close();
@@ -261,13 +360,11 @@ export class VirtualHost {
     }
   }
 
-  async #detachAll(): Promise<void> {
+  async #unplugAll(): Promise<void> {
     await this.#guest.call('cancel', undefined);
+    await this.#plugging;
     await this.#guest.call('closeNbd', undefined);
-    for (const place of this.#attached) {
-      await this.#guest.call('detach', { devid: place.devid });
-      await withdrawDevice(this.#control.tools, place);
-    }
+    await Promise.all(this.devices.map((device) => this.#unplug(device)));
   }
 
   async #terminate(): Promise<void> {

@@ -7,6 +7,7 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
+import { type CloseControl, openControl } from './control-socket.ts';
 import type { RunOptions, RunPlan } from './run-plan.ts';
 import { modeResult, printResults } from './run-report.ts';
 import type { Interruption } from './signals.ts';
@@ -33,12 +34,13 @@ export async function runNbd(
   };
   try {
     const host = await VirtualHost.start({ ...job, mode, firstDevice: 0, trace: consumer });
-    const uris = await openNbd(host, address);
+    const { uris, closeControl } = await open(host, address, options.control);
     const { run } = options;
     const work =
       run === undefined ? serve(uris, job, interruption) : runCommand(run, address, uris[0], interruption);
     let leaked = 0;
     const status = await work.finally(async () => {
+      await closeControl();
       const report = await host.stop();
       leaked = report.exposure.leakedGrants;
       // Standard output is the command's.
@@ -53,9 +55,17 @@ export async function runNbd(
 }
 
 /** Starts to listen; where that fails, the host is stopped again. */
-async function openNbd(host: VirtualHost, address: string): Promise<string[]> {
+async function open(
+  host: VirtualHost,
+  address: string,
+  control: string | undefined,
+): Promise<{ readonly uris: string[]; readonly closeControl: CloseControl }> {
   try {
-    return await host.openNbd(address);
+    const uris = await host.openNbd(address);
+    return {
+      uris,
+      closeControl: control === undefined ? async () => undefined : await openControl(control, host),
+    };
   } catch (error) {
     await host.stop();
     throw error;

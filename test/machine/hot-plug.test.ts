@@ -58,7 +58,7 @@ for (const mode of EXPOSURE_MODES) {
     for (let moment = 0; moment < MOMENTS; moment += 2) {
       const disk = await scene.plug('disk');
       const driver = scene.disk(disk);
-      scene.readAll(disk);
+      scene.keepReading(disk);
       await scene.steps(moment);
       await scene.rip(disk);
       await assert.rejects(driver.buffer(512), { code: 'ENODEV' });
@@ -71,7 +71,7 @@ for (const mode of EXPOSURE_MODES) {
     const before = scene.census;
     for (let moment = 0; moment < MOMENTS; moment += 5) {
       const disk = await scene.plug('disk');
-      scene.readAll(disk);
+      scene.keepReading(disk);
       await scene.steps(moment);
       await scene.machine.settle(scene.machine.xenstoreOf(scene.backend.ports).remove(backendPath(disk)));
       await scene.settled();

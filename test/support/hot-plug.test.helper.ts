@@ -171,6 +171,15 @@ export class HotPlugScene {
     this.#track(disk.flush());
   }
 
+  /** Reads without end, four requests at a time, until the disk has gone: some are always under way. */
+  keepReading(nodes: DeviceAddress): void {
+    const disk = this.disk(nodes);
+    const read = async (at: number) => {
+      for (;;) await this.#access(disk, at, 4 * KIB, false);
+    };
+    for (let reader = 0; reader < 4; reader++) this.#track(read(reader * 4 * KIB));
+  }
+
   /** Lets everything run until nothing happens any more. */
   async settled(): Promise<void> {
     for (let idle = 0; idle < 100; ) {

@@ -7,6 +7,7 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
+import { type CloseControl, openControl } from './control-socket.ts';
 import type { Decisions } from './run-decisions.ts';
 import { modeLabel, type RunOptions, type RunPlan } from './run-plan.ts';
 import { dmaDebugFault, modeResult, printResults } from './run-report.ts';
@@ -44,12 +45,13 @@ export async function runNbd(
       if (options.explain) printResults(job, [], options, decisions, process.stderr);
       throw error;
     });
-    const uris = await openNbd(host, address);
+    const { uris, closeControl } = await open(host, address, options.control);
     const { run } = options;
     const work =
       run === undefined ? serve(uris, job, interruption) : runCommand(run, address, uris[0], interruption);
     const faults: string[] = [];
     const status = await work.finally(async () => {
+      await closeControl();
       const report = await host.stop();
       trace?.addStacks(report.dmaDebug?.stacks ?? new Map());
       const { leakedGrants } = report.exposure;
@@ -68,9 +70,17 @@ export async function runNbd(
 }
 
 /** Starts to listen; where that fails, the host is stopped again. */
-async function openNbd(host: VirtualHost, address: string): Promise<string[]> {
+async function open(
+  host: VirtualHost,
+  address: string,
+  control: string | undefined,
+): Promise<{ readonly uris: string[]; readonly closeControl: CloseControl }> {
   try {
-    return await host.openNbd(address);
+    const uris = await host.openNbd(address);
+    return {
+      uris,
+      closeControl: control === undefined ? async () => undefined : await openControl(control, host),
+    };
   } catch (error) {
     await host.stop();
     throw error;

@@ -6,6 +6,7 @@ import { dirname, resolve } from 'node:path';
 import { GRANT_DEFAULT_MAX_FRAMES } from '../abi/grant.ts';
 import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import type { TracedDevice } from '../audit/trace-file.ts';
+import { checkSocketPath } from '../hosts/linux/unix-socket.ts';
 import type { Architecture } from '../hosts/model/address-map.ts';
 import type { DmaDebugOptions } from '../dma/dma-debug-log.ts';
 import { EXPOSURE_MODES, type ExposureMode } from '../dma/exposure-modes.ts';
@@ -38,6 +39,7 @@ export interface RunOptions {
   readonly queueSize: number;
   readonly memory?: number;
   readonly nbd?: string;
+  readonly control?: string;
   readonly run?: string;
   readonly json?: boolean;
   readonly trace?: string;
@@ -99,6 +101,7 @@ export function planRun(
   ];
   const named = disks.map((disk, index) => ({ ...disk, dev: disk.dev || nextName(disks, index) }));
   if (options.nbd !== undefined) checkAddress(options.nbd);
+  if (options.control !== undefined) checkControl(options.control);
   // Opened and closed again: whatever is wrong with an image is said before anything is started.
   for (const { path, readOnly } of named) new RawFile(path, readOnly).close();
   if (options.trace !== undefined) {
@@ -145,6 +148,14 @@ function checkAddress(text: string): void {
     parseNbdAddress(text);
   } catch (error) {
     throw new UsageError(`--nbd ${text}: ${(error as Error).message}`);
+  }
+}
+
+function checkControl(path: string): void {
+  try {
+    checkSocketPath(path);
+  } catch (error) {
+    throw new UsageError(`--control ${path}: ${(error as Error).message}`);
   }
 }
 
@@ -271,8 +282,8 @@ function diskOfOption(text: string, grants: GrantPolicy | undefined): HostDisk {
   return { path, readOnly, dev: '', grantUsage: grants !== 'forbid' };
 }
 
-/** The first of xvda, xvdb, … that no disk has. */
-function nextName(disks: readonly HostDisk[], index: number): string {
+/** The first of xvda, xvdb, … that no disk has, after those for the nameless ones before `index`. */
+export function nextName(disks: readonly Pick<HostDisk, 'dev'>[], index: number): string {
   const taken = new Set(disks.map(({ dev }) => dev));
   const free = [...'abcdefghijklmnopqrstuvwxyz']
     .map((letter) => `xvd${letter}`)

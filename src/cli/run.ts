@@ -41,6 +41,8 @@ Examples:
   grantio run guest.cfg                           disk=[...] and so on from a guest configuration
   grantio run --explain                           why each device is, or is not, used through grants
   grantio run --disk image.raw --nbd /tmp/s       the disk as the guest sees it, for NBD clients
+  grantio run --disk a.img --nbd /tmp/s --control /tmp/c
+                                                  and meanwhile: grantio ctl /tmp/c plug b.img
   grantio run --disk a.img --run 'nbdcopy "$uri" b.img'
   grantio run --dma-debug                         as a kernel with CONFIG_DMA_API_DEBUG
 
@@ -80,6 +82,10 @@ export function addRunCommand(program: Command): void {
     .option('--queue-size <n>', 'descriptors of a queue, a power of two', queueSize, 128)
     .option('--memory <size>', "the guest's memory, such as 64M", sizeInBytes(MIN_MEMORY, MAX_MEMORY))
     .option('--nbd <socket|host:port>', 'export the disks, as the guest sees them, over NBD')
+    .option(
+      '--control <socket>',
+      'plug and unplug devices meanwhile, with `grantio ctl`; needs --nbd or --run',
+    )
     .option('--run <command>', 'run a shell command with $uri, $nbd and $unixsocket set, then shut down')
     .option('--trace <file>', 'write every event to a file for ui.perfetto.dev')
     .option('--dma-debug', 'watch what drivers do with their mappings, and report misuse')
@@ -109,6 +115,8 @@ async function run(configFile: string | undefined, options: RunOptions): Promise
   const serving = options.nbd !== undefined || options.run !== undefined;
   const needsDemo = configFile === undefined && options.disk.length === 0;
   // The plan is made before the demonstration disk: a wrong call makes nothing.
+  if (options.control !== undefined && !serving)
+    throw new UsageError('--control: devices come and go while clients are served; add --nbd or --run');
   const plan = planRun(configFile, options, (text) => process.stderr.write(`${text}\n`));
   if (!needsDemo && plan.disks.length === 0)
     throw new UsageError(`${configFile}: the guest has no disk to serve`);

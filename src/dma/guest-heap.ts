@@ -12,9 +12,15 @@ export class GuestHeap {
   readonly #memory: GuestMemory;
   /** Free objects' addresses, by size class. */
   readonly #free: number[][] = [];
+  #live = 0;
 
   constructor(memory: GuestMemory) {
     this.#memory = memory;
+  }
+
+  /** Objects handed out and not given back. */
+  get live(): number {
+    return this.#live;
   }
 
   /** Address of `size` bytes, which are not zeroed; undefined when memory is exhausted. */
@@ -25,11 +31,13 @@ export class GuestHeap {
     this.#free[shift] ??= [];
     const free = this.#free[shift];
     if (free.length === 0 && !this.#addPage(shift, free)) return undefined;
+    this.#live++;
     return free.pop();
   }
 
   /** Gives an object of `size` bytes back. */
   free(address: number, size: number): void {
+    this.#live--;
     this.#free[this.#classOf(size)].push(address);
   }
 

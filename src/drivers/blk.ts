@@ -149,6 +149,10 @@ export class BlkDriver implements GuestDisk {
     return this.#driver.resets;
   }
 
+  get holdsDevice(): boolean {
+    return this.#driver.holdsDevice;
+  }
+
   /** Requests on the queues. */
   get inFlight(): number {
     return this.#queues.reduce((sum, queue) => sum + queue.inFlight, 0);
@@ -268,9 +272,14 @@ export class BlkDriver implements GuestDisk {
   close(): boolean {
     this.#driver.fail('the disk was detached');
     const clean = this.#driver.close();
-    for (const queue of this.#queues) queue.close();
-    this.#buffers.close();
+    this.#buffers.close(this.failure ?? 'the disk was detached');
+    // Memory that the backend still reaches is not given to anyone else.
+    if (clean) this.release();
     return clean;
+  }
+
+  release(): void {
+    for (const queue of this.#queues) queue.close();
   }
 
   #transfer(type: number, offset: number, buffer: GuestBuffer, length: number): Promise<void> {

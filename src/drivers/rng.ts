@@ -33,7 +33,12 @@ export class RngDriver {
     };
     this.#driver.onStop = () => this.#withdraw();
     this.#driver.onRestart = () => this.#askAgain();
-    this.#driver.start(1, QUEUE_SIZE);
+    try {
+      this.#driver.start(1, QUEUE_SIZE);
+    } catch (error) {
+      guest.memory.freePages(page, 1);
+      throw error;
+    }
   }
 
   get failure(): string | undefined {
@@ -52,6 +57,10 @@ export class RngDriver {
   /** How often the device was reset because something was wrong. */
   get resets(): number {
     return this.#driver.resets;
+  }
+
+  get holdsDevice(): boolean {
+    return this.#driver.holdsDevice;
   }
 
   get busy(): boolean {
@@ -125,8 +134,13 @@ export class RngDriver {
   close(): boolean {
     this.#driver.fail('the entropy device was detached');
     const clean = this.#driver.close();
+    // While the backend still maps it, the quarantine holds it too.
     this.#driver.guest.memory.freePages(this.#page, 1);
     return clean;
+  }
+
+  release(): void {
+    // Nothing of it is held back by `close`.
   }
 
   async #fill(bytes: Uint8Array): Promise<Uint8Array> {

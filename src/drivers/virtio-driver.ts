@@ -89,6 +89,13 @@ export class VirtioDriver {
     return this.#resets.total;
   }
 
+  /** Whether the device is still the one that was started: neither reset by somebody else, nor replaced, nor gone. */
+  get holdsDevice(): boolean {
+    const status = this.guest.transport.readStatus();
+    // Where no device is, all bits read as one.
+    return (status & VIRTIO_STATUS_DRIVER_OK) !== 0 && status <= 0xff;
+  }
+
   has(feature: bigint): boolean {
     return (this.features & feature) !== 0n;
   }

@@ -21,6 +21,7 @@ import {
   type VirtioKind,
   type VirtioNodes,
   XENBUS_CLOSED,
+  XENBUS_CLOSING,
   XENBUS_INIT_WAIT,
 } from '../toolstack/virtio-nodes.ts';
 import { DeviceRefused } from '../virtio/negotiate.ts';
@@ -111,11 +112,11 @@ async function backendReady(store: Xenstore, path: string): Promise<void> {
   });
   const look = async () => {
     const found = Number(await store.read(`${path}/state`));
-    if (found === XENBUS_INIT_WAIT || found === XENBUS_CLOSED) resolve(found);
+    if (found === XENBUS_INIT_WAIT || found === XENBUS_CLOSING || found === XENBUS_CLOSED) resolve(found);
   };
   const unwatch = await store.watch(`${path}/state`, () => void look().catch(reject));
   try {
-    if ((await promise) === XENBUS_CLOSED) throw new DeviceRefused(await reasonAt(store, path));
+    if ((await promise) !== XENBUS_INIT_WAIT) throw new DeviceRefused(await reasonAt(store, path));
   } finally {
     await unwatch();
   }

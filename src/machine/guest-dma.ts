@@ -68,6 +68,11 @@ export class GuestDma {
     return this.#debugLog;
   }
 
+  /** Has parts of pages granted, if the table can: one of version 2, which has to be chosen before anything is granted. */
+  wantParts(): void {
+    if (this.#granting === undefined) this.#ports.grantTable.setVersion(2);
+  }
+
   /** The operations of a device in an exposure mode. */
   of(device: DmaDevice, mode: ExposureMode): DeviceDma {
     const operations = device.restricted ? this.#grantDma(device, mode) : new PlainDma(this.#ports.memory);
@@ -78,8 +83,7 @@ export class GuestDma {
   }
 
   #grantDma({ backend, number }: DmaDevice, mode: ExposureMode): DmaOperations {
-    // A table of version 2 can grant parts of pages. The switch forgets all that was granted, so it comes before.
-    if (mode === 'copy' && this.#granting === undefined) this.#ports.grantTable.setVersion(2);
+    if (mode === 'copy') this.wantParts();
     const options = mode === 'auto' ? { directFrom: this.directFrom } : {};
     return grantDma(mode, new Grants(this.granting, backend), number, options);
   }

@@ -6,8 +6,9 @@ import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
 import type { ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
+import { type Driver, type DriverOptions, driverFor } from '../drivers/driver.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
-import { type DeviceHealth, RECOVERY, type RecoveryLimits } from '../drivers/recovery.ts';
+import { RECOVERY, type RecoveryLimits } from '../drivers/recovery.ts';
 import { RngDriver } from '../drivers/rng.ts';
 import { assert } from '../errors.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
@@ -27,40 +28,22 @@ export interface DevicePlace {
   readonly device: number;
 }
 
-/** What a driver offers to whoever runs its guest. */
-export interface RunningDriver {
-  /** Whether something was asked for and is not answered. */
-  readonly busy: boolean;
-  /** Requests that the device has and has not completed; others may be waiting for references. */
-  readonly inFlight: number;
-  readonly health: DeviceHealth;
-  /** How often it was reset because something was wrong. */
-  readonly resets: number;
-  /** Resets a device that does not answer; gives it up when that has not helped. */
-  recover(reason: string): void;
-  /** Gives up a device that does not answer. */
-  fail(reason: string): void;
-  interrupt(): void;
-  poll(): number;
-  tick(now: number): number;
-  arm(): boolean;
-  /** Stops the device for the time being, and takes back all that it could reach. */
-  suspend(reason: string): void;
-  /** Goes on with the device where it is now. Throws DeviceRefused when it is not the same. */
-  resume(device: GuestDevice): void;
-  close(): boolean;
-}
-
 /** What belongs to a driver. */
 interface Attached {
   /** The driver's name, as Linux calls it. */
   readonly name: string;
   /** The exposure mode that was asked for. */
   readonly mode: ExposureMode;
+  readonly base: number;
   /** Where its interrupts arrive; none while the guest is suspended. */
   port: EventPort | undefined;
   readonly dma: DeviceDma;
 }
+
+/** Called when a backend has let go of everything. */
+type Release = () => void;
+
+const nothing: Release = () => undefined;
 
 /** What is left of a device after it was detached. */
 export interface Leftovers {
@@ -87,9 +70,9 @@ export class GuestDomain {
   dma: GuestDma;
   readonly #clock: (() => number) | undefined;
   #ports: DomainPorts;
-  readonly #attached = new Map<RunningDriver, Attached>();
+  readonly #attached = new Map<Driver, Attached>();
   /** What devices have left in quarantine that are elsewhere now, or gone. */
-  readonly #leftBehind = new Set<DmaOperations>();
+  readonly #leftBehind = new Map<DmaOperations, Release>();
   /** What has entered quarantine from devices that are elsewhere now, or gone, and the resets of the latter. */
   #entered = 0;
   #resets = 0;
@@ -115,8 +98,15 @@ export class GuestDomain {
   }
 
   /** The exposure mode of a device: the one it was attached in, or `bounce` where `copy` is not to be had. */
-  modeOf(driver: RunningDriver): ExposureMode {
+  modeOf(driver: Driver): ExposureMode {
     return this.#find(driver).dma.mode;
+  }
+
+  /** Starts the driver of whatever is at `place`. Throws DeviceRefused when it may not be used. */
+  attach(place: DevicePlace, mode: ExposureMode, options: DriverOptions): Driver {
+    const { deviceId } = new MmioTransport(this.#ports.mmio, place.base);
+    const { name, start } = driverFor(deviceId);
+    return this.#attach(name, place, mode, (device) => start(device, options));
   }
 
   /** Starts the block device at `place`. Throws DeviceRefused when it may not be used. */
@@ -135,23 +125,24 @@ export class GuestDomain {
    *
    * @throws DeviceRefused when that is not the device that it was; the driver goes on waiting
    */
-  reattach(driver: RunningDriver, place: DevicePlace): void {
+  reattach(driver: Driver, place: DevicePlace): void {
     const attached = this.#find(driver);
     driver.suspend('its backend was replaced');
     const transport = new MmioTransport(this.#ports.mmio, place.base);
     this.#disconnect(attached);
     const { name, mode } = attached;
     const { dma, device } = this.#deviceAt(name, place, mode, transport);
-    this.#attached.set(driver, { name, mode, dma, port: this.#connect(driver, place) });
+    const { base } = place;
+    this.#attached.set(driver, { name, mode, base, dma, port: this.#connect(driver, place) });
     driver.resume(device);
   }
 
   /** Stops a device and takes back all that it could reach. */
-  detach(driver: RunningDriver): Leftovers {
+  detach(driver: Driver): Leftovers {
     const attached = this.#find(driver);
     this.#attached.delete(driver);
-    driver.close();
-    this.#disconnect(attached);
+    const isClean = driver.close();
+    this.#disconnect(attached, isClean ? nothing : () => driver.release());
     this.#resets += driver.resets;
     const { live, quarantined } = attached.dma.operations;
     return { live, quarantined };
@@ -184,7 +175,7 @@ export class GuestDomain {
    * @throws DeviceRefused when a device is not there, or another one; the others work, and `reattach` may be tried
    *   later
    */
-  resume(ports: DomainPorts, placeOf: (driver: RunningDriver) => DevicePlace): void {
+  resume(ports: DomainPorts, placeOf: (driver: Driver) => DevicePlace): void {
     assert(this.#suspended, 'a guest is suspended before it is resumed');
     this.#suspended = false;
     if (ports !== this.#ports) this.#moveTo(ports);
@@ -251,11 +242,16 @@ export class GuestDomain {
   tick(now: number): number {
     let due = Number.POSITIVE_INFINITY;
     for (const driver of this.#attached.keys()) due = Math.min(due, driver.tick(now));
-    for (const dma of this.#leftBehind) {
-      due = Math.min(due, dma.tick(now));
-      if (dma.quarantined === 0) this.#leftBehind.delete(dma);
-    }
+    for (const dma of this.#leftBehind.keys()) due = Math.min(due, dma.tick(now));
+    this.#releaseLeftBehind();
     return due;
+  }
+
+  /** Tries at once to take back what backends have not let go of, of devices that are gone too. */
+  recover(): void {
+    for (const { dma } of this.#attached.values()) dma.operations.recover();
+    for (const dma of this.#leftBehind.keys()) dma.recover();
+    this.#releaseLeftBehind();
   }
 
   /** Asks every device for an interrupt. Returns true when one has completed something meanwhile. */
@@ -265,7 +261,7 @@ export class GuestDomain {
     return more;
   }
 
-  #find(driver: RunningDriver): Attached {
+  #find(driver: Driver): Attached {
     const attached = this.#attached.get(driver);
     if (attached === undefined) throw new RangeError('the device is not attached to this guest');
     return attached;
@@ -277,17 +273,33 @@ export class GuestDomain {
   }
 
   /** @param name the driver's, as Linux calls it */
-  #attach<Driver extends RunningDriver>(
+  #attach<Started extends Driver>(
     name: string,
     place: DevicePlace,
     mode: ExposureMode,
-    start: (device: GuestDevice) => Driver,
-  ): Driver {
+    start: (device: GuestDevice) => Started,
+  ): Started {
     const transport = new MmioTransport(this.#ports.mmio, place.base);
     const { dma, device } = this.#deviceAt(name, place, mode, transport);
-    const driver = start(device);
-    this.#attached.set(driver, { name, mode, dma, port: this.#connect(driver, place) });
+    const driver = this.#start(dma, () => start(device));
+    const { base } = place;
+    try {
+      this.#attached.set(driver, { name, mode, base, dma, port: this.#connect(driver, place) });
+    } catch (error) {
+      this.#leave(dma, driver.close() ? nothing : () => driver.release());
+      throw error;
+    }
     return driver;
+  }
+
+  /** A device that refuses to start may have mapped rings already, and may not let go of them. */
+  #start<Started extends Driver>(dma: DeviceDma, start: () => Started): Started {
+    try {
+      return start();
+    } catch (error) {
+      this.#leave(dma, nothing);
+      throw error;
+    }
   }
 
   #deviceAt(
@@ -317,41 +329,60 @@ export class GuestDomain {
     return { dma, device };
   }
 
-  /** Has the device's interrupts delivered to the driver. */
-  #connect(driver: RunningDriver, place: DevicePlace): EventPort {
+  /** Has the device's interrupts delivered to the driver. Throws DeviceRefused where no event channel is left. */
+  #connect(driver: Driver, place: DevicePlace): EventPort {
     const { events, mmio } = this.#ports;
     const port = events.allocateUnbound(place.backend);
+    if (port < 0)
+      throw new DeviceRefused(`the guest has no event channel left for the device (error ${port})`);
     events.onEvent(port, () => driver.interrupt());
     mmio.routeInterrupt(place.base, port);
     return port;
   }
 
-  /** Leaves a backend, unless that has been done. What it does not let go of stays in quarantine, and is tried again. */
-  #disconnect(attached: Attached): void {
-    const { dma, port } = attached;
+  /** Leaves a backend, unless that has been done. */
+  #disconnect(attached: Attached, release = nothing): void {
+    const { base, dma, port } = attached;
     if (port === undefined) return;
+    // Whatever is served there next must not raise a port that is somebody else's by then.
+    this.#ports.mmio.routeInterrupt(base, 0);
     this.#ports.events.close(port);
     attached.port = undefined;
-    dma.debug?.released();
-    const { operations } = dma;
+    this.#leave(dma, release);
+  }
+
+  /** What a backend does not let go of stays in quarantine and is tried again; `release` is called in the end. */
+  #leave({ operations, debug }: DeviceDma, release: Release): void {
+    debug?.released();
     operations.close();
     this.#entered += operations.quarantine.entered;
-    if (operations.quarantined > 0) this.#leftBehind.add(operations);
+    this.#leftBehind.set(operations, release);
+    this.#releaseLeftBehind();
+  }
+
+  #releaseLeftBehind(): void {
+    for (const [dma, release] of this.#leftBehind) {
+      if (dma.quarantined > 0) continue;
+      this.#leftBehind.delete(dma);
+      release();
+    }
   }
 
   /** To another host, where nothing is granted and no event channel is open. */
   #moveTo(ports: DomainPorts): void {
     // All that was granted was taken back when the guest was suspended, but for this.
-    for (const dma of this.#leftBehind) dma.forget();
-    this.#leftBehind.clear();
+    for (const dma of this.#leftBehind.keys()) dma.forget();
+    this.#releaseLeftBehind();
     const { memory } = this.#ports;
     memory.moveTo(ports.memory);
     this.#ports = { ...ports, memory };
+    const isCopied = [...this.#attached.values()].some(({ dma }) => dma.mode === 'copy');
     this.dma = new GuestDma(this.#ports, this.#clock);
+    if (isCopied) this.dma.wantParts();
   }
 }
 
 /** Whether a driver waits for its own device, not for another to give references back. */
-function isSilent(driver: RunningDriver): boolean {
+function isSilent(driver: Driver): boolean {
   return driver.inFlight > 0 || (driver.busy && driver.health === 'waiting');
 }

@@ -5,8 +5,9 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { BlkDevice } from '../devices/blk.ts';
 import { RngDevice } from '../devices/rng.ts';
+import type { MadeDevice } from '../machine/backend-device.ts';
 import { BackendDomain, type MemoryAccess } from '../machine/backend-domain.ts';
-import { BackendService, type MadeDevice } from '../machine/backend-service.ts';
+import { BackendService } from '../machine/backend-service.ts';
 import { RawFile } from '../storage/raw-file.ts';
 import type { VirtioNodes } from '../toolstack/virtio-nodes.ts';
 import { type DomainLoop, startDomain } from './domain-loop.ts';
@@ -37,23 +38,35 @@ export type BackendCalls = {
 let options: BackendOptions = { queues: 1, queueSize: 128, access: 'map' };
 let stopped = false;
 
+/** Makes each kind of device that is served, by virtio device id: a new kind is one line here. */
+const makers = new Map<number, (nodes: VirtioNodes) => MadeDevice>([
+  [VIRTIO_ID_BLOCK, makeDisk],
+  [VIRTIO_ID_RNG, makeEntropySource],
+]);
+
 function makeDevice(nodes: VirtioNodes): MadeDevice {
-  if (nodes.virtioId === VIRTIO_ID_RNG) {
-    const device = new RngDevice((bytes) => crypto.getRandomValues(bytes));
-    return { device, access: options.access, close: () => undefined };
-  }
-  if (nodes.virtioId !== VIRTIO_ID_BLOCK || nodes.disk === undefined)
-    throw new Error(`virtio device type ${nodes.virtioId}: this backend serves blk (2) and rng (4)`);
-  const store = new RawFile(nodes.disk.params, nodes.disk.readOnly);
-  const id = `grantio-${nodes.guest}-${nodes.devid}`;
+  const make = makers.get(nodes.virtioId);
+  if (make === undefined)
+    throw new Error(
+      `virtio device type ${nodes.virtioId}: this backend serves types ${[...makers.keys()].join(' and ')}`,
+    );
+  return { ...make(nodes), access: options.access };
+}
+
+function makeDisk({ guest, devid, disk }: VirtioNodes): MadeDevice {
+  if (disk === undefined) throw new Error('a block device that is announced without an image');
+  const store = new RawFile(disk.params, disk.readOnly);
   return {
-    device: new BlkDevice(store, { ...options, id }),
-    access: options.access,
+    device: new BlkDevice(store, { ...options, id: `grantio-${guest}-${devid}` }),
     close: () => {
       store.flush();
       store.close();
     },
   };
+}
+
+function makeEntropySource(): MadeDevice {
+  return { device: new RngDevice((bytes) => crypto.getRandomValues(bytes)), close: () => undefined };
 }
 
 /** Serves until it is told to stop. A turn of the event loop is taken when there is mail, not before. */

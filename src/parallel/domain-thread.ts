@@ -33,6 +33,7 @@ export class DomainThread<Calls extends CallTable> {
   readonly #waiting = new Map<number, Waiting>();
   #lastCall = 0;
   #failure: Error | undefined;
+  readonly #end = new AbortController();
   #stopping = false;
   /** Called for each notice of the thread. */
   onNotice: (notice: unknown) => void = () => undefined;
@@ -61,6 +62,11 @@ export class DomainThread<Calls extends CallTable> {
     this.#worker.on('exit', (status) => {
       if (!this.#stopping) this.#fail(new Error(`the thread of domain ${id} ended with status ${status}`));
     });
+  }
+
+  /** Aborted when the thread has died or was ended, with the reason. */
+  get ended(): AbortSignal {
+    return this.#end.signal;
   }
 
   /** Calls a function of the thread. Rejects with CallFailed when it throws, or when the thread has died. */
@@ -109,6 +115,7 @@ export class DomainThread<Calls extends CallTable> {
 
   #fail(error: Error): void {
     this.#failure ??= error;
+    this.#end.abort(this.#failure);
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }

@@ -9,7 +9,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { EXPOSURE_MODES, type ExposureMode } from '../dma/exposure-modes.ts';
 import type { Architecture } from '../hosts/model/address-map.ts';
 import { domainId } from '../xen/ids.ts';
-import { type HostOptions, VirtualHost } from './virtual-host.ts';
+import { type HostDisk, type HostOptions, VirtualHost } from './virtual-host.ts';
 
 const MIB = 2 ** 20;
 
@@ -89,3 +89,57 @@ for (const mode of EXPOSURE_MODES) {
     assert.deepEqual([exposure.leakedGrants, exposure.contradictions, eventsLost], [0, 0, 0]);
   });
 }
+
+/** One more disk for a host, of whole blocks of one byte. */
+function extraDisk(t: TestContext, fill: string): HostDisk {
+  const folder = mkdtempSync(join(tmpdir(), 'grantio-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, 'extra.img');
+  writeFileSync(path, Buffer.alloc(MIB, fill));
+  return { path, readOnly: false, dev: 'xvdb' };
+}
+
+test('devices come and go while a disk is copied, and leave no grant', async (t) => {
+  const host = await startHost(t);
+  const extra = extraDisk(t, 'extra');
+  const begun = new Promise<void>((resolve) => {
+    host.onProgress = () => resolve();
+  });
+  const copy = host.copy(0);
+  await begun;
+  for (let round = 0; round < 3; round++) {
+    const [disk, source] = await Promise.all([host.plug(extra), host.plugEntropy()]);
+    assert.deepEqual([disk.nodes.devid, source.nodes.devid], [1, 2]);
+    assert.deepEqual(
+      host.devices.map(({ dev }) => dev),
+      ['xvda', 'xvdb', 'entropy0'],
+    );
+    assert.deepEqual(await Promise.all([host.unplug('xvdb'), host.unplug('entropy0')]), [true, true]);
+  }
+  assert.ok((await copy).identical);
+  await host.plug(extra);
+  assert.ok((await host.copy(1)).identical);
+  await assert.rejects(host.plug(extra), /has a device xvdb already/);
+  await assert.rejects(host.unplug('xvdz'), /no device xvdz/);
+  await assert.rejects(host.plug({ ...extra, dev: 'xvdc', path: '/does/not/exist' }), /does\/not\/exist/);
+  assert.deepEqual(
+    host.devices.map(({ dev }) => dev),
+    ['xvda', 'xvdb'],
+  );
+  assert.equal((await host.stop()).exposure.leakedGrants, 0);
+});
+
+test('a disk that is unplugged while it is copied ends the copy, and the guest goes on', async (t) => {
+  const host = await startHost(t);
+  const begun = new Promise<void>((resolve) => {
+    host.onProgress = () => resolve();
+  });
+  const copy = assert.rejects(host.copy(0), /unplugged while it was copied/);
+  await begun;
+  assert.equal(await host.unplug('xvda'), true);
+  await copy;
+  const { nodes } = await host.plug(extraDisk(t, 'again'));
+  assert.equal(nodes.devid, 0, 'its place is free');
+  assert.ok((await host.copy(0)).identical);
+  assert.equal((await host.stop()).exposure.leakedGrants, 0);
+});

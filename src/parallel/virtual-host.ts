@@ -3,31 +3,38 @@
 
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
-import { GUEST_VIRTIO_MMIO_SPI_FIRST, VIRTIO_MMIO_DEV_SIZE } from '../abi/xen-arm.ts';
 import { Exposure, type TotalExposure } from '../audit/exposure.ts';
 import type { TraceConsumer } from '../audit/events.ts';
-import { TraceMerger } from '../audit/trace-merger.ts';
 import { LiveMappings } from '../audit/live-mappings.ts';
+import { TraceMerger } from '../audit/trace-merger.ts';
 import { RingTracer, type TraceRing, traceRings } from '../audit/trace-ring.ts';
 import type { DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
-import type { GrantPolicy } from '../dma/policy.ts';
-import type { BlkDriverOptions } from '../drivers/blk.ts';
-import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
-import { Xen } from '../hosts/model/xen.ts';
-import { sleepWhile } from '../hosts/model/waiting.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
+import type { GrantPolicy } from '../dma/policy.ts';
+import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
+import { sleepWhile } from '../hosts/model/waiting.ts';
+import { Xen } from '../hosts/model/xen.ts';
 import type { Troubles } from '../machine/guest-domain.ts';
 import { StoreDomain } from '../machine/store-domain.ts';
+import { DeviceSlots } from '../toolstack/device-slots.ts';
 import { writeBlob } from '../toolstack/device-tree/blob-writer.ts';
 import { guestTree } from '../toolstack/device-tree/guest-tree.ts';
-import { announceDevice, createHome, type VirtioNodes, withdrawDevice } from '../toolstack/virtio-nodes.ts';
+import { plugDevice, unplugDevice } from '../toolstack/hot-plug.ts';
+import { createHome, type VirtioNodes, withdrawDevice } from '../toolstack/virtio-nodes.ts';
 import { type DomainId, domainId } from '../xen/ids.ts';
 import { Store } from '../xenstore/store.ts';
 import type { BackendCalls } from './backend-thread.ts';
 import { nanoseconds } from './clock.ts';
 import type { CopyResult } from './copy-job.ts';
 import { DomainThread } from './domain-thread.ts';
-import type { CopyProgress, DeviceDecision, GuestCalls, GuestNotice } from './guest-thread.ts';
+import type {
+  CopyProgress,
+  DeviceDecision,
+  DeviceWish,
+  GuestCalls,
+  GuestNotice,
+  GuestReport,
+} from './guest-thread.ts';
 import type { Glimpse } from './peeping-mapper.ts';
 import { StoreLoop } from './store-loop.ts';
 
@@ -43,12 +50,15 @@ const SPARE_MEMORY = 8 * MIB;
 /** Bytes that an entropy device delivers to show that it works. */
 const ENTROPY_PROOF = 64;
 
-/** Milliseconds that a domain's thread is given to stand still. */
+/** Milliseconds that a guest's thread is given to stand still. */
 const PARKING_PATIENCE = 5000;
 
 /** How often events are fetched from the threads, in milliseconds, and how many at a time. */
 const DRAIN_INTERVAL = 5;
 const DRAIN_BATCH = 50_000;
+
+/** Milliseconds that both ends are given to connect, and to finish and close. */
+const PLUGGING_PATIENCE = 30_000;
 
 /** What Xen tells the guest of itself in its device tree. */
 const XEN_VERSION = { major: 4, minor: 20 };
@@ -69,6 +79,15 @@ export interface HostDisk extends AccessWish {
   readonly readOnly: boolean;
   /** The guest's name for it: "xvda" and so on. */
   readonly dev: string;
+}
+
+/** A device that the guest has now. */
+export interface PluggedDevice {
+  /** Its name: that of the disk, or "entropy0" and so on. */
+  readonly dev: string;
+  readonly nodes: VirtioNodes;
+  /** Where NBD clients find it; empty where NBD is not served, and for what is no disk. */
+  readonly uris: readonly string[];
 }
 
 /** How a virtual host is made. */
@@ -127,37 +146,35 @@ export class VirtualHost {
   readonly #storeLoop: StoreLoop;
   #backend: DomainThread<BackendCalls>;
   readonly #backendTrace: TraceRing;
+  /** What backends map, as the trace tells it: what a dead one has mapped ends with it. */
   readonly #mappings = new LiveMappings();
   readonly #guest: DomainThread<GuestCalls>;
-  /** Guest-physical address of the registers of device 0. */
-  readonly #firstWindow: number;
+  readonly #slots: DeviceSlots;
   readonly #exposure = new Exposure();
   readonly #merger: TraceMerger;
   readonly #drain: NodeJS.Timeout;
-  /** The devices that the guest has, as they were announced. */
-  #attached: VirtioNodes[] = [];
+  readonly #devices = new Map<string, PluggedDevice>();
+  /** Devices come and go one after the other. */
+  #plugging: Promise<unknown> = Promise.resolve();
   #stopped: Promise<HostReport> | undefined;
   #guestDestroyed = false;
-  #mode: ExposureMode;
   /** Called while disks are copied. */
   onProgress: (progress: CopyProgress) => void = () => undefined;
 
   private constructor(options: HostOptions, xen: Xen, control: StoreDomain) {
     this.#options = options;
-    this.#mode = options.mode;
     this.#xen = xen;
     this.#control = control;
     this.#storeLoop = new StoreLoop(xen, control);
-    const { architecture } = options;
     const { map } = xen.createDomain(GUEST, {
       kind: options.kind,
-      architecture,
+      architecture: options.architecture,
       memory: options.memory,
       maxGrantFrames: options.maxGrantFrames,
       maxMaptrackFrames: options.maxMaptrackFrames ?? 1,
       ...(options.maxGrantVersion !== undefined && { maxGrantVersion: options.maxGrantVersion }),
     });
-    this.#firstWindow = map.virtioMmio;
+    this.#slots = new DeviceSlots(map.virtioMmio);
     const [backendTrace, guestTrace] = traceRings(2);
     const accounting = [this.#exposure, this.#mappings];
     const consumers = options.trace ? [...accounting, options.trace] : accounting;
@@ -184,7 +201,7 @@ export class VirtualHost {
     await createHome(control.tools, GUEST);
     const host = new VirtualHost(options, xen, control);
     try {
-      await host.#attachDisks();
+      await host.#plugAll();
       return host;
     } catch (error) {
       await host.#terminate();
@@ -194,7 +211,9 @@ export class VirtualHost {
 
   /** Copies disk `devid` through the guest's driver and compares it with its image. */
   copy(devid: number): Promise<CopyResult> {
-    return this.#guest.call('copy', { devid, image: this.#options.disks[devid].path });
+    const device = this.devices.find(({ nodes }) => nodes.devid === devid);
+    if (device?.nodes.disk === undefined) return Promise.reject(new RangeError(`device ${devid} is no disk`));
+    return this.#guest.call('copy', { devid, image: device.nodes.disk.params });
   }
 
   /** Ends copies that are under way. */
@@ -203,9 +222,51 @@ export class VirtualHost {
   }
 
   /** Serves all disks over NBD, by their device names; the first is the default too. Returns their URIs. */
-  openNbd(address: string): Promise<string[]> {
-    const exports = this.#options.disks.map(({ dev }, devid) => ({ name: dev, devid }));
-    return this.#guest.call('openNbd', { address, exports });
+  async openNbd(address: string): Promise<string[]> {
+    const disks = this.devices.filter(({ nodes }) => nodes.disk !== undefined);
+    const exports = disks.map(({ dev, nodes }) => ({ name: dev, devid: nodes.devid }));
+    const uris = await this.#guest.call('openNbd', { address, exports });
+    for (const [index, disk] of disks.entries())
+      this.#devices.set(disk.dev, { ...disk, uris: [uris[index]!] });
+    return uris;
+  }
+
+  /** The guest's devices, in the order in which they came. */
+  get devices(): PluggedDevice[] {
+    return [...this.#devices.values()];
+  }
+
+  /**
+   * Gives the running guest a disk; NBD clients, where they are served, find it at once.
+   *
+   * @throws Error when its name is taken, no place is left, or an end does not want it; nothing is left of it then
+   */
+  plug(disk: HostDisk): Promise<PluggedDevice> {
+    return this.#inTurn(() => this.#plugDisk(disk));
+  }
+
+  /** Gives the running guest an entropy device. Rejects as `plug` does. */
+  plugEntropy(): Promise<PluggedDevice> {
+    return this.#inTurn(() => this.#plugEntropy({}));
+  }
+
+  /**
+   * Takes a device away. Its NBD clients are hung up on when they have their last replies, and a disk is flushed.
+   *
+   * @returns whether guest and backend let go of it; if they did not in time, it was taken from them
+   * @throws RangeError when there is no such device; CallFailed when its last writes may not be in the image: it has
+   *   gone all the same
+   */
+  unplug(dev: string): Promise<boolean> {
+    return this.#inTurn(async () => {
+      const device = this.#devices.get(dev);
+      if (device === undefined) throw new RangeError(`the guest has no device ${dev}`);
+      const retired = this.#guest.call('retire', { devid: device.nodes.devid });
+      await Promise.allSettled([retired]);
+      const closed = await this.#unplug(device);
+      await retired;
+      return closed;
+    });
   }
 
   /**
@@ -222,32 +283,28 @@ export class VirtualHost {
 
   /**
    * Ends the backend at once, whatever it is doing, and has another domain serve its devices. Resolves when the
-   * guest's disks work again; what was asked of them is asked of the new one.
-   *
+   * guest's devices work again; what was asked of them is asked of the new one.
    * On Arm the guest's device tree goes on naming the first backend, so no other domain can take its place there.
    *
    * @param id of the new backend; not that of a domain that exists
    */
-  async replaceBackend(id: DomainId): Promise<void> {
-    const dead = this.#backend;
-    await this.#pause(dead.id);
-    await dead.terminate();
-    for (const place of this.#attached) await withdrawDevice(this.#control.tools, place);
-    this.#control.release(dead.id);
-    for (const _ of this.#xen.destroyDomain(dead.id)) await turn();
-    while (this.#merger.drain() > 0) await turn();
-    this.#mappings.end(dead.id, new RingTracer(this.#backendTrace, nanoseconds));
-    await createHome(this.#control.tools, id);
-    this.#backend = this.#startBackend(id);
-    await this.#configureBackend();
-    this.#attached = this.#attached.map((place) => ({ ...place, backend: id }));
-    for (const place of this.#attached) {
-      await announceDevice(this.#control.tools, place);
-      const { devid } = place;
-      const { disks, entropyDevices, firstDevice } = this.#options;
-      const wish = this.#wish([...disks, ...entropyDevices][devid]);
-      await this.#guest.call('reattach', { devid, device: firstDevice + devid, wish });
-    }
+  replaceBackend(id: DomainId): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#guest.call('expectReplacements', true);
+      try {
+        await this.#destroyBackend();
+        await createHome(this.#control.tools, id);
+        this.#backend = this.#startBackend(id);
+        await this.#configureBackend();
+        for (const device of this.devices) {
+          const nodes = { ...device.nodes, backend: id };
+          await this.#connect(nodes);
+          this.#devices.set(device.dev, { ...device, nodes });
+        }
+      } finally {
+        await this.#guest.call('expectReplacements', false);
+      }
+    });
   }
 
   /**
@@ -259,7 +316,8 @@ export class VirtualHost {
     // A thread that stands still holds no lock of Xen's.
     await this.pauseGuest();
     await this.#guest.terminate();
-    for (const place of this.#attached.splice(0)) await withdrawDevice(this.#control.tools, place);
+    for (const { nodes } of this.devices) await withdrawDevice(this.#control.tools, nodes);
+    this.#devices.clear();
     this.#control.release(GUEST);
     for (const _ of this.#xen.destroyDomain(GUEST)) await turn();
     while (this.#xen.domains.find(GUEST) !== undefined) await turn();
@@ -295,7 +353,7 @@ export class VirtualHost {
   #deviceTree(): Uint8Array {
     const { disks, entropyDevices, memory } = this.#options;
     const devices = [...disks, ...entropyDevices].map(({ grantUsage = true }, devid) => ({
-      ...this.#slot(devid),
+      ...this.#slots.at(devid),
       type: devid < disks.length ? undefined : `virtio,device${VIRTIO_ID_RNG.toString(16)}`,
       grantsTo: grantUsage ? BACKEND : undefined,
     }));
@@ -311,51 +369,102 @@ export class VirtualHost {
     );
   }
 
-  async #attachDisks(): Promise<void> {
-    const { queues, queueSize, mode, disks, entropyDevices, dmaDebug } = this.#options;
+  async #plugAll(): Promise<void> {
+    const { queues, queueSize, mode, firstDevice, disks, entropyDevices, dmaDebug } = this.#options;
     await this.#configureBackend();
     await this.#bootGuest();
     await this.#guest.call('plantSecrets', undefined);
     if (dmaDebug !== undefined) await this.#guest.call('debugDma', dmaDebug);
-    for (const [devid, disk] of disks.entries()) {
-      const place: VirtioNodes = {
-        kind: 'virtio_disk',
-        ...this.#slot(devid),
-        virtioId: VIRTIO_ID_BLOCK,
-        grantUsage: disk.grantUsage ?? true,
-        disk: { params: disk.path, readOnly: disk.readOnly, dev: disk.dev },
-      };
-      await announceDevice(this.#control.tools, place);
-      this.#mode = await this.#guest.call('attach', {
-        devid,
-        device: this.#options.firstDevice + devid,
-        mode,
-        wish: this.#wish(disk),
-        options: { queues, queueSize } satisfies BlkDriverOptions,
-      });
-      this.#attached.push(place);
-    }
-    for (const [index, access] of entropyDevices.entries())
-      await this.#attachEntropy(disks.length + index, access);
+    const wishes = [...disks, ...entropyDevices].map((access) => this.#wish(access));
+    const settings = {
+      mode,
+      drivers: { disk: { queues, queueSize } },
+      firstDevice,
+      wishes,
+      wish: this.#wish({}),
+    };
+    await this.#guest.call('useDevices', settings);
+    for (const disk of disks) await this.plug(disk);
+    for (const access of entropyDevices) await this.#inTurn(() => this.#plugEntropy(access));
   }
 
-  #wish({ policy }: AccessWish) {
+  #wish({ policy }: AccessWish): DeviceWish {
     return { policy, backend: this.#options.configuredBackend };
   }
 
-  async #attachEntropy(devid: number, access: AccessWish): Promise<void> {
-    const place: VirtioNodes = {
-      kind: 'virtio',
-      ...this.#slot(devid),
-      virtioId: VIRTIO_ID_RNG,
-      grantUsage: access.grantUsage ?? true,
-    };
-    await announceDevice(this.#control.tools, place);
-    const { mode, firstDevice } = this.#options;
-    const device = firstDevice + devid;
-    const wish = this.#wish(access);
-    this.#mode = await this.#guest.call('attachRng', { devid, device, mode, wish, bytes: ENTROPY_PROOF });
-    this.#attached.push(place);
+  async #plugDisk({ dev, path, readOnly, grantUsage = true }: HostDisk): Promise<PluggedDevice> {
+    const disk = { params: path, readOnly, dev };
+    const nodes = await this.#plug(dev, { kind: 'virtio_disk', virtioId: VIRTIO_ID_BLOCK, grantUsage, disk });
+    return this.#begin({ dev, nodes, uris: [] }, async () => {
+      const uris = await this.#guest.call('addExport', { name: dev, devid: nodes.devid });
+      this.#devices.set(dev, { dev, nodes, uris });
+    });
+  }
+
+  async #plugEntropy({ grantUsage = true }: AccessWish): Promise<PluggedDevice> {
+    let number = 0;
+    while (this.#devices.has(`entropy${number}`)) number++;
+    const dev = `entropy${number}`;
+    const nodes = await this.#plug(dev, { kind: 'virtio', virtioId: VIRTIO_ID_RNG, grantUsage });
+    return this.#begin({ dev, nodes, uris: [] }, () =>
+      this.#guest.call('drawEntropy', { devid: nodes.devid, bytes: ENTROPY_PROOF }),
+    );
+  }
+
+  /** Notes a device that is connected. Where it cannot be put to use, it is taken away again. */
+  async #begin(device: PluggedDevice, use: () => Promise<void>): Promise<PluggedDevice> {
+    this.#devices.set(device.dev, device);
+    try {
+      await use();
+      return this.#devices.get(device.dev)!;
+    } catch (error) {
+      await this.#unplug(device);
+      throw error;
+    }
+  }
+
+  /** Announces a device in the lowest place that is free, and waits until it is connected. */
+  async #plug(
+    dev: string,
+    kind: Pick<VirtioNodes, 'kind' | 'virtioId' | 'grantUsage' | 'disk'>,
+  ): Promise<VirtioNodes> {
+    if (this.#devices.has(dev))
+      throw new RangeError(`the guest has a device ${dev} already; choose another name`);
+    const slot = this.#slots.take();
+    const { index: devid, base, irq } = slot;
+    const nodes = { ...kind, backend: this.#backend.id, guest: GUEST, devid, base, irq };
+    try {
+      await this.#connect(nodes);
+      return nodes;
+    } catch (error) {
+      this.#slots.give(slot);
+      throw error;
+    }
+  }
+
+  #connect(nodes: VirtioNodes): Promise<void> {
+    return this.#patiently('connect', (signal) => plugDevice(this.#control.tools, nodes, signal));
+  }
+
+  async #unplug({ dev, nodes }: PluggedDevice): Promise<boolean> {
+    const closed = await this.#patiently('close', (signal) =>
+      unplugDevice(this.#control.tools, nodes, signal),
+    );
+    this.#devices.delete(dev);
+    this.#slots.give({ index: nodes.devid });
+    return closed;
+  }
+
+  /** Ends the waiting for two ends that do not come to what they are asked for, or of which one has died. */
+  async #patiently<T>(what: string, wait: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const impatience = new AbortController();
+    const late = new Error(`guest and backend did not ${what} in ${PLUGGING_PATIENCE / 1000} s`);
+    const timer = setTimeout(() => impatience.abort(late), PLUGGING_PATIENCE);
+    try {
+      return await wait(AbortSignal.any([impatience.signal, this.#guest.ended, this.#backend.ended]));
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   async #pause(id: DomainId): Promise<void> {
@@ -377,22 +486,30 @@ export class VirtualHost {
     return this.#backend.call('configure', { queues, queueSize, access: mode === 'copy' ? 'copy' : 'map' });
   }
 
-  /** Who has device `devid`, where its registers are, and its interrupt, in libxl's order. */
-  #slot(devid: number) {
-    return {
-      backend: BACKEND,
-      guest: GUEST,
-      devid,
-      base: this.#firstWindow + devid * VIRTIO_MMIO_DEV_SIZE,
-      irq: GUEST_VIRTIO_MMIO_SPI_FIRST + devid,
-    };
+  /** Ends the backend's domain, and the devices that it served. */
+  async #destroyBackend(): Promise<void> {
+    const dead = this.#backend;
+    await this.#pause(dead.id);
+    await dead.terminate();
+    for (const { nodes } of this.devices) await withdrawDevice(this.#control.tools, nodes);
+    this.#control.release(dead.id);
+    for (const _ of this.#xen.destroyDomain(dead.id)) await turn();
+    while (this.#merger.drain() > 0) await turn();
+    this.#mappings.end(dead.id, new RingTracer(this.#backendTrace, nanoseconds));
+  }
+
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#plugging.then(() => {
+      if (this.#stopped !== undefined) throw new Error('the host is being stopped');
+      return change();
+    });
+    this.#plugging = result.catch(() => undefined);
+    return result;
   }
 
   async #stop(): Promise<HostReport> {
     try {
-      const isAuto = this.#options.mode === 'auto' && !this.#guestDestroyed;
-      const directFrom = isAuto ? await this.#guest.call('directFrom', undefined) : undefined;
-      const end = this.#guestDestroyed ? undefined : await this.#detachAll();
+      const told = this.#guestDestroyed ? undefined : await this.#unplugAll();
       const glimpse = await this.#backend.call('glimpse', undefined);
       await this.#backend.call('stop', undefined);
       this.#merger.close();
@@ -400,10 +517,10 @@ export class VirtualHost {
         exposure: this.#exposure.total(),
         eventsLost: this.#merger.undelivered,
         glimpse,
-        directFrom,
-        dmaDebug: end?.dmaDebug,
-        mode: this.#mode,
-        troubles: end?.troubles,
+        directFrom: told?.directFrom,
+        dmaDebug: told?.dmaDebug,
+        mode: told?.mode ?? this.#options.mode,
+        troubles: told?.troubles,
       };
     } finally {
       await this.#terminate();
@@ -411,17 +528,12 @@ export class VirtualHost {
   }
 
   /** Returns what the guest has to tell, up to the end of its last device. */
-  async #detachAll(): Promise<{ dmaDebug: DmaDebugResult | undefined; troubles: Troubles }> {
+  async #unplugAll(): Promise<GuestReport> {
     await this.#guest.call('cancel', undefined);
+    await this.#plugging;
     await this.#guest.call('closeNbd', undefined);
-    for (const place of this.#attached) {
-      await this.#guest.call('detach', { devid: place.devid });
-      await withdrawDevice(this.#control.tools, place);
-    }
-    return {
-      dmaDebug: await this.#guest.call('dmaDebugResult', undefined),
-      troubles: await this.#guest.call('troubles', undefined),
-    };
+    await Promise.all(this.devices.map((device) => this.#unplug(device)));
+    return this.#guest.call('report', undefined);
   }
 
   async #terminate(): Promise<void> {

@@ -22,6 +22,7 @@ for (const mode of GRANTING_MODES) {
     const old = { low: 0, high: 0 };
     assert.ok(before.map(address, XEN_PAGE_SIZE, DMA_FROM_DEVICE, old));
     assert.ok(before.unmap(old.low, old.high, XEN_PAGE_SIZE, DMA_FROM_DEVICE));
+    before.revokeIdle();
     before.forget();
     before.close();
     const now = { low: 0, high: 0 };
@@ -44,6 +45,7 @@ for (const mode of GRANTING_MODES) {
     assert.ok(dma.map(takePages(sharing, 1), 100, DMA_FROM_DEVICE, at));
     assert.throws(() => dma.forget(), /nothing is shared when its host is left/);
     assert.ok(dma.unmap(at.low, at.high, 100, DMA_FROM_DEVICE));
+    dma.revokeIdle();
     dma.forget();
   });
 }

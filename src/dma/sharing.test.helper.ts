@@ -12,6 +12,7 @@ import type { DmaAddress, DmaOperations } from './dma.ts';
 import { type ExposureOptions, grantDma } from './exposure-modes.ts';
 import type { GrantingDomain } from './granting-domain.ts';
 import { Grants } from './grants.ts';
+import { IdlePools } from './idle-pools.ts';
 import type { GuestPageSize } from './guest-memory.ts';
 import { References } from './references.ts';
 
@@ -153,6 +154,7 @@ export function newSharing(
     memory: ports.memory,
     table: ports.grantTable,
     references: new References(ports.grantTable),
+    pools: new IdlePools(),
     tracer,
   };
   return {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Exposure } from '../audit/exposure.ts';
-import type { HostReport } from '../parallel/virtual-host.ts';
+import type { HostReport } from '../parallel/host-options.ts';
 import { dmaDebugFault, modeResult } from './run-report.ts';
 
 function resultWith(dmaDebug: HostReport['dmaDebug']) {

@@ -98,7 +98,7 @@ test('C8 C5 devices that are reset and backends that die in between keep what wa
 test('C8 R3 a raw image whose calls are interrupted and cut short', async (t) => {
   let faults = 0;
   for (let seed = 401; seed < 405; seed++) {
-    await t.test(`seed ${seed}`, async (inner) => {
+    await t.test(`C8 a power cut of a raw image keeps what was promised, seed ${seed}`, async (inner) => {
       const made = lossyFile(inner, seed, { interrupted: 0.2, short: 0.4 });
       const seen = await runAll(inner, seed, 1, () => made);
       assert.equal(seen.failed, 0);
@@ -113,7 +113,7 @@ for (const writeThrough of [false, true]) {
   test(`C8 R1 R3 a raw image whose calls fail in every way, a driver ${what}`, async (t) => {
     const rates = { interrupted: 0.1, short: 0.3, failed: 0.1, sync: 0.05 };
     for (let seed = 501; seed < 507; seed++) {
-      await t.test(`seed ${seed}`, async (inner) => {
+      await t.test(`C8 a power cut of a raw image keeps what was promised, seed ${seed}`, async (inner) => {
         const made = lossyFile(inner, seed, rates);
         const seen = await runAll(
           inner,

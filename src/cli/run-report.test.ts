@@ -16,6 +16,7 @@ function resultWith(dmaDebug: HostReport['dmaDebug']) {
     dmaDebug,
     mode: 'direct' as const,
     troubles: undefined,
+    references: undefined,
   };
   return modeResult({ withoutGrants: false, architecture: 'x86' }, 'direct', work, host);
 }

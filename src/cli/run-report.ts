@@ -57,6 +57,7 @@ export function printResults(
       ...report,
       ...(fallback && { fallback }),
       troubles: host.troubles,
+      references: host.references,
       ...thresholdOf(host),
       ...dmaDebugOf(host),
     }));

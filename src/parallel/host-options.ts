@@ -5,6 +5,7 @@ import type { TraceConsumer } from '../audit/events.ts';
 import type { DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
 import type { GrantPolicy } from '../dma/policy.ts';
+import type { ReferenceUsage } from '../dma/references.ts';
 import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import type { Troubles } from '../machine/guest-domain.ts';
 import { domainId } from '../xen/ids.ts';
@@ -78,4 +79,6 @@ export interface HostReport {
   readonly mode: ExposureMode;
   /** Undefined when the guest was destroyed. */
   readonly troubles: Troubles | undefined;
+  /** The guest's grant table when its last device had gone; undefined when the guest was destroyed. */
+  readonly references: ReferenceUsage | undefined;
 }

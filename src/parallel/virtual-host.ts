@@ -323,6 +323,7 @@ export class VirtualHost {
         dmaDebug: told?.dmaDebug,
         mode: told?.mode ?? this.#options.mode,
         troubles: told?.troubles,
+        references: told?.references,
       };
     } finally {
       await this.#terminate();

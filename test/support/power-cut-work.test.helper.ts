@@ -204,7 +204,7 @@ export class PowerCutWork {
       this.#checkSector(
         sector,
         log.stable.subarray(sector * SECTOR, (sector + 1) * SECTOR),
-        'nothing volatile',
+        'the stable contents alone',
       );
     const cut = new PowerCut(log, block);
     for (const state of cut.states({ exhaustive: 256, samples: 32, random: this.#random })) {
@@ -222,7 +222,7 @@ export class PowerCutWork {
     const { seed, mode } = this.#run;
     assert.fail(
       `seed ${seed}, ${mode}: after a power cut sector ${sector} holds what the device has promised it does not ` +
-        `(${this.#promised.choices(sector)} contents are allowed).\nThe state is ${state}.\nWhat happened last:\n` +
+        `(${this.#promised.choices(sector)} contents are allowed).\nThe state: ${state}.\nWhat happened last:\n` +
         this.#events.map((text) => `  ${text}`).join('\n'),
     );
   }

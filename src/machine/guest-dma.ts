@@ -67,7 +67,7 @@ export class GuestDma {
 
   /** Watches what drivers do with their mappings, for devices that come from now on. */
   debug(options: DmaDebugOptions): DmaDebugLog {
-    this.#debugLog = new DmaDebugLog(this.granting, options);
+    this.#debugLog = new DmaDebugLog(this.#ports, options);
     return this.#debugLog;
   }
 

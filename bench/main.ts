@@ -10,6 +10,7 @@ import { benchCopy } from './copy.ts';
 import { type Figure, printFigures } from './figures.ts';
 import { benchMapping } from './grants.ts';
 import { benchHypercalls, benchScale } from './hypervisor.ts';
+import { benchReferences } from './references.ts';
 import { benchRequests } from './request.ts';
 import { benchXenstored } from './xenstored.ts';
 
@@ -18,6 +19,7 @@ const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
   'requests-bounce': () => benchRequests('bounce'),
   'mapping-direct': () => benchMapping('direct'),
   'mapping-bounce': () => benchMapping('bounce'),
+  references: benchReferences,
   hypercalls: benchHypercalls,
   scale: benchScale,
   copy: benchCopy,

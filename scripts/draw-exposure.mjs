@@ -93,10 +93,10 @@ function drawPage({ name, size, readonly, rest, runs }, x, y) {
 
 const width = LEFT * 2 + BUFFERS.length * SIDE + (BUFFERS.length - 1) * GAP;
 const height = TOP + devices.length * BAND;
-const bands = devices.map(({ device, name }, index) => {
+const bands = devices.map(({ device, name, mode }, index) => {
   const y = TOP + index * BAND;
   const pages = pagesOf(device).map((page, column) => drawPage(page, LEFT + column * (SIDE + GAP), y));
-  return [text(LEFT, y - 10, name, ' font-size="16" font-weight="bold"'), ...pages].join('\n');
+  return [text(LEFT, y - 10, `${name} ${mode}`, ' font-size="16" font-weight="bold"'), ...pages].join('\n');
 });
 const legend = LEGEND.map(([colour, words], index) => {
   const x = LEFT + (index % 2) * (SIDE + GAP);

@@ -5,6 +5,7 @@ export type { TraceConsumer, TraceEvent } from './audit/events.ts';
 export { Exposure, type TotalExposure } from './audit/exposure.ts';
 export { BlkDevice, type BlkOptions } from './devices/blk.ts';
 export { RngDevice } from './devices/rng.ts';
+export type { ReferenceUsage } from './dma/references.ts';
 export type { BlkDriver } from './drivers/blk.ts';
 export { DiskError, type GuestBuffer, type GuestDisk } from './drivers/disk.ts';
 export type { RngDriver } from './drivers/rng.ts';

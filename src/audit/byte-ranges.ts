@@ -3,13 +3,13 @@
 
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 
-/** Bytes of one page. */
-class ByteRanges {
+/** A set of numbers. */
+class Ranges {
   /** start, end, start, end, …: sorted, apart from each other, ends exclusive. */
   readonly #bounds: number[] = [];
   size = 0;
 
-  /** Adds the bytes from `start` up to and without `end`. */
+  /** Adds the numbers from `start` up to and without `end`. */
   add(start: number, end: number): void {
     const bounds = this.#bounds;
     let first = 0;
@@ -27,24 +27,55 @@ class ByteRanges {
     bounds.splice(first, last - first, from, to);
     this.size += to - from - absorbed;
   }
+
+  has(number: number): boolean {
+    const bounds = this.#bounds;
+    for (let at = 0; at < bounds.length && bounds[at] <= number; at += 2) {
+      if (number < bounds[at + 1]) return true;
+    }
+    return false;
+  }
 }
 
-/** Distinct bytes of guest memory, by frame. Memory grows with the frames that occur, not with the run. */
+/**
+ * Distinct bytes of guest memory. Memory grows with the frames of which some bytes are in the set, and with
+ * the runs of whole frames that were added at once: neither with the run nor with the size of the guest.
+ */
 export class FrameBytes {
-  readonly #frames = new Map<number, ByteRanges>();
+  readonly #frames = new Map<number, Ranges>();
+  /** Frames that are in the set as a whole, and not in #frames. */
+  readonly #whole = new Ranges();
   /** How many bytes the set holds. */
   size = 0;
 
   /** Adds bytes `start` to `end` (exclusive) of a frame. */
   add(frame: number, start: number, end: number): void {
+    if (this.#whole.size > 0 && this.#whole.has(frame)) return;
     let ranges = this.#frames.get(frame);
     if (ranges === undefined) {
-      ranges = new ByteRanges();
+      ranges = new Ranges();
       this.#frames.set(frame, ranges);
     }
     const before = ranges.size;
     if (before === XEN_PAGE_SIZE) return;
     ranges.add(start, end);
     this.size += ranges.size - before;
+  }
+
+  /** Adds all bytes of the frames from `first` up to and without `end`. */
+  addFrames(first: number, end: number): void {
+    for (const [frame, ranges] of this.#frames) {
+      if (frame < first || frame >= end) continue;
+      this.#frames.delete(frame);
+      this.size -= ranges.size;
+    }
+    const before = this.#whole.size;
+    this.#whole.add(first, end);
+    this.size += (this.#whole.size - before) * XEN_PAGE_SIZE;
+  }
+
+  /** How many bytes of a frame the set holds. */
+  sizeIn(frame: number): number {
+    return this.#whole.has(frame) ? XEN_PAGE_SIZE : (this.#frames.get(frame)?.size ?? 0);
   }
 }

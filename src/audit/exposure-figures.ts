@@ -1,20 +1,24 @@
 // What the accounting says of one device or of a whole run, and the running sums behind it.
 // Filled by exposure.ts, shown by report.ts.
 
-import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { FrameBytes } from './byte-ranges.ts';
 
 /** How much memory was asked for, given, reachable without cause, and for how long. */
 export interface ExposureFigures {
-  /** Pages granted, each time one is. */
+  /** Pages granted, each time one is, whole or in part. */
   readonly pagesGranted: number;
   /** Sum of the sizes of all needs: what the drivers asked to share. */
   readonly bytesNeeded: number;
-  /** 4096 for every page granted. */
+  /**
+   * Bytes granted: 4096 for every page, less where a grant is of a part of one; and 4096 for every page reached
+   * without a grant. A grant that serves many requests counts once: to compare modes that keep pages granted
+   * with others, look at exposedByteSeconds.
+   */
   readonly bytesExposed: number;
   /**
-   * Bytes of granted pages that belonged neither to a live need of the same device nor to a page private to
-   * it, taken when the first need opened the grant, summed over the grants.
+   * Granted bytes that belonged neither to a live need of the same device nor to a page private to it, taken
+   * when the first need opened the grant, summed over the grants; and bytes reached without a grant that
+   * belonged to no need shared with the same domain when that began.
    */
   readonly foreignReadableBytes: number;
   /** The same for grants that let the backend write. */
@@ -26,6 +30,10 @@ export interface ExposureFigures {
   readonly maxStaleNanoseconds: number;
   /** Grants that are not over: granted, quarantined or mapped now. Leaked, if the device is closed. */
   readonly leakedGrants: number;
+  /** The longest stale time of a page, of which only the part counts in which the device had a request to serve. */
+  readonly maxStaleAtWorkNanoseconds: number;
+  /** How long the latter may be, as the device has declared: 0 unless its mode keeps pages granted. */
+  readonly staleLimitNanoseconds: number;
   /** The foreign bytes as bytes of guest memory, each counted once however often it was exposed. */
   readonly distinctForeignReadableBytes: number;
   readonly distinctForeignWritableBytes: number;
@@ -33,8 +41,12 @@ export interface ExposureFigures {
   readonly overPermission: number;
   /** Exposed bytes times the seconds they were, up to the last event. */
   readonly exposedByteSeconds: number;
+  /** Foreign bytes (readable) times the seconds that their page was exposed, up to the last event. */
+  readonly foreignByteSeconds: number;
   /** Needed bytes times the seconds they were, up to the last event. */
   readonly neededByteSeconds: number;
+  /** Pages that a backend could reach without any grant, each time it could. */
+  readonly pagesReached: number;
   /** Pages mapped by a backend, each time one is. */
   readonly pagesMapped: number;
   readonly mapsRefused: number;
@@ -59,11 +71,14 @@ export interface ExposureFigures {
 /** The running sums of one device. Times are nanoseconds. */
 export class Tally {
   pagesGranted = 0;
+  pagesReached = 0;
   bytesNeeded = 0;
+  bytesExposed = 0;
   foreignReadableBytes = 0;
   foreignWritableBytes = 0;
   overPermission = 0;
   exposedByteTime = 0;
+  foreignByteTime = 0;
   neededByteTime = 0;
   pagesMapped = 0;
   mapsRefused = 0;
@@ -78,15 +93,20 @@ export class Tally {
   totalLatency = 0;
   maxLatency = 0;
   maxStale = 0;
+  maxStaleAtWork = 0;
+  staleLimit = 0;
 
   /** Adds another's sums to these. */
   add(other: Tally): void {
     this.pagesGranted += other.pagesGranted;
+    this.pagesReached += other.pagesReached;
     this.bytesNeeded += other.bytesNeeded;
+    this.bytesExposed += other.bytesExposed;
     this.foreignReadableBytes += other.foreignReadableBytes;
     this.foreignWritableBytes += other.foreignWritableBytes;
     this.overPermission += other.overPermission;
     this.exposedByteTime += other.exposedByteTime;
+    this.foreignByteTime += other.foreignByteTime;
     this.neededByteTime += other.neededByteTime;
     this.pagesMapped += other.pagesMapped;
     this.mapsRefused += other.mapsRefused;
@@ -101,6 +121,8 @@ export class Tally {
     this.totalLatency += other.totalLatency;
     this.maxLatency = Math.max(this.maxLatency, other.maxLatency);
     this.maxStale = Math.max(this.maxStale, other.maxStale);
+    this.maxStaleAtWork = Math.max(this.maxStaleAtWork, other.maxStaleAtWork);
+    this.staleLimit = Math.max(this.staleLimit, other.staleLimit);
   }
 }
 
@@ -114,6 +136,12 @@ export class ForeignBytes {
     this.readable.add(frame, start, end);
     if (!readonly) this.writable.add(frame, start, end);
   }
+
+  /** Adds all bytes of the frames from `first` up to and without `end`, which a backend could write as well. */
+  addFrames(first: number, end: number): void {
+    this.readable.addFrames(first, end);
+    this.writable.addFrames(first, end);
+  }
 }
 
 const NANOSECONDS = 1e9;
@@ -123,16 +151,20 @@ export function figuresOf(tally: Tally, foreign: readonly ForeignBytes[]): Expos
   return {
     pagesGranted: tally.pagesGranted,
     bytesNeeded: tally.bytesNeeded,
-    bytesExposed: tally.pagesGranted * XEN_PAGE_SIZE,
+    bytesExposed: tally.bytesExposed,
     foreignReadableBytes: tally.foreignReadableBytes,
     foreignWritableBytes: tally.foreignWritableBytes,
     maxStaleNanoseconds: tally.maxStale,
     leakedGrants: tally.liveGrants,
+    maxStaleAtWorkNanoseconds: tally.maxStaleAtWork,
+    staleLimitNanoseconds: tally.staleLimit,
     distinctForeignReadableBytes: foreign.reduce((sum, { readable }) => sum + readable.size, 0),
     distinctForeignWritableBytes: foreign.reduce((sum, { writable }) => sum + writable.size, 0),
     overPermission: tally.overPermission,
     exposedByteSeconds: tally.exposedByteTime / NANOSECONDS,
+    foreignByteSeconds: tally.foreignByteTime / NANOSECONDS,
     neededByteSeconds: tally.neededByteTime / NANOSECONDS,
+    pagesReached: tally.pagesReached,
     pagesMapped: tally.pagesMapped,
     mapsRefused: tally.mapsRefused,
     bytesRead: tally.bytesRead,

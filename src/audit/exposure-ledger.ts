@@ -5,6 +5,9 @@
 // - A grant is the device's whose need names its reference first. That need "opens" the grant.
 // - A page can serve several needs (slots of a bounce page). It is idle, and its exposure stale, from the
 //   end of the last of them until the next one, or until it is neither granted nor mapped.
+// - A device is at work while a request of its is open. What it declares as its stale window is time at work.
+// - Access without a grant is no device's. What of it was foreign is settled when it begins: every byte that
+//   was in no need shared with the same domain.
 // - A need serves the request that its device began last in the same domain, if the same thread reports both
 //   and no need and no request has ended in the domain since: drivers begin a request, share its buffers, and
 //   only then look at other work. A need without a request is judged by its own end alone.
@@ -16,22 +19,40 @@ import type {
   GrantEvent,
   MapEvent,
   MapRefusedEvent,
+  NarrowEvent,
   NeedEndEvent,
   NeedEvent,
+  OriginEvent,
   PrivatePagesEndEvent,
   PrivatePagesEvent,
+  ReachEndEvent,
+  ReachEvent,
   RequestBeginEvent,
   RequestEndEvent,
   RevokeEvent,
+  StaleLimitEvent,
   TouchEvent,
+  TraceEvent,
   UnmapEvent,
 } from './events.ts';
 import type { Tally } from './exposure-figures.ts';
-import { DeviceState, DomainState, Grant, Need, NOT_IDLE, OpenRequest, Piece } from './exposure-state.ts';
+import type { ExposureObserver } from './exposure-observer.ts';
+import {
+  DeviceState,
+  DomainState,
+  Grant,
+  Need,
+  NOT_IDLE,
+  OpenRequest,
+  Piece,
+  Reach,
+} from './exposure-state.ts';
+import { addUnshared } from './unshared-bytes.ts';
 
 /** Adds a grant to a device's, or takes it away. */
 function count(tally: Tally, grant: Grant, sign: 1 | -1): void {
   tally.pagesGranted += sign;
+  tally.bytesExposed += sign * (grant.end - grant.start);
   tally.liveGrants += sign;
   if (grant.isQuarantined) tally.quarantinedGrants += sign;
 }
@@ -45,6 +66,14 @@ export class ExposureLedger {
   contradictions = 0;
   /** Time of the event at hand, in nanoseconds. */
   now = 0;
+  /** Bytes that are exposed, and needed, now; one that is twice counts twice. */
+  exposedBytes = 0;
+  neededBytes = 0;
+  readonly #observer: ExposureObserver;
+
+  constructor(observer: ExposureObserver) {
+    this.#observer = observer;
+  }
 
   grant(event: GrantEvent): void {
     const domain = this.#domain(event.domain);
@@ -52,7 +81,7 @@ export class ExposureLedger {
       const ref = event.ref + page;
       const previous = domain.grants.get(ref);
       if (previous !== undefined) {
-        this.contradictions++;
+        this.#contradiction(event, 'the reference is granted already');
         this.#end(previous);
       }
       const frame = domain.frame(event.frame + page);
@@ -60,14 +89,30 @@ export class ExposureLedger {
       const grant = new Grant(domain, ref, event.peer, frame, event.readonly, this.now, this.nobody);
       domain.grants.set(ref, grant);
       count(this.nobody.tally, grant, 1);
+      this.exposedBytes += XEN_PAGE_SIZE;
+      this.#observer.granted(grant);
     }
+  }
+
+  narrow(event: NarrowEvent): void {
+    const grant = this.#domain(event.domain).grants.get(event.ref);
+    const end = event.offset + event.size;
+    if (grant === undefined || grant.device !== this.nobody || event.size === 0 || end > grant.end) {
+      this.#contradiction(event, 'no page was just granted that has these bytes');
+      return;
+    }
+    count(this.nobody.tally, grant, -1);
+    this.exposedBytes -= grant.end - grant.start - event.size;
+    grant.start = event.offset;
+    grant.end = end;
+    count(this.nobody.tally, grant, 1);
   }
 
   revoke(event: RevokeEvent): void {
     const domain = this.#domain(event.domain);
     for (let page = 0; page < event.count; page++) {
       const grant = domain.grants.get(event.ref + page);
-      if (grant === undefined) this.contradictions++;
+      if (grant === undefined) this.#contradiction(event, 'the reference is not granted');
       else this.#end(grant);
     }
   }
@@ -75,10 +120,11 @@ export class ExposureLedger {
   busy(event: BusyEvent): void {
     const grant = this.#domain(event.domain).grants.get(event.ref);
     if (grant === undefined) {
-      this.contradictions++;
+      this.#contradiction(event, 'the reference is not granted');
     } else if (!grant.isQuarantined) {
       grant.isQuarantined = true;
       grant.device.tally.quarantinedGrants++;
+      this.#observer.busy(grant);
     }
   }
 
@@ -88,7 +134,7 @@ export class ExposureLedger {
     const key = event.ref * XEN_PAGE_SIZE + event.offset;
     const previous = domain.needs.get(key);
     if (previous !== undefined) {
-      this.contradictions++;
+      this.#contradiction(event, 'the same need is going on already');
       this.#endNeed(domain, previous);
     }
     const last = domain.submitting;
@@ -97,8 +143,9 @@ export class ExposureLedger {
     if (serves !== undefined) serves.needs++;
     domain.needs.set(key, need);
     device.tally.bytesNeeded += event.size;
+    this.neededBytes += event.size;
     this.#cut(domain, need, event);
-    this.#use(need, event.direction);
+    this.#use(need, event);
   }
 
   /** Cuts a need into its pages. */
@@ -108,10 +155,12 @@ export class ExposureLedger {
     for (let left = event.size; left > 0; ref++) {
       const grant = domain.grants.get(ref);
       if (grant === undefined) {
-        this.contradictions++;
+        this.#contradiction(event, 'not all of its pages are granted');
         return;
       }
       const end = Math.min(start + left, XEN_PAGE_SIZE);
+      if (start < grant.start || end > grant.end)
+        this.#contradiction(event, 'not all of its bytes are granted');
       const piece = new Piece(need, grant, start, end);
       need.pieces.push(piece);
       grant.frame.insert(piece);
@@ -121,39 +170,59 @@ export class ExposureLedger {
   }
 
   /** Notes that a need uses its grants, all of whose pieces are in place. */
-  #use(need: Need, direction: number): void {
-    let isWritable = false;
+  #use(need: Need, event: NeedEvent): void {
+    let writable: Grant | undefined;
     for (const { grant } of need.pieces) {
       this.#staleUntilNow(grant);
       grant.idleSince = NOT_IDLE;
       grant.needs++;
-      if (!grant.readonly) isWritable = true;
-      if (grant.device === this.nobody) this.#open(grant, need.device);
-      else if (grant.device !== need.device) this.contradictions++;
+      grant.lastNeed = need;
+      if (!grant.readonly) writable = grant;
+      if (grant.device === this.nobody) this.#open(grant, need);
+      else if (grant.device !== need.device) this.#contradiction(event, "the page is another device's");
     }
-    if (isWritable && direction === DMA_TO_DEVICE) need.device.tally.overPermission++;
+    if (writable === undefined || event.direction !== DMA_TO_DEVICE) return;
+    need.device.tally.overPermission++;
+    this.#observer.overPermission(writable, need);
   }
 
-  /** Makes a grant the device's, and counts what it exposes beside the needs. */
-  #open(grant: Grant, device: DeviceState): void {
+  /** Makes a grant the device's of its first need, and counts what it exposes beside the device's needs. */
+  #open(grant: Grant, need: Need): void {
+    const { device } = need;
     count(this.nobody.tally, grant, -1);
     count(device.tally, grant, 1);
     grant.device = device;
     if (grant.frame.privateTo === device) return;
-    let reached = 0;
+    let reached = grant.start;
     for (const piece of grant.frame.pieces) {
+      if (piece.start >= grant.end) break;
       if (piece.need.device !== device) continue;
-      if (piece.start > reached) this.#foreign(grant, reached, piece.start);
+      if (piece.start > reached) this.#foreign(grant, need, reached, piece.start);
       reached = Math.max(reached, piece.end);
     }
-    if (reached < XEN_PAGE_SIZE) this.#foreign(grant, reached, XEN_PAGE_SIZE);
+    if (reached < grant.end) this.#foreign(grant, need, reached, grant.end);
   }
 
-  #foreign({ device, domain, frame, readonly }: Grant, start: number, end: number): void {
+  #foreign(grant: Grant, need: Need, start: number, end: number): void {
+    const { device, domain, frame, readonly } = grant;
+    grant.foreign += end - start;
     device.tally.foreignReadableBytes += end - start;
     if (!readonly) device.tally.foreignWritableBytes += end - start;
     device.foreign.add(frame.number, start, end, readonly);
     domain.foreign.add(frame.number, start, end, readonly);
+    this.#observer.foreign(grant, need, start, end);
+  }
+
+  origin(event: OriginEvent): void {
+    const need = this.#domain(event.domain).needs.get(event.ref * XEN_PAGE_SIZE + event.offset);
+    if (need === undefined) this.#contradiction(event, 'there is no such need');
+    else need.stack = event.stack;
+  }
+
+  staleLimit(event: StaleLimitEvent): void {
+    const device = this.#domain(event.domain).device(event.device);
+    device.staleLimit = event.nanoseconds;
+    device.tally.staleLimit = Math.max(device.tally.staleLimit, event.nanoseconds);
   }
 
   needEnd(event: NeedEndEvent): void {
@@ -162,7 +231,7 @@ export class ExposureLedger {
     const key = event.ref * XEN_PAGE_SIZE + event.offset;
     const need = domain.needs.get(key);
     if (need === undefined) {
-      this.contradictions++;
+      this.#contradiction(event, 'there is no such need');
       return;
     }
     domain.needs.delete(key);
@@ -171,6 +240,7 @@ export class ExposureLedger {
 
   #endNeed(domain: DomainState, need: Need): void {
     need.device.tally.neededByteTime += need.size * (this.now - need.begunAt);
+    this.neededBytes -= need.size;
     if (need.request !== undefined) need.request.needs--;
     if (!need.isOverdue) this.#stopUsing(need);
     for (const piece of need.pieces) {
@@ -181,7 +251,9 @@ export class ExposureLedger {
 
   #stopUsing(need: Need): void {
     for (const { grant } of need.pieces) {
-      if (--grant.needs === 0) grant.idleSince = this.now;
+      if (--grant.needs > 0) continue;
+      grant.idleSince = this.now;
+      grant.workedAtIdle = grant.device.workedUntil(this.now);
     }
   }
 
@@ -205,15 +277,16 @@ export class ExposureLedger {
     const { mappings } = this.#domain(event.mapper);
     const previous = mappings.get(event.handle);
     if (previous !== undefined) {
-      this.contradictions++;
+      this.#contradiction(event, 'the handle names another mapping already');
       this.#endMapping(previous);
       mappings.delete(event.handle);
     }
     if (grant === undefined) {
-      this.contradictions++;
+      this.#contradiction(event, 'the reference is not granted');
       return;
     }
     mappings.set(event.handle, grant);
+    grant.isUsed = true;
     grant.mappings++;
     grant.device.tally.pagesMapped++;
   }
@@ -222,17 +295,48 @@ export class ExposureLedger {
     // Owner and reference are what the backend made up: nothing may come into being because of them.
     const grant = this.domains.get(event.owner)?.grants.get(event.ref);
     (grant?.device ?? this.nobody).tally.mapsRefused++;
+    this.#observer.refused(event, grant);
   }
 
   unmap(event: UnmapEvent): void {
     const { mappings } = this.#domain(event.mapper);
     const grant = mappings.get(event.handle);
     if (grant === undefined || grant.ref !== event.ref || grant.domain.id !== event.owner) {
-      this.contradictions++;
+      this.#contradiction(event, 'there is no such mapping');
       return;
     }
     mappings.delete(event.handle);
     this.#endMapping(grant);
+  }
+
+  reach(event: ReachEvent): void {
+    const domain = this.#domain(event.owner);
+    const reach = new Reach(event, this.now);
+    domain.reaches.push(reach);
+    reach.foreign = addUnshared(domain, reach, domain.foreign);
+    const { tally } = this.nobody;
+    tally.pagesReached += reach.count;
+    tally.bytesExposed += reach.count * XEN_PAGE_SIZE;
+    tally.foreignReadableBytes += reach.foreign;
+    tally.foreignWritableBytes += reach.foreign;
+    this.exposedBytes += reach.count * XEN_PAGE_SIZE;
+    this.#observer.reached(reach);
+  }
+
+  reachEnd(event: ReachEndEvent): void {
+    const { reaches } = this.#domain(event.owner);
+    const at = reaches.findIndex(
+      ({ mapper, frame, count }) => mapper === event.mapper && frame === event.frame && count === event.count,
+    );
+    if (at < 0) {
+      this.#contradiction(event, 'there is no such access');
+      return;
+    }
+    const [reach] = reaches.splice(at, 1);
+    const { tally } = this.nobody;
+    tally.exposedByteTime += reach.count * XEN_PAGE_SIZE * (this.now - reach.begunAt);
+    tally.foreignByteTime += reach.foreign * (this.now - reach.begunAt);
+    this.exposedBytes -= reach.count * XEN_PAGE_SIZE;
   }
 
   touch(event: TouchEvent): void {
@@ -245,10 +349,14 @@ export class ExposureLedger {
     for (let left = event.size; left > 0; ref++) {
       const grant = grants?.get(ref);
       const end = Math.min(start + left, XEN_PAGE_SIZE);
-      if (grant === undefined || !grant.frame.isNeeded(grant.device, start, end)) {
+      if (grant === undefined || !grant.isNeeded(start, end)) {
         tally.touchesOutsideNeed++;
+        this.#observer.strayed(event, grant);
         return;
       }
+      grant.isUsed = true;
+      // The need goes on, but its request has been reported complete.
+      if (grant.idleSince !== NOT_IDLE) this.#observer.strayed(event, grant);
       left -= end - start;
       start = 0;
     }
@@ -257,9 +365,13 @@ export class ExposureLedger {
   requestBegin(event: RequestBeginEvent): void {
     const domain = this.#domain(event.domain);
     const device = domain.device(event.device);
-    if (domain.requests.has(event.id)) this.contradictions++;
-    else device.tally.requestsOpen++;
-    domain.submitting = new OpenRequest(device, event.thread, this.now);
+    if (domain.requests.has(event.id)) {
+      this.#contradiction(event, 'the request is open already');
+    } else {
+      device.noteWork(this.now);
+      device.tally.requestsOpen++;
+    }
+    domain.submitting = new OpenRequest(device, event, this.now);
     domain.requests.set(event.id, domain.submitting);
   }
 
@@ -268,10 +380,11 @@ export class ExposureLedger {
     domain.submitting = undefined;
     const request = domain.requests.get(event.id);
     if (request === undefined) {
-      this.contradictions++;
+      this.#contradiction(event, 'there is no such request');
       return;
     }
     domain.requests.delete(event.id);
+    request.device.noteWork(this.now);
     const { tally } = request.device;
     const latency = this.now - request.begunAt;
     tally.requestsOpen--;
@@ -311,14 +424,28 @@ export class ExposureLedger {
   #release(grant: Grant): void {
     const { tally } = grant.device;
     tally.liveGrants--;
-    tally.exposedByteTime += XEN_PAGE_SIZE * (this.now - grant.grantedAt);
+    const lasted = this.now - grant.grantedAt;
+    tally.exposedByteTime += (grant.end - grant.start) * lasted;
+    tally.foreignByteTime += grant.foreign * lasted;
+    this.exposedBytes -= grant.end - grant.start;
     this.#staleUntilNow(grant);
+    this.#observer.ended(grant);
     grant.frame.grants--;
     grant.domain.tidy(grant.frame);
   }
 
-  #staleUntilNow({ device: { tally }, idleSince }: Grant): void {
-    tally.maxStale = Math.max(tally.maxStale, this.now - idleSince);
+  #staleUntilNow(grant: Grant): void {
+    if (grant.idleSince >= this.now) return;
+    const { device, idleSince } = grant;
+    const atWork = grant.staleAtWork(this.now);
+    device.tally.maxStale = Math.max(device.tally.maxStale, this.now - idleSince);
+    device.tally.maxStaleAtWork = Math.max(device.tally.maxStaleAtWork, atWork);
+    this.#observer.stale(grant, this.now - idleSince, atWork);
+  }
+
+  #contradiction(event: TraceEvent, reason: string): void {
+    this.contradictions++;
+    this.#observer.contradiction(event, reason);
   }
 
   #domain(id: number): DomainState {

@@ -1,10 +1,15 @@
 // What is going on now, as the trace tells it: grants, needs, frames, mappings and requests of each domain.
 // Grows with what is live, not with the run. Kept by exposure.ts.
 
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
+import type { ReachEvent, RequestBeginEvent } from './events.ts';
 import { ForeignBytes, Tally } from './exposure-figures.ts';
 
 /** Since when, while it is not so: later than every time. */
 export const NOT_IDLE = Number.POSITIVE_INFINITY;
+
+/** The stack of a need whose driver does not report it. */
+export const NO_STACK = -1;
 
 /** A device as its driver's domain numbers it. */
 export class DeviceState {
@@ -12,15 +17,31 @@ export class DeviceState {
   readonly device: number;
   readonly tally = new Tally();
   readonly foreign = new ForeignBytes();
+  /** The longest that it now lets a page stay granted after its last use, while it is at work. */
+  staleLimit = 0;
+  /** Time at work until `workingSince`. */
+  #worked = 0;
+  #workingSince = 0;
 
   constructor(domain: number, device: number) {
     this.domain = domain;
     this.device = device;
   }
+
+  /** Time for which the device has had a request to serve, up to `now`. */
+  workedUntil(now: number): number {
+    return this.tally.requestsOpen > 0 ? this.#worked + now - this.#workingSince : this.#worked;
+  }
+
+  /** The number of open requests is about to change. */
+  noteWork(now: number): void {
+    this.#worked = this.workedUntil(now);
+    this.#workingSince = now;
+  }
 }
 
 /** A page of a domain that is granted, needed or private to a device. */
-class Frame {
+export class Frame {
   readonly number: number;
   /** Grants of it that are not over. */
   grants = 0;
@@ -71,10 +92,21 @@ export class Grant {
   isQuarantined = false;
   /** Mappings that have not ended; they may outlive the grant in the order of events. */
   mappings = 0;
+  /** The bytes of the page that are granted, `start` to `end` (exclusive). */
+  start = 0;
+  end = XEN_PAGE_SIZE;
+  /** How many of them were foreign when the first need opened the grant. */
+  foreign = 0;
   /** Needs in it whose request is not reported complete. */
   needs = 0;
+  /** The need that used it last, or does. */
+  lastNeed: Need | undefined = undefined;
   /** Since when no need has used it, or NOT_IDLE: before the first one too. */
   idleSince = NOT_IDLE;
+  /** For how long its device had been at work then. */
+  workedAtIdle = 0;
+  /** Whether a backend has mapped it, or reported a touch. */
+  isUsed = false;
 
   constructor(
     domain: DomainState,
@@ -93,19 +125,36 @@ export class Grant {
     this.grantedAt = now;
     this.device = nobody;
   }
+
+  /** Whether it grants every byte from `start` up to and without `end`, and live needs of its device hold them. */
+  isNeeded(start: number, end: number): boolean {
+    return start >= this.start && end <= this.end && this.frame.isNeeded(this.device, start, end);
+  }
+
+  /** For how long its device has been at work since the page became idle; 0 while it is in use. */
+  staleAtWork(now: number): number {
+    return this.idleSince === NOT_IDLE ? 0 : this.device.workedUntil(now) - this.workedAtIdle;
+  }
 }
 
 /** A request that its driver took and has not completed. */
 export class OpenRequest {
   readonly device: DeviceState;
+  /** As its driver reported it. */
+  readonly id: number;
+  readonly type: number;
+  readonly bytes: number;
   /** The thread that reported its beginning. */
   readonly thread: number;
   readonly begunAt: number;
   /** Needs that serve it and have not ended. */
   needs = 0;
 
-  constructor(device: DeviceState, thread: number, now: number) {
+  constructor(device: DeviceState, { id, type, bytes, thread }: RequestBeginEvent, now: number) {
     this.device = device;
+    this.id = id;
+    this.type = type;
+    this.bytes = bytes;
     this.thread = thread;
     this.begunAt = now;
   }
@@ -118,6 +167,8 @@ export class Need {
   readonly begunAt: number;
   /** The request it serves, where the order of events tells. */
   readonly request: OpenRequest | undefined;
+  /** Number of the stack of calls that made it, or NO_STACK. */
+  stack = NO_STACK;
   /** Its request has been reported complete. */
   isOverdue = false;
   readonly pieces: Piece[] = [];
@@ -145,6 +196,25 @@ export class Piece {
   }
 }
 
+/** Frames of a domain that another one can reach without any grant. */
+export class Reach {
+  readonly mapper: number;
+  readonly owner: number;
+  readonly frame: number;
+  readonly count: number;
+  readonly begunAt: number;
+  /** Bytes of them that were in no need shared with the mapper when it began. */
+  foreign = 0;
+
+  constructor({ mapper, owner, frame, count }: ReachEvent, now: number) {
+    this.mapper = mapper;
+    this.owner = owner;
+    this.frame = frame;
+    this.count = count;
+    this.begunAt = now;
+  }
+}
+
 /** What is live in one domain. */
 export class DomainState {
   readonly id: number;
@@ -156,6 +226,8 @@ export class DomainState {
   readonly needs = new Map<number, Need>();
   /** What the domain maps, by handle. */
   readonly mappings = new Map<number, Grant>();
+  /** Its frames that others reach without a grant. */
+  readonly reaches: Reach[] = [];
   /** By id. */
   readonly requests = new Map<number, OpenRequest>();
   /** The request whose buffers the driver is sharing. */

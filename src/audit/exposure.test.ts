@@ -173,6 +173,8 @@ test('a page still mapped when its revoke is reported stays exposed until the un
       peer: BACKEND,
       frame: 100,
       readonly: false,
+      start: 0,
+      end: 4096,
       device: DISK,
       grantedAt: 1000,
       isQuarantined: false,
@@ -267,6 +269,10 @@ test('every event that contradicts those before it is counted and changes no mor
     ['grant twice', (trace) => trace.grant(GUEST, BACKEND, 8, 200, 1, false)],
     ['need twice', (trace) => trace.need(GUEST, DISK, 8, 0, 16, DMA_FROM_DEVICE)],
     ['handle twice', (trace) => trace.map(BACKEND, GUEST, 8, 1, false)],
+    ['part of nothing', (trace) => trace.narrow(GUEST, 50, 0, 16)],
+    ['part of a page that a need has named', (trace) => trace.narrow(GUEST, 8, 0, 16)],
+    ['origin of no need', (trace) => trace.origin(GUEST, DISK, 8, 1, 5)],
+    ['end of no access', (trace) => trace.reachEnd(BACKEND, GUEST, 0, 4)],
   ];
   for (const [what, report] of contradictory) {
     const { exposure, trace } = accounting();
@@ -296,4 +302,82 @@ test('clocks of two threads that disagree never make a time negative', () => {
   trace.requestEnd(GUEST, DISK, 1, 0);
   const { meanLatencyNanoseconds, exposedByteSeconds, neededByteSeconds } = exposure.total();
   assert.deepEqual([meanLatencyNanoseconds, exposedByteSeconds, neededByteSeconds], [0, 0, 0]);
+});
+
+test('a sub-page grant exposes its bytes and no others, in all figures', () => {
+  const { clock, exposure, trace } = accounting();
+  trace.grant(GUEST, BACKEND, 8, 100, 1, false);
+  trace.narrow(GUEST, 8, 64, 40);
+  trace.need(GUEST, DISK, 8, 64, 32, DMA_FROM_DEVICE);
+  trace.touch(BACKEND, GUEST, 8, 64, 32, true);
+  clock.now += 1_000_000_000;
+  const total = exposure.total();
+  assert.deepEqual([total.pagesGranted, total.bytesExposed], [1, 40]);
+  assert.deepEqual([total.foreignReadableBytes, total.foreignWritableBytes], [8, 8]);
+  assert.deepEqual([total.touchesOutsideNeed, total.contradictions], [0, 0]);
+  assert.deepEqual(
+    exposure.liveGrants().map(({ start, end }) => [start, end]),
+    [[64, 104]],
+  );
+  trace.revoke(GUEST, 8, 1);
+  assert.deepEqual([exposure.total().exposedByteSeconds, exposure.total().foreignByteSeconds], [40, 8]);
+});
+
+test('bytes that another need of the page holds are outside a sub-page grant all the same', () => {
+  const { exposure, trace } = accounting();
+  for (const [ref, offset] of [
+    [8, 0],
+    [9, 16],
+  ]) {
+    trace.grant(GUEST, BACKEND, ref, 100, 1, false);
+    trace.narrow(GUEST, ref, offset, 16);
+    trace.need(GUEST, DISK, ref, offset, 16, DMA_FROM_DEVICE);
+  }
+  assert.equal(exposure.total().foreignReadableBytes, 0);
+  trace.touch(BACKEND, GUEST, 8, 8, 16, false);
+  assert.equal(exposure.total().touchesOutsideNeed, 1);
+});
+
+test('access without a grant exposes whole frames, all foreign but what is shared with that domain', () => {
+  const { clock, exposure, trace } = accounting();
+  trace.grant(GUEST, BACKEND, 8, 102, 1, true);
+  trace.need(GUEST, DISK, 8, 16, 80, DMA_TO_DEVICE);
+  trace.grant(GUEST, BACKEND + 5, 9, 103, 1, true);
+  trace.need(GUEST, DISK + 1, 9, 0, 4096, DMA_TO_DEVICE);
+  trace.revoke(GUEST, 8, 1);
+  const before = exposure.total();
+  trace.reach(BACKEND, GUEST, 100, 262_144);
+  clock.now += 1_000_000_000;
+  trace.reachEnd(BACKEND, GUEST, 100, 262_144);
+  const total = exposure.total();
+  const bytes = 262_144 * 4096;
+  assert.equal(total.pagesReached, 262_144);
+  assert.equal(total.bytesExposed - before.bytesExposed, bytes);
+  assert.equal(total.foreignReadableBytes - before.foreignReadableBytes, bytes - 80);
+  assert.equal(total.foreignWritableBytes, bytes - 80);
+  assert.equal(total.distinctForeignWritableBytes, bytes - 80);
+  // Frame 102 was foreign beside the need before, so that only the need itself is new to the set.
+  assert.equal(total.distinctForeignReadableBytes, bytes - 80);
+  assert.equal(total.exposedByteSeconds, bytes + 4096);
+  assert.equal(exposure.devices()[0].bytesExposed, 4096);
+});
+
+test('G22 the window that a device declares counts while it has requests, the measured one always', () => {
+  const { clock, exposure, trace } = accounting();
+  trace.staleLimit(GUEST, DISK, 5000);
+  trace.requestBegin(GUEST, DISK, 1, 0, 512);
+  trace.grant(GUEST, BACKEND, 8, 100, 1, false);
+  trace.need(GUEST, DISK, 8, 0, 512, DMA_FROM_DEVICE);
+  trace.needEnd(GUEST, DISK, 8, 0, 512);
+  clock.now += 10;
+  trace.requestEnd(GUEST, DISK, 1, 0);
+  clock.now += 90_000;
+  trace.requestBegin(GUEST, DISK, 2, 0, 512);
+  clock.now += 20;
+  trace.need(GUEST, DISK, 8, 0, 512, DMA_FROM_DEVICE);
+  const { maxStaleNanoseconds, maxStaleAtWorkNanoseconds, staleLimitNanoseconds } = exposure.total();
+  assert.deepEqual(
+    [maxStaleNanoseconds, maxStaleAtWorkNanoseconds, staleLimitNanoseconds],
+    [90_030, 30, 5000],
+  );
 });

@@ -5,6 +5,7 @@ import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import type { TraceConsumer, TraceEvent } from './events.ts';
 import { type ExposureFigures, figuresOf, Tally } from './exposure-figures.ts';
 import { ExposureLedger } from './exposure-ledger.ts';
+import { type ExposureObserver, noObserver } from './exposure-observer.ts';
 import type { DeviceState, Grant } from './exposure-state.ts';
 
 /** The figures of one device. */
@@ -28,6 +29,9 @@ export interface LiveGrant {
   readonly peer: number;
   readonly frame: number;
   readonly readonly: boolean;
+  /** The bytes of the page that are granted, `start` to `end` (exclusive). */
+  readonly start: number;
+  readonly end: number;
   /** undefined when no need has named it. */
   readonly device: number | undefined;
   /** Nanoseconds. */
@@ -38,7 +42,12 @@ export interface LiveGrant {
 
 /** Follows the events of one run. */
 export class Exposure implements TraceConsumer {
-  readonly #ledger = new ExposureLedger();
+  readonly #ledger: ExposureLedger;
+
+  /** @param observer told what the figures are made of, one by one */
+  constructor(observer: ExposureObserver = noObserver) {
+    this.#ledger = new ExposureLedger(observer);
+  }
 
   consume(event: TraceEvent): void {
     const ledger = this.#ledger;
@@ -47,6 +56,9 @@ export class Exposure implements TraceConsumer {
     switch (event.kind) {
       case 'grant':
         ledger.grant(event);
+        break;
+      case 'narrow':
+        ledger.narrow(event);
         break;
       case 'revoke':
         ledger.revoke(event);
@@ -59,6 +71,12 @@ export class Exposure implements TraceConsumer {
         break;
       case 'needEnd':
         ledger.needEnd(event);
+        break;
+      case 'origin':
+        ledger.origin(event);
+        break;
+      case 'staleLimit':
+        ledger.staleLimit(event);
         break;
       case 'privatePages':
         ledger.privatePages(event);
@@ -74,6 +92,12 @@ export class Exposure implements TraceConsumer {
         break;
       case 'unmap':
         ledger.unmap(event);
+        break;
+      case 'reach':
+        ledger.reach(event);
+        break;
+      case 'reachEnd':
+        ledger.reachEnd(event);
         break;
       case 'touch':
         ledger.touch(event);
@@ -119,6 +143,8 @@ export class Exposure implements TraceConsumer {
       peer: grant.peer,
       frame: grant.frame.number,
       readonly: grant.readonly,
+      start: grant.start,
+      end: grant.end,
       device: grant.device === this.#ledger.nobody ? undefined : grant.device.device,
       grantedAt: grant.grantedAt,
       isQuarantined: grant.isQuarantined,
@@ -138,6 +164,7 @@ export class Exposure implements TraceConsumer {
 
   /** The running sums of each device, with what is still going on added up to now. */
   #talliesNow(): Map<DeviceState, Tally> {
+    const { now } = this.#ledger;
     const tallies = new Map<DeviceState, Tally>([[this.#ledger.nobody, new Tally()]]);
     for (const domain of this.#ledger.domains.values()) {
       for (const device of domain.devices.values()) tallies.set(device, new Tally());
@@ -145,12 +172,19 @@ export class Exposure implements TraceConsumer {
     for (const [device, tally] of tallies) tally.add(device.tally);
     for (const grant of this.#grantsNow()) {
       const tally = tallies.get(grant.device)!;
-      tally.exposedByteTime += XEN_PAGE_SIZE * (this.#ledger.now - grant.grantedAt);
-      tally.maxStale = Math.max(tally.maxStale, this.#ledger.now - grant.idleSince);
+      tally.exposedByteTime += (grant.end - grant.start) * (now - grant.grantedAt);
+      tally.foreignByteTime += grant.foreign * (now - grant.grantedAt);
+      tally.maxStale = Math.max(tally.maxStale, now - grant.idleSince);
+      tally.maxStaleAtWork = Math.max(tally.maxStaleAtWork, grant.staleAtWork(now));
     }
-    for (const domain of this.#ledger.domains.values()) {
-      for (const need of domain.needs.values())
-        tallies.get(need.device)!.neededByteTime += need.size * (this.#ledger.now - need.begunAt);
+    const unowned = tallies.get(this.#ledger.nobody)!;
+    for (const { needs, reaches } of this.#ledger.domains.values()) {
+      for (const need of needs.values())
+        tallies.get(need.device)!.neededByteTime += need.size * (now - need.begunAt);
+      for (const reach of reaches) {
+        unowned.exposedByteTime += reach.count * XEN_PAGE_SIZE * (now - reach.begunAt);
+        unowned.foreignByteTime += reach.foreign * (now - reach.begunAt);
+      }
     }
     return tallies;
   }

@@ -22,6 +22,10 @@ interface Page {
   readonly ref: number;
   readonly frame: number;
   readonly readonly: boolean;
+  readonly peer: number;
+  /** The bytes of the frame that are granted. */
+  readonly start: number;
+  readonly end: number;
   readonly granted: number;
   /** NEVER while it is granted at the end. */
   readonly revoked: number;
@@ -45,7 +49,7 @@ interface NeedSpan {
 
 function recount(events: readonly TraceEvent[]) {
   const at = <K extends EventKind>(kind: K, index: number): Of<K> | undefined =>
-    events[index].kind === kind ? (events[index] as Of<K>) : undefined;
+    events[index]?.kind === kind ? (events[index] as Of<K>) : undefined;
   const first = (from: number, holds: (index: number) => boolean): number => {
     for (let index = from; index < events.length; index++) if (holds(index)) return index;
     return NEVER;
@@ -54,8 +58,10 @@ function recount(events: readonly TraceEvent[]) {
   const times = events.map((_, index) => Math.max(0, ...events.slice(0, index + 1).map((e) => e.time)));
   const time = (index: number): number => times[Math.min(index, times.length - 1)];
 
+  const isNarrowOf = (index: number, domain: number, ref: number): boolean =>
+    at('narrow', index)?.domain === domain && at('narrow', index)?.ref === ref;
   const pages: Page[] = indices('grant').flatMap((granted) => {
-    const { domain, ref: base, frame, count, readonly } = at('grant', granted)!;
+    const { domain, peer, ref: base, frame, count, readonly } = at('grant', granted)!;
     return Array.from({ length: count }, (_, page): Page => {
       const ref = base + page;
       const revoked = first(granted, (index) => {
@@ -72,7 +78,25 @@ function recount(events: readonly TraceEvent[]) {
         return busy.domain === domain && busy.ref === ref && index > granted && index < revoked;
       });
       const over = Math.max(revoked, ...mappingEnds);
-      return { domain, ref, frame: frame + page, readonly, granted, revoked, over, wasBusy };
+      const narrowed = at(
+        'narrow',
+        first(granted, (index) => index < revoked && isNarrowOf(index, domain, ref)),
+      );
+      const start = narrowed?.offset ?? 0;
+      const end = start + (narrowed?.size ?? PAGE);
+      return {
+        domain,
+        ref,
+        frame: frame + page,
+        readonly,
+        peer,
+        start,
+        end,
+        granted,
+        revoked,
+        over,
+        wasBusy,
+      };
     });
   });
   const pageAt = (index: number, domain: number, ref: number): Page | undefined =>
@@ -142,7 +166,8 @@ function recount(events: readonly TraceEvent[]) {
       const need = opener(page);
       if (need === undefined || privateTo(need.begun, page.domain, page.frame) === need.device)
         return [page, new Uint8Array(PAGE)];
-      return [page, needed(need.begun, page.domain, need.device, page.frame).map((byte) => 1 - byte)];
+      const mine = needed(need.begun, page.domain, need.device, page.frame);
+      return [page, mine.map((byte, at) => (at >= page.start && at < page.end ? 1 - byte : 0))];
     }),
   );
   const ones = (bytes: Uint8Array): number => bytes.reduce((sum, byte) => sum + byte, 0);
@@ -160,12 +185,65 @@ function recount(events: readonly TraceEvent[]) {
     return Math.max(longest, time(page.over) - since);
   };
 
+  const requests = indices('requestBegin').map((begun) => {
+    const { domain, device, id } = at('requestBegin', begun)!;
+    const isEnd = (end: number) =>
+      at('requestEnd', end)?.domain === domain && at('requestEnd', end)?.id === id;
+    return { domain, device, begun, ended: first(begun, isEnd) };
+  });
+  /** For how long a device had had a request to serve, at each index. */
+  const worked = (domain: number, device: number): number[] => {
+    const mine = requests.filter((request) => request.domain === domain && request.device === device);
+    let sum = 0;
+    return events.map((_, index) => {
+      const isAtWork = mine.some(({ begun, ended }) => begun < index && ended >= index);
+      if (isAtWork) sum += time(index) - time(index - 1);
+      return sum;
+    });
+  };
+  const staleAtWorkOf = (page: Page): number => {
+    const device = opener(page)?.device;
+    if (device === undefined) return 0;
+    const work = worked(page.domain, device);
+    const end = Math.min(page.over, events.length - 1);
+    let longest = 0;
+    let since = NEVER;
+    for (let index = opener(page)!.begun; index <= end; index++) {
+      if (since !== NEVER) longest = Math.max(longest, work[index] - work[since]);
+      const used = needs.some((n) => n.painted.has(page) && n.begun <= index && index < n.done);
+      if (used) since = NEVER;
+      else if (since === NEVER) since = index;
+    }
+    return longest;
+  };
+
+  /** Frames reached without a grant, with the bytes of each that nobody shared with the mapper. */
+  const reaches = indices('reach').map((begun) => {
+    const { mapper, owner, frame, count } = at('reach', begun)!;
+    const ended = first(begun, (index) => {
+      const end = at('reachEnd', index);
+      return end?.mapper === mapper && end.owner === owner && end.frame === frame && end.count === count;
+    });
+    const unshared = Array.from({ length: count }, (_, offset) => {
+      const bytes = new Uint8Array(PAGE).fill(1);
+      for (const need of needs) {
+        if (need.domain !== owner || need.begun > begun || need.ended <= begun) continue;
+        for (const [page, painted] of need.painted) {
+          if (page.frame !== frame + offset || page.peer !== mapper) continue;
+          for (let i = 0; i < PAGE; i++) if (painted[i] === 1) bytes[i] = 0;
+        }
+      }
+      return { frame: frame + offset, bytes };
+    });
+    return { owner, count, begun, ended, unshared };
+  });
+
   const isOutside = (index: number): boolean => {
     const { owner, ref, offset, size } = at('touch', index)!;
     const pieces = new Map<Page, Uint8Array>();
     for (let byte = offset; byte < offset + size; byte++) {
       const page = pageAt(index, owner, ref + Math.floor(byte / PAGE));
-      if (page === undefined) return true;
+      if (page === undefined || byte % PAGE < page.start || byte % PAGE >= page.end) return true;
       if (!pieces.has(page)) pieces.set(page, needed(index, owner, deviceAt(index, page), page.frame));
       if (pieces.get(page)![byte % PAGE] === 0) return true;
     }
@@ -187,39 +265,56 @@ function recount(events: readonly TraceEvent[]) {
       });
     const touched = (write: boolean) =>
       sum(reached('touch'), (i) => (at('touch', i)!.write === write ? at('touch', i)!.size : 0));
+    const myReaches = only === undefined ? reaches : [];
+    const foreignReached = sum(myReaches, ({ unshared }) => sum(unshared, ({ bytes }) => ones(bytes)));
+    const limits = indices('staleLimit').flatMap((index) => {
+      const { domain, device, nanoseconds } = at('staleLimit', index)!;
+      return mine(domain, device) ? [nanoseconds] : [];
+    });
     const distinct = (some: readonly Page[]): number => {
       const union = new Map<string, Uint8Array>();
-      for (const page of some) {
-        const key = `${page.domain}/${page.frame}`;
+      const paint = (key: string, bytes: Uint8Array) => {
         if (!union.has(key)) union.set(key, new Uint8Array(PAGE));
         const all = union.get(key)!;
-        for (let i = 0; i < PAGE; i++) all[i] |= foreign.get(page)![i];
-      }
+        for (let i = 0; i < PAGE; i++) all[i] |= bytes[i];
+      };
+      for (const page of some) paint(`${page.domain}/${page.frame}`, foreign.get(page)!);
+      for (const { owner, unshared } of myReaches)
+        for (const { frame, bytes } of unshared) paint(`${owner}/${frame}`, bytes);
       return sum([...union.values()], ones);
     };
     const writable = myPages.filter((page) => !page.readonly);
-    const begins = indices('requestBegin').filter((index) => {
-      const { domain, device } = at('requestBegin', index)!;
-      return mine(domain, device);
-    });
-    const ends = begins.map((begin) => {
-      const { domain, id } = at('requestBegin', begin)!;
-      return first(begin, (i) => at('requestEnd', i)?.domain === domain && at('requestEnd', i)?.id === id);
-    });
-    const latencies = begins.flatMap((begin, i) => (ends[i] === NEVER ? [] : [time(ends[i]) - time(begin)]));
+    const myRequests = requests.filter(({ domain, device }) => mine(domain, device));
+    const done = myRequests.filter(({ ended }) => ended !== NEVER);
+    const latencies = done.map(({ begun, ended }) => time(ended) - time(begun));
     return {
       pagesGranted: myPages.length,
+      pagesReached: sum(myReaches, ({ count }) => count),
       bytesNeeded: sum(myNeeds, (need) => need.size),
-      bytesExposed: myPages.length * PAGE,
-      foreignReadableBytes: sum(myPages, (page) => foreignSize.get(page)!),
-      foreignWritableBytes: sum(writable, (page) => foreignSize.get(page)!),
+      bytesExposed:
+        sum(myPages, ({ start, end }) => end - start) + sum(myReaches, ({ count }) => count * PAGE),
+      foreignReadableBytes: sum(myPages, (page) => foreignSize.get(page)!) + foreignReached,
+      foreignWritableBytes: sum(writable, (page) => foreignSize.get(page)!) + foreignReached,
       distinctForeignReadableBytes: distinct(myPages),
       distinctForeignWritableBytes: distinct(writable),
       overPermission: myNeeds.filter(
         (n) => n.direction === DMA_TO_DEVICE && [...n.painted.keys()].some((page) => !page.readonly),
       ).length,
       maxStaleNanoseconds: Math.max(0, ...myPages.map(staleOf)),
-      exposedByteSeconds: sum(myPages, (page) => PAGE * (time(page.over) - time(page.granted))) / 1e9,
+      maxStaleAtWorkNanoseconds: Math.max(0, ...myPages.map(staleAtWorkOf)),
+      staleLimitNanoseconds: Math.max(0, ...limits),
+      exposedByteSeconds:
+        (sum(myPages, (page) => (page.end - page.start) * (time(page.over) - time(page.granted))) +
+          sum(myReaches, ({ count, begun, ended }) => count * PAGE * (time(ended) - time(begun)))) /
+        1e9,
+      foreignByteSeconds:
+        (sum(myPages, (page) => foreignSize.get(page)! * (time(page.over) - time(page.granted))) +
+          sum(
+            myReaches,
+            ({ unshared, begun, ended }) =>
+              sum(unshared, ({ bytes }) => ones(bytes)) * (time(ended) - time(begun)),
+          )) /
+        1e9,
       neededByteSeconds: sum(myNeeds, (need) => need.size * (time(need.ended) - time(need.begun))) / 1e9,
       pagesMapped: reached('map').length,
       mapsRefused: reached('mapRefused').length,
@@ -229,8 +324,8 @@ function recount(events: readonly TraceEvent[]) {
       leakedGrants: myPages.filter((page) => page.over === NEVER).length,
       quarantinedGrants: myPages.filter((page) => page.revoked === NEVER && page.wasBusy).length,
       requests: latencies.length,
-      requestsFailed: ends.filter((end) => end !== NEVER && at('requestEnd', end)!.status !== 0).length,
-      requestsOpen: begins.length - latencies.length,
+      requestsFailed: done.filter(({ ended }) => at('requestEnd', ended)!.status !== 0).length,
+      requestsOpen: myRequests.length - done.length,
       maxLatencyNanoseconds: Math.max(0, ...latencies),
       meanLatencyNanoseconds: latencies.length > 0 ? sum(latencies, (each) => each) / latencies.length : 0,
     };
@@ -262,6 +357,9 @@ interface SharedRun {
   readonly device: number;
   readonly ref: number;
   readonly pages: number;
+  /** The bytes of it that are granted. */
+  readonly start: number;
+  readonly end: number;
 }
 
 interface SharedBytes extends SharedRun {
@@ -284,6 +382,7 @@ class RandomWorld {
   readonly #needs: SharedBytes[] = [];
   readonly #mappings: { mapper: number; owner: number; ref: number; handle: number }[] = [];
   readonly #requests: { domain: number; device: number; id: number }[] = [];
+  readonly #reaches: { mapper: number; owner: number; frame: number; count: number }[] = [];
   #serial = 0;
 
   do(command: Command): void {
@@ -315,6 +414,12 @@ class RandomWorld {
       () => this.#request(domain, device, command),
       () => this.#endRequest(command),
       () => this.#endRequest(command),
+      () => this.#shareNarrowly(domain, device, command),
+      () => this.#shareNarrowly(domain, device, command),
+      () => this.#trace.staleLimit(domain, device, command.size),
+      () => this.#origin(command),
+      () => this.#reach(domain, command),
+      () => this.#reachEnd(command),
     ];
     steps[command.op % steps.length]();
   }
@@ -333,9 +438,37 @@ class RandomWorld {
     const ref = this.#freeRun(domain, pages);
     if (ref < 0 || frame + pages > FRAMES) return undefined;
     this.#trace.grant(domain, 0, ref, frame, pages, readonly);
-    const run = { domain, device, ref, pages };
+    const run = { domain, device, ref, pages, start: 0, end: pages * PAGE };
     this.#runs.push(run);
     return run;
+  }
+
+  #shareNarrowly(domain: number, device: number, { frame, offset, size, flag }: Command): void {
+    const granted = this.#grantRun(domain, device, frame, 1, flag);
+    if (granted === undefined) return;
+    const run = { ...granted, start: offset, end: Math.min(offset + size, PAGE) };
+    this.#trace.narrow(domain, run.ref, offset, run.end - offset);
+    this.#runs[this.#runs.length - 1] = run;
+    // Sometimes less is needed than what is granted.
+    const skipped = size % 3 === 0 ? (run.end - offset) >> 1 : 0;
+    this.#addNeed(run, offset + skipped, run.end - offset - skipped, size % 3);
+  }
+
+  #origin({ pick, size }: Command): void {
+    const need = this.#needs[pick % this.#needs.length];
+    if (need !== undefined) this.#trace.origin(need.domain, need.device, need.ref, need.offset, size);
+  }
+
+  #reach(owner: number, { frame, size, flag }: Command): void {
+    const reach = { mapper: flag ? 0 : 3, owner, frame, count: 1 + (size % (FRAMES - frame)) };
+    if (this.#reaches.some((each) => JSON.stringify(each) === JSON.stringify(reach))) return;
+    this.#reaches.push(reach);
+    this.#trace.reach(reach.mapper, owner, frame, reach.count);
+  }
+
+  #reachEnd({ pick }: Command): void {
+    const reach = this.#reaches.splice(pick % this.#reaches.length, 1)[0];
+    if (reach !== undefined) this.#trace.reachEnd(reach.mapper, reach.owner, reach.frame, reach.count);
   }
 
   #addNeed(run: SharedRun, at: number, size: number, direction: number): void {
@@ -369,8 +502,8 @@ class RandomWorld {
   #shareInto({ pick, offset, size }: Command): void {
     const run = this.#runs[pick % this.#runs.length];
     if (run === undefined) return;
-    const at = (offset + pick * PAGE) % (run.pages * PAGE);
-    this.#addNeed(run, at, Math.min(size, run.pages * PAGE - at), size % 3);
+    const at = run.start + ((offset + pick * PAGE) % (run.end - run.start));
+    this.#addNeed(run, at, Math.min(size, run.end - at), size % 3);
   }
 
   #endNeed({ pick }: Command): void {

@@ -66,6 +66,8 @@ interface Row {
   readonly text: (value: number) => string;
   /** Whether 0 is what one wants to see and anything else is not. */
   readonly wantsZero?: true;
+  /** Whether the number is what one wants to see, where that is not just 0. */
+  readonly isGood?: (column: ReportColumn) => boolean;
 }
 
 const ROWS: readonly Row[] = [
@@ -87,8 +89,19 @@ const ROWS: readonly Row[] = [
   { label: 'exposed: pages granted for it', value: ({ bytesExposed }) => bytesExposed, text: bytesText },
   {
     label: 'exposed for each byte needed',
-    value: exposureRatio,
-    text: (ratio) => `${ratio.toPrecision(3)} ×`,
+    value: ({ bytesExposed, bytesNeeded }) => ratio(bytesExposed, bytesNeeded),
+    text: ratioText,
+  },
+  {
+    label: '… with the time for which each is',
+    value: ({ exposedByteSeconds, neededByteSeconds }) => ratio(exposedByteSeconds, neededByteSeconds),
+    text: ratioText,
+  },
+  {
+    label: 'pages reached without any grant',
+    value: ({ pagesReached }) => pagesReached || undefined,
+    text: countText,
+    wantsZero: true,
   },
   {
     label: 'backend could read that was not its business',
@@ -136,22 +149,31 @@ const ROWS: readonly Row[] = [
     label: 'stale: page kept after its request, longest',
     value: ({ maxStaleNanoseconds }) => maxStaleNanoseconds,
     text: timeText,
-    wantsZero: true,
+    isGood: isStaleDeclared,
+  },
+  {
+    label: '… declared: the longest while the device is at work',
+    value: ({ staleLimitNanoseconds }) => staleLimitNanoseconds || undefined,
+    text: timeText,
   },
   { label: 'grants leaked', value: ({ leakedGrants }) => leakedGrants, text: countText, wantsZero: true },
 ];
 
 const NOTES: readonly string[] = [
   'needed: the bytes of every buffer that a driver shared with its device, rings included.',
-  'exposed: 4 KiB for every page that was granted, each time it was.',
+  'exposed: 4 KiB for every page that was granted, each time it was, or the bytes of a sub-page grant. A grant that serves many requests counts once; the line with the time compares it fairly.',
   'not its business (foreign): bytes of granted pages that were neither in a buffer shared with the same device at that time nor in a page private to it, summed over all grants.',
   'stale: the longest time a page stayed granted or mapped after its request was complete; 0 if access always ended first.',
   'leaked: grants that were not over at the end.',
 ];
 
-function exposureRatio({ bytesExposed, bytesNeeded }: ReportColumn): number | undefined {
-  if (bytesExposed === undefined || bytesNeeded === undefined || bytesNeeded === 0) return undefined;
-  return bytesExposed / bytesNeeded;
+function ratio(exposed: number | undefined, needed: number | undefined): number | undefined {
+  if (exposed === undefined || needed === undefined || needed === 0) return undefined;
+  return exposed / needed;
+}
+
+function ratioText(ratio: number): string {
+  return `${ratio.toPrecision(3)} ×`;
 }
 
 function identicalRow(columns: readonly ReportColumn[]): TableRow {
@@ -162,11 +184,22 @@ function identicalRow(columns: readonly ReportColumn[]): TableRow {
   return { label: 'data arrived unchanged', cells };
 }
 
-function figureRow({ label, value, text, wantsZero }: Row, columns: readonly ReportColumn[]): TableRow {
+/** No page was kept for longer than the device had declared it would; 0 unless it has. */
+function isStaleDeclared(column: ReportColumn): boolean {
+  const { maxStaleNanoseconds = 0, maxStaleAtWorkNanoseconds = 0, staleLimitNanoseconds = 0 } = column;
+  if (maxStaleNanoseconds === 0) return true;
+  return staleLimitNanoseconds > 0 && maxStaleAtWorkNanoseconds <= staleLimitNanoseconds;
+}
+
+function figureRow(
+  { label, value, text, wantsZero, isGood }: Row,
+  columns: readonly ReportColumn[],
+): TableRow {
   const cells = columns.map((column): Cell => {
     const number = value(column);
     if (number === undefined) return { text: '', emphasis: 'plain' };
-    return { text: text(number), emphasis: !wantsZero ? 'plain' : number === 0 ? 'good' : 'bad' };
+    if (!wantsZero && !isGood) return { text: text(number), emphasis: 'plain' };
+    return { text: text(number), emphasis: number === 0 || isGood?.(column) ? 'good' : 'bad' };
   });
   return { label, cells };
 }

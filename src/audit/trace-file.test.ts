@@ -8,7 +8,7 @@ import { DirectTracer } from './event-tracer.ts';
 import { EVENT_FIELDS, type EventKind, KIND_NUMBER, type TraceEvent } from './events.ts';
 import { ReusedEvents } from './reused-events.ts';
 import { type TraceHeader, TraceWriter } from './trace-file.ts';
-import { readTrace, TraceFormatError } from './trace-reader.ts';
+import { readTrace, TraceFormatError, TraceReader } from './trace-reader.ts';
 
 const header: TraceHeader = {
   version: '0.1.0',
@@ -217,6 +217,40 @@ test('O4 a sink that reports its failure late is stopped by its owner; what was 
   assert.equal(readTrace(chunks.join('')).events.length, 1);
 });
 
+test('runs and stacks lie between the events, in their place', () => {
+  let text = '';
+  const writer = new TraceWriter(
+    { ...header, devices: [{ domain: 1, device: 7, name: 'xvda', mode: 'direct', type: 2 }] },
+    (chunk) => {
+      text += chunk;
+    },
+  );
+  const trace = new DirectTracer([writer], () => 0);
+  writer.beginRun('direct');
+  trace.origin(1, 7, 8, 0, 3);
+  writer.addStacks(new Map([[3, 'at "read" (blk.ts:1)\n']]));
+  writer.beginRun('bounce');
+  trace.busy(1, 8);
+  writer.close();
+  const seen: unknown[] = [];
+  const reader = new TraceReader({
+    consume: ({ kind }) => void seen.push(kind),
+    beginRun: (mode) => void seen.push(['run', mode]),
+    stack: (stack, words) => void seen.push([stack, words]),
+  });
+  for (const line of text.split('\n').slice(0, -1)) reader.read(line);
+  assert.deepEqual(seen, [
+    ['run', 'direct'],
+    'origin',
+    [3, 'at "read" (blk.ts:1)\n'],
+    ['run', 'bounce'],
+    'busy',
+  ]);
+  assert.deepEqual(reader.header?.devices, [{ domain: 1, device: 7, name: 'xvda', mode: 'direct', type: 2 }]);
+  assert.equal(reader.lines, text.split('\n').length - 1);
+  assert.equal(readTrace(text).events.length, 2);
+});
+
 test('a file with holes in the order tells how many events are missing', () => {
   const text = written(smallRun);
   const without = text
@@ -253,6 +287,9 @@ test('lines that are not of a trace are refused with their number, what was expe
       event({ kind: 'map', mapper: 0, owner: 1, ref: 8, handle: 0, readonly: 1 }),
       /readonly: expected true or false/,
     ],
+    [2, ',{"name":"grantio_run","args":{"mode":1}}', /line 2: mode: expected text, got 1/],
+    [2, ',{"name":"grantio_stack","args":{"text":"x"}}', /line 2: stack: expected an integer/],
+    [2, '{"name":"need","args":{}}', /line 2: expected ",\{"/],
     [6, good[4], /line 6: event 0 comes after event 0/],
   ];
   for (const [line, text, message] of cases) {

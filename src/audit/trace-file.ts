@@ -10,16 +10,34 @@ import { TraceLines } from './trace-lines.ts';
 /** Version of this file format. */
 export const TRACE_FORMAT = 1;
 
+/** A device by the numbers that events use. */
+export interface TracedDevice {
+  readonly domain: number;
+  readonly device: number;
+  readonly name: string;
+  /** Its exposure mode. */
+  readonly mode?: string;
+  /** The virtio device id, which says what the types of its requests mean. */
+  readonly type?: number;
+}
+
 /** What a trace is of. */
 export interface TraceHeader {
   /** grantio's version. */
   readonly version: string;
-  /** Exposure mode of the run. */
+  /** Exposure modes of the runs, with commas between them. */
   readonly mode: string;
-  /** The devices by the numbers that events use. */
-  readonly devices: readonly { readonly domain: number; readonly device: number; readonly name: string }[];
+  readonly devices: readonly TracedDevice[];
   /** When time 0 of the events was, as ISO 8601 text. */
   readonly startTime: string;
+}
+
+/** Names of the lines that say what is not an event. */
+export const RUN_LINE = 'grantio_run';
+export const STACK_LINE = 'grantio_stack';
+
+function metadata(name: string, args: object): string {
+  return `{"name":"${name}","cat":"__metadata","ph":"M","ts":0,"pid":0,"tid":0,"args":${JSON.stringify(args)}}\n`;
 }
 
 /** Writes events to a sink. A sink that fails ends the trace, never the run. */
@@ -41,8 +59,17 @@ export class TraceWriter implements TraceConsumer {
   constructor(header: TraceHeader, write: (chunk: string) => void, chunkSize = 65_536) {
     this.#write = write;
     this.#chunkSize = chunkSize;
-    const args = JSON.stringify({ format: TRACE_FORMAT, ...header });
-    this.#chunk = `[{"name":"grantio","cat":"__metadata","ph":"M","ts":0,"pid":0,"tid":0,"args":${args}}\n`;
+    this.#chunk = `[${metadata('grantio', { format: TRACE_FORMAT, ...header })}`;
+  }
+
+  /** What follows is of a host that was booted anew: nothing of what was live before lives on. */
+  beginRun(mode: string): void {
+    this.#note(metadata(RUN_LINE, { mode }));
+  }
+
+  /** Adds the texts of the stacks of calls that events since the last beginRun() name by their numbers. */
+  addStacks(stacks: ReadonlyMap<number, string>): void {
+    for (const [stack, text] of stacks) this.#note(metadata(STACK_LINE, { stack, text }));
   }
 
   consume(event: TraceEvent): void {
@@ -52,6 +79,12 @@ export class TraceWriter implements TraceConsumer {
     }
     this.#chunk += this.#lines.of(event);
     this.#chunkEvents++;
+    if (this.#chunk.length >= this.#chunkSize) this.flush();
+  }
+
+  #note(line: string): void {
+    if (!this.#isOpen) return;
+    this.#chunk += `,${line}`;
     if (this.#chunk.length >= this.#chunkSize) this.flush();
   }
 

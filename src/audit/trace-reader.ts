@@ -4,15 +4,29 @@
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { EVENT_FIELDS, type EventKind, KIND_NUMBER, type TraceConsumer, type TraceEvent } from './events.ts';
 import { ReusedEvents } from './reused-events.ts';
-import { TRACE_FORMAT, type TraceHeader } from './trace-file.ts';
+import { RUN_LINE, STACK_LINE, TRACE_FORMAT, type TraceHeader, type TracedDevice } from './trace-file.ts';
 
 /** A line that is not a line of a trace. */
 export class TraceFormatError extends Error {
+  readonly detail: string;
+
   constructor(line: number, detail: string) {
     super(`trace file, line ${line}: ${detail}`);
     this.name = 'TraceFormatError';
+    this.detail = detail;
   }
 }
+
+/** Takes what is in a trace file beside its header. */
+export interface TraceFileConsumer extends TraceConsumer {
+  /** The events that follow are of a host that was booted anew, in exposure mode `mode`. */
+  beginRun?(mode: string): void;
+  /** The text of a stack of calls that events of this run name by its number. */
+  stack?(stack: number, text: string): void;
+}
+
+/** How the lines end that only draw. */
+const NOTHING_CARRIED = '"args":{}}';
 
 /** Most pages that one event may speak of: more than any grant table holds, so that no line costs much. */
 const MAX_PAGES = 1 << 20;
@@ -47,13 +61,18 @@ export class TraceReader {
   isComplete = false;
   /** Events that were never written, by the holes in the order. */
   missing = 0;
-  readonly #consumer: TraceConsumer;
+  readonly #consumer: TraceFileConsumer;
   readonly #events = new ReusedEvents();
   #line = 0;
   #next = 0;
 
-  constructor(consumer: TraceConsumer) {
+  constructor(consumer: TraceFileConsumer) {
     this.#consumer = consumer;
+  }
+
+  /** Lines read so far. */
+  get lines(): number {
+    return this.#line;
   }
 
   /** Takes the next full line, without its line feed. Throws TraceFormatError. */
@@ -63,9 +82,22 @@ export class TraceReader {
       this.header = this.#headerIn(line);
     } else if (line === ']') {
       this.isComplete = true;
-    } else {
-      const args = fieldsOf(this.#parse(line, ',')['args']);
-      if (args['kind'] !== undefined) this.#event(args);
+    } else if (!line.startsWith(',{') || !line.endsWith(NOTHING_CARRIED)) {
+      const { name, args } = this.#parse(line, ',');
+      this.#take(name, fieldsOf(args));
+    }
+  }
+
+  #take(name: unknown, args: Fields): void {
+    if (args['kind'] !== undefined) {
+      this.#event(args);
+    } else if (name === RUN_LINE) {
+      const mode = this.#text(args, 'mode');
+      this.#consumer.beginRun?.(mode);
+    } else if (name === STACK_LINE) {
+      const stack = this.#number(args, 'stack');
+      const text = this.#text(args, 'text');
+      this.#consumer.stack?.(stack, text);
     }
   }
 
@@ -91,12 +123,18 @@ export class TraceReader {
     return {
       version: this.#text(args, 'version'),
       mode: this.#text(args, 'mode'),
-      devices: (Array.isArray(devices) ? devices.map(fieldsOf) : []).map((device) => ({
-        domain: this.#number(device, 'domain'),
-        device: this.#number(device, 'device'),
-        name: this.#text(device, 'name'),
-      })),
+      devices: (Array.isArray(devices) ? devices.map(fieldsOf) : []).map((device) => this.#device(device)),
       startTime: this.#text(args, 'startTime'),
+    };
+  }
+
+  #device(args: Fields): TracedDevice {
+    return {
+      domain: this.#number(args, 'domain'),
+      device: this.#number(args, 'device'),
+      name: this.#text(args, 'name'),
+      ...(args['mode'] !== undefined && { mode: this.#text(args, 'mode') }),
+      ...(args['type'] !== undefined && { type: this.#number(args, 'type') }),
     };
   }
 

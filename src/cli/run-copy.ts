@@ -25,7 +25,7 @@ export async function runCopy(
       ...job,
       mode,
       firstDevice: firstDevice(job, index),
-      ...(trace && { trace: trace.consumer() }),
+      ...(trace && { trace: trace.consumer(mode) }),
     });
     interruption.onSignal(() => void host.cancel().catch(() => undefined));
     results.push(await copyAll(host, job, mode, faults));

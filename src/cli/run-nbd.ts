@@ -24,7 +24,7 @@ export async function runNbd(
   const folder = options.nbd === undefined ? mkdtempSync(join(tmpdir(), 'grantio-')) : undefined;
   const address = options.nbd ?? join(folder!, 'nbd.sock');
   const throughput = new Throughput();
-  const fileTrace = trace?.consumer();
+  const fileTrace = trace?.consumer(mode);
   const consumer = {
     consume(event: Parameters<Throughput['consume']>[0]) {
       throughput.consume(event);

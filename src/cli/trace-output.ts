@@ -2,21 +2,26 @@
 // written any more, tracing ends and the run goes on (case O4).
 
 import { closeSync, openSync, writeSync } from 'node:fs';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import type { TraceConsumer } from '../audit/events.ts';
-import { TraceWriter } from '../audit/trace-file.ts';
+import { type TracedDevice, TraceWriter } from '../audit/trace-file.ts';
 import type { RunPlan } from './run-plan.ts';
 import { UsageError } from './usage.ts';
 import { version } from './version.ts';
 
 /** The guest's devices in the order of their numbers. */
-function deviceNames(plan: RunPlan): string[] {
-  const sources = Array.from({ length: plan.entropyDevices }, (_, index) => `entropy${index}`);
-  return [...plan.disks.map(({ dev }) => dev), ...sources];
+function devicesOf(plan: RunPlan): Pick<TracedDevice, 'name' | 'type'>[] {
+  const disks = plan.disks.map(({ dev }) => ({ name: dev, type: VIRTIO_ID_BLOCK }));
+  const sources = Array.from({ length: plan.entropyDevices }, (_, index) => ({
+    name: `entropy${index}`,
+    type: VIRTIO_ID_RNG,
+  }));
+  return [...disks, ...sources];
 }
 
 /** Number in the trace of the first device of the mode at `index`. */
 export function firstDevice(plan: RunPlan, index: number): number {
-  return index * deviceNames(plan).length;
+  return index * devicesOf(plan).length;
 }
 
 /** Where the events of a call go. */
@@ -39,10 +44,11 @@ export class TraceOutput {
       version: version(),
       mode: plan.modes.join(','),
       devices: plan.modes.flatMap((mode, index) =>
-        deviceNames(plan).map((name, devid) => ({
+        devicesOf(plan).map((device, devid) => ({
           domain: guest,
           device: firstDevice(plan, index) + devid,
-          name: `${name} ${mode}`,
+          ...device,
+          mode,
         })),
       ),
       startTime: new Date().toISOString(),
@@ -50,9 +56,10 @@ export class TraceOutput {
     this.#writer = new TraceWriter(header, (chunk) => this.#write(chunk));
   }
 
-  /** Takes the events of the next host that is booted. */
-  consumer(): TraceConsumer {
+  /** Takes the events of the next host that is booted, whose exposure mode is `mode`. */
+  consumer(mode: string): TraceConsumer {
     const first = this.#next;
+    this.#writer.beginRun(mode);
     return {
       consume: (event) => {
         const sequence = first + event.sequence;
@@ -60,6 +67,11 @@ export class TraceOutput {
         this.#writer.consume({ ...event, sequence });
       },
     };
+  }
+
+  /** Adds the texts of stacks of calls that the events of the last host name by their numbers. */
+  addStacks(stacks: ReadonlyMap<number, string>): void {
+    this.#writer.addStacks(stacks);
   }
 
   /** Completes the file, and says if it is not complete. */

@@ -7,6 +7,7 @@
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
 import { DMA_BIDIRECTIONAL, DMA_FROM_DEVICE } from '../trace.ts';
+import type { QuarantineCounts } from './quarantine.ts';
 
 /** A limit of ours, so that one request cannot take a whole grant table: 256 pages. */
 export const MAX_MAPPING_SIZE = 256 * XEN_PAGE_SIZE;
@@ -113,10 +114,14 @@ export interface DmaOperations {
   tick(now: number): number;
   /** Tries at once to end access to what is in quarantine. Returns how many pages came free. */
   recover(): number;
+  /** Gives back what is in quarantine without ending access: its host was left, with all that was granted in it. */
+  forget(): void;
   /** Gives the pool's memory back when the device is gone; nothing may be mapped or allocated any more. */
   close(): void;
   /** References and pages that the backend has not let go of. */
   readonly quarantined: number;
+  /** What has passed through quarantine so far. */
+  readonly quarantine: QuarantineCounts;
   /** References granted now, coherent memory included. */
   readonly live: number;
 }

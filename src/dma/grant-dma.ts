@@ -25,6 +25,7 @@ import {
   MAX_MAPPING_SIZE,
 } from './dma.ts';
 import type { Grants } from './grants.ts';
+import type { QuarantineCounts } from './quarantine.ts';
 
 /** Bit 63 of a DMA address is set, so a device must be able to give all 64 bits (defect R7 of the RFC). */
 const ADDRESS_BITS = 64;
@@ -51,6 +52,10 @@ export class GrantDma implements DmaOperations {
 
   get quarantined(): number {
     return this.#grants.quarantined;
+  }
+
+  get quarantine(): QuarantineCounts {
+    return this.#grants.quarantine.counts;
   }
 
   supportsMask(bits: number): boolean {
@@ -133,12 +138,17 @@ export class GrantDma implements DmaOperations {
   }
 
   tick(now: number): number {
-    this.#grants.retry();
-    return this.#sharing.tick(now);
+    const quarantine = this.#grants.quarantine.tick(now);
+    return Math.min(quarantine, this.#sharing.tick(now));
   }
 
   recover(): number {
     return this.#grants.retry();
+  }
+
+  forget(): void {
+    assert(this.#grants.live === 0, 'nothing is shared when its host is left', this.#grants.live, 0);
+    this.#grants.quarantine.forget();
   }
 
   close(): void {

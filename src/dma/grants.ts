@@ -1,36 +1,26 @@
 // Shares runs of pages with one backend and ends the sharing: references, grant entries and, where the
-// backend still maps a page, the quarantine. Below both exposure modes, direct-dma.ts and bounce-dma.ts.
+// backend still maps a page, the quarantine. Below the exposure modes (buffer-sharing.ts), before quarantine.ts.
 
 import { assert } from '../errors.ts';
-import type { Tracer } from '../trace.ts';
-import type { GrantTable } from '../xen/grant-table.ts';
 import type { DomainId, FrameNumber, GrantRef } from '../xen/ids.ts';
-import type { GuestMemory } from './guest-memory.ts';
-import type { References } from './references.ts';
-
-/** What a domain has for granting, shared by all its devices. */
-export interface GrantingDomain {
-  readonly id: DomainId;
-  readonly memory: GuestMemory;
-  readonly table: GrantTable;
-  readonly references: References;
-  readonly tracer: Tracer;
-}
+import type { GrantingDomain } from './granting-domain.ts';
+import { Quarantine } from './quarantine.ts';
 
 /** The pages that one device shares with its backend's domain. */
 export class Grants {
   readonly domain: GrantingDomain;
   readonly backend: DomainId;
+  /** What the backend still mapped when access should have ended. */
+  readonly quarantine: Quarantine;
   /** Pages and reference of each run that is shared now, by its first reference. */
   readonly #frames: Int32Array;
   readonly #counts: Uint16Array;
-  /** References whose page the backend still mapped when access should have ended. */
-  readonly #quarantine = new Map<GrantRef, FrameNumber>();
   #live = 0;
 
   constructor(domain: GrantingDomain, backend: DomainId) {
     this.domain = domain;
     this.backend = backend;
+    this.quarantine = new Quarantine(domain);
     this.#frames = new Int32Array(domain.table.maxEntries);
     this.#counts = new Uint16Array(domain.table.maxEntries);
   }
@@ -42,7 +32,7 @@ export class Grants {
 
   /** References that cannot be used again until the backend lets go of their pages. */
   get quarantined(): number {
-    return this.#quarantine.size;
+    return this.quarantine.size;
   }
 
   /**
@@ -94,33 +84,19 @@ export class Grants {
 
   /** Tries again to end access to what is in quarantine. Returns how many pages came free. */
   retry(): number {
-    const { references, table, memory, tracer, id } = this.domain;
-    let recovered = 0;
-    for (const [ref, frame] of this.#quarantine) {
-      if (table.revoke(ref, 1) > 0) continue;
-      if (tracer.enabled) tracer.revoke(id, ref, 1);
-      this.#quarantine.delete(ref);
-      references.recover(ref);
-      memory.release(frame, 1);
-      recovered++;
-    }
-    return recovered;
+    return this.quarantine.retry();
   }
 
   #quarantineBusy(first: number, count: number): void {
-    const { references, table, memory, tracer, id } = this.domain;
+    const { references, table, tracer, id } = this.domain;
     for (let page = 0; page < count; page++) {
       const ref = (first + page) as GrantRef;
-      if (table.isFree(ref)) {
-        if (tracer.enabled) tracer.revoke(id, ref, 1);
-        references.release(ref, 1);
+      if (!table.isFree(ref)) {
+        this.quarantine.add(ref, (this.#frames[first] + page) as FrameNumber);
         continue;
       }
-      if (tracer.enabled) tracer.busy(id, ref);
-      const frame = (this.#frames[first] + page) as FrameNumber;
-      this.#quarantine.set(ref, frame);
-      references.quarantine(ref);
-      memory.hold(frame, 1);
+      if (tracer.enabled) tracer.revoke(id, ref, 1);
+      references.release(ref, 1);
     }
   }
 }

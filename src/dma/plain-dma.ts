@@ -10,6 +10,7 @@ import {
   MAX_MAPPING_SIZE,
 } from './dma.ts';
 import type { GuestMemory } from './guest-memory.ts';
+import { NO_QUARANTINE } from './quarantine.ts';
 
 const HIGH = 0x1_0000_0000;
 
@@ -18,6 +19,7 @@ export class PlainDma implements DmaOperations {
   readonly maxMappingSize = MAX_MAPPING_SIZE;
   readonly live = 0;
   readonly quarantined = 0;
+  readonly quarantine = NO_QUARANTINE;
   readonly #memory: GuestMemory;
 
   constructor(memory: GuestMemory) {
@@ -86,6 +88,10 @@ export class PlainDma implements DmaOperations {
 
   recover(): number {
     return 0;
+  }
+
+  forget(): void {
+    // Nothing is in quarantine.
   }
 
   close(): void {

@@ -34,38 +34,69 @@ export class BareTable implements GrantTable {
   }
 }
 
-/** Each reference's fate, one by one: the plainest allocator there is. */
+/** What a reference is that the table has. */
+type State = 'reserved' | 'free' | 'live' | 'quarantined';
+
+/** Each reference's state, one by one in a plain array: the plainest allocator there is. */
 export class ReferenceModel {
-  readonly live = new Set<number>();
-  readonly quarantined = new Set<number>();
+  readonly #states: State[] = [];
+  #mostInUse = 0;
 
-  isFree(ref: number): boolean {
-    return ref >= GRANT_RESERVED_ENTRIES && !this.live.has(ref) && !this.quarantined.has(ref);
+  /** The references in one state, lowest first. */
+  those(state: State): number[] {
+    return [...this.#states.keys()].filter((ref) => this.#states[ref] === state);
   }
 
-  /** Whether `count` references in a row are free below `entries`. */
-  hasRun(count: number, entries: number): boolean {
-    for (let ref = GRANT_RESERVED_ENTRIES, run = 0; ref < entries; ref++) {
-      run = this.isFree(ref) ? run + 1 : 0;
-      if (run === count) return true;
-    }
-    return false;
+  /** The table has become this long. */
+  grow(entries: number): void {
+    while (this.#states.length < entries)
+      this.#states.push(this.#states.length < GRANT_RESERVED_ENTRIES ? 'reserved' : 'free');
   }
 
-  /** Books a run; each of its references must have been free and exist. */
-  take(first: number, count: number, entries: number): void {
+  /** Whether `count` references in a row are free. */
+  hasRun(count: number): boolean {
+    return this.#runs().some((length) => length >= count);
+  }
+
+  /** Changes the state of a run; each of its references must have been in state `from`. */
+  move(first: number, count: number, from: State, to: State): void {
     for (let ref = first; ref < first + count; ref++) {
-      assert.ok(this.isFree(ref) && ref < entries, `reference ${ref} of a table of ${entries} was given out`);
-      this.live.add(ref);
+      assert.equal(this.#states[ref], from, `reference ${ref} of ${this.#states.length} becomes ${to}`);
+      this.#states[ref] = to;
     }
+    const inUse = this.those('live').length + this.those('quarantined').length;
+    this.#mostInUse = Math.max(this.#mostInUse, inUse);
   }
 
-  /** The counters agree with a recount, and reserved, free, live and quarantined are all there is. */
-  check(references: References): void {
-    const { entries, free, live, quarantined } = references;
-    let counted = 0;
-    for (let ref = 0; ref < entries; ref++) if (this.isFree(ref)) counted++;
-    assert.deepEqual([free, live, quarantined], [counted, this.live.size, this.quarantined.size]);
-    assert.equal(free + live + quarantined + GRANT_RESERVED_ENTRIES, entries);
+  /** The figures agree with a recount, and reserved, free, live and quarantined are all there is. */
+  check(references: References, maxEntries: number): void {
+    const entries = this.#states.length;
+    const [free, live, quarantined] = (['free', 'live', 'quarantined'] as const).map(
+      (state) => this.those(state).length,
+    );
+    const runs = this.#runs();
+    const longestFreeRun = Math.max(0, ...runs);
+    assert.deepEqual(references.usage(), {
+      entries,
+      maxEntries,
+      free,
+      live,
+      quarantined,
+      mostInUse: this.#mostInUse,
+      headroom: maxEntries - GRANT_RESERVED_ENTRIES - live - quarantined,
+      freeRuns: runs.length,
+      longestFreeRun,
+      fragmentation: free === 0 ? 0 : 1 - longestFreeRun / free,
+    });
+    assert.equal(
+      references.free + references.live + references.quarantined + GRANT_RESERVED_ENTRIES,
+      references.entries,
+    );
+  }
+
+  /** The lengths of the free runs. */
+  #runs(): number[] {
+    const text = this.#states.map((state) => (state === 'free' ? 'f' : ' ')).join('');
+    return text.split(/ +/).flatMap((run) => (run === '' ? [] : [run.length]));
   }
 }

@@ -1,50 +1,57 @@
 // Allocates grant references: single ones and consecutive runs, for one DMA mapping of n pages is one
 // address and therefore n references in a row. Between dma/grants.ts and the domain's grant table.
 //
-// A bitmap (a set bit is a free reference), searched a word of 32 at a time from where the last search
-// ended. After every operation reserved + free + live + quarantined == entries.
+// Each reference is in one state, and after every operation reserved + free + live + quarantined == entries.
+// Which free ones lie in a row is kept in free-runs.ts.
 
 import { GRANT_RESERVED_ENTRIES } from '../abi/grant.ts';
 import { assert } from '../errors.ts';
 import type { GrantTable } from '../xen/grant-table.ts';
 import type { GrantRef } from '../xen/ids.ts';
+import { FreeRuns } from './free-runs.ts';
 
-const WORD_BITS = 32;
-const ALL_FREE = 0xffff_ffff;
+// What a reference is. Reserved ones are UNUSABLE, and so are those that the table has not grown to.
+const UNUSABLE = 0;
+const FREE = 1;
+const LIVE = 2;
+const QUARANTINED = 3;
 
-/** Set bits from bit 0 upwards before the first clear one. */
-function trailingOnes(word: number): number {
-  const inverted = ~word;
-  return inverted === 0 ? WORD_BITS : WORD_BITS - 1 - Math.clz32(inverted & -inverted);
-}
-
-/** Lowest bit at which `count` (1-31) set bits follow each other, or -1. */
-function runInWord(word: number, count: number): number {
-  let starts = word;
-  for (let have = 1; have < count; ) {
-    const shift = Math.min(have, count - have);
-    starts &= starts >>> shift;
-    have += shift;
-  }
-  return starts === 0 ? -1 : WORD_BITS - 1 - Math.clz32(starts & -starts);
+/** How full and how scattered a domain's grant table is; figures are references unless named otherwise. */
+export interface ReferenceUsage {
+  /** Those that exist now and those that may exist (max_grant_frames), the 8 reserved ones included. */
+  readonly entries: number;
+  readonly maxEntries: number;
+  readonly free: number;
+  readonly live: number;
+  readonly quarantined: number;
+  /** Most that were live or in quarantine at once. */
+  readonly mostInUse: number;
+  /** Those that can still be allocated, if the table grows as far as it may. */
+  readonly headroom: number;
+  /** The number of runs in which the free ones lie, and the length of the longest. */
+  readonly freeRuns: number;
+  readonly longestFreeRun: number;
+  /** Share of the free ones that lie outside of the longest run: 0 in a table like new, towards 1 in dust. */
+  readonly fragmentation: number;
 }
 
 /** The references of one domain's table. */
 export class References {
   readonly #table: GrantTable;
-  readonly #words: Uint32Array;
+  /** What each reference is. */
+  readonly #states: Uint8Array;
+  readonly #freeRuns: FreeRuns;
   #entries: number;
-  #free: number;
+  #free = 0;
   #quarantined = 0;
-  /** Word at which the next search starts. */
-  #hint = 0;
+  #mostInUse = 0;
 
   constructor(table: GrantTable) {
     this.#table = table;
-    this.#words = new Uint32Array(Math.ceil(table.maxEntries / WORD_BITS));
+    this.#states = new Uint8Array(table.maxEntries);
+    this.#freeRuns = new FreeRuns(table.maxEntries);
     this.#entries = table.entries;
-    this.#free = 0;
-    this.#markFree(GRANT_RESERVED_ENTRIES, table.entries - GRANT_RESERVED_ENTRIES);
+    this.#setFree(GRANT_RESERVED_ENTRIES, table.entries - GRANT_RESERVED_ENTRIES, UNUSABLE);
   }
 
   /** Entries of the table, the reserved ones included. */
@@ -65,6 +72,25 @@ export class References {
     return this.#quarantined;
   }
 
+  /** All figures of the table now. Walks the free runs: not for the path of a request. */
+  usage(): ReferenceUsage {
+    const { entries, free, live, quarantined } = this;
+    const { maxEntries } = this.#table;
+    const { runs, longest } = this.#freeRuns.figures();
+    return {
+      entries,
+      maxEntries,
+      free,
+      live,
+      quarantined,
+      mostInUse: this.#mostInUse,
+      headroom: free + maxEntries - entries,
+      freeRuns: runs,
+      longestFreeRun: longest,
+      fragmentation: free === 0 ? 0 : 1 - longest / free,
+    };
+  }
+
   /**
    * Takes `count` consecutive references, growing the table when no run is free.
    *
@@ -72,52 +98,33 @@ export class References {
    */
   allocate(count: number): number {
     assert(count > 0, 'a run of grant references has at least one');
-    let first = this.#find(count);
-    if (first < 0 && this.#grow(count)) first = this.#find(count);
+    let first = this.#freeRuns.take(count);
+    if (first < 0 && this.#grow(count)) first = this.#freeRuns.take(count);
     if (first < 0) return -1;
-    this.#markUsed(first, count);
+    const states = this.#states;
+    for (let ref = first; ref < first + count; ref++) states[ref] = LIVE;
+    this.#free -= count;
+    const inUse = this.#entries - GRANT_RESERVED_ENTRIES - this.#free;
+    if (inUse > this.#mostInUse) this.#mostInUse = inUse;
     return first;
   }
 
   /** Gives back `count` references from `first`, to which access has ended. */
   release(first: number, count: number): void {
-    assert(first >= GRANT_RESERVED_ENTRIES, 'a reserved grant reference is released', first);
-    this.#markFree(first, count);
+    this.#setFree(first, count, LIVE);
   }
 
   /** Books a live reference as quarantined: its page is still mapped, so it may not be used again. */
-  quarantine(_ref: GrantRef): void {
+  quarantine(ref: GrantRef): void {
+    assert(this.#states[ref] === LIVE, 'a grant reference that is put into quarantine is live', ref);
+    this.#states[ref] = QUARANTINED;
     this.#quarantined++;
   }
 
   /** Gives back a reference out of quarantine. */
   recover(ref: GrantRef): void {
+    this.#setFree(ref, 1, QUARANTINED);
     this.#quarantined--;
-    this.#markFree(ref, 1);
-  }
-
-  #find(count: number): number {
-    const found = this.#search(count, this.#hint);
-    return found < 0 && this.#hint > 0 ? this.#search(count, 0) : found;
-  }
-
-  #search(count: number, from: number): number {
-    const words = this.#words;
-    // Free references that end where the current word starts.
-    let run = 0;
-    for (let index = from; index < words.length; index++) {
-      const word = words[index];
-      if (word === ALL_FREE) run += WORD_BITS;
-      else {
-        if (run + trailingOnes(word) >= count) return index * WORD_BITS - run;
-        const inside = count < WORD_BITS ? runInWord(word, count) : -1;
-        if (inside >= 0) return index * WORD_BITS + inside;
-        run = Math.clz32(~word);
-        continue;
-      }
-      if (run >= count) return (index + 1) * WORD_BITS - run;
-    }
-    return -1;
   }
 
   /** Doubles the table, or makes it as long as `count` more references need. */
@@ -126,23 +133,19 @@ export class References {
     if (wanted === this.#entries || !this.#table.grow(wanted)) return false;
     const before = this.#entries;
     this.#entries = this.#table.entries;
-    this.#markFree(before, this.#entries - before);
+    this.#setFree(before, this.#entries - before, UNUSABLE);
     return true;
   }
 
-  #markUsed(first: number, count: number): void {
-    for (let ref = first; ref < first + count; ref++) this.#words[ref >>> 5] &= ~(1 << (ref & 31));
-    this.#free -= count;
-    this.#hint = first >>> 5;
-  }
-
-  #markFree(first: number, count: number): void {
+  /** Makes references free, each of which must be in state `from`. */
+  #setFree(first: number, count: number, from: number): void {
+    assert(count > 0, 'a run of grant references that becomes free has at least one');
+    const states = this.#states;
     for (let ref = first; ref < first + count; ref++) {
-      const bit = 1 << (ref & 31);
-      assert((this.#words[ref >>> 5] & bit) === 0, 'a grant reference is released once', ref);
-      this.#words[ref >>> 5] |= bit;
+      assert(states[ref] === from, 'a grant reference is given back while it is in use, and once', ref);
+      states[ref] = FREE;
     }
     this.#free += count;
-    if (count > 0) this.#hint = Math.min(this.#hint, first >>> 5);
+    this.#freeRuns.add(first, count);
   }
 }

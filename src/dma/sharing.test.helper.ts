@@ -10,7 +10,8 @@ import { type SharedEntry, sharedEntries } from '../hosts/model/grants/recount.t
 import { noTrace, type Tracer } from '../trace.ts';
 import type { DmaAddress, DmaOperations } from './dma.ts';
 import { grantDma } from './exposure-modes.ts';
-import { type GrantingDomain, Grants } from './grants.ts';
+import type { GrantingDomain } from './granting-domain.ts';
+import { Grants } from './grants.ts';
 import { References } from './references.ts';
 
 /** The exposure modes that grant. */

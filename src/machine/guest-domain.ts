@@ -3,9 +3,10 @@
 
 import type { DmaOperations } from '../dma/dma.ts';
 import { type ExposureMode, grantDma } from '../dma/exposure-modes.ts';
-import { type GrantingDomain, Grants } from '../dma/grants.ts';
+import type { GrantingDomain } from '../dma/granting-domain.ts';
+import { Grants } from '../dma/grants.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
-import { References } from '../dma/references.ts';
+import { References, type ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
 import { RngDriver } from '../drivers/rng.ts';
@@ -88,6 +89,11 @@ export class GuestDomain {
     driver.close();
     this.ports.events.close(attached.port);
     return { live: attached.dma.live, quarantined: attached.dma.quarantined };
+  }
+
+  /** How full and how scattered the guest's grant table is now, all its devices together. */
+  referenceUsage(): ReferenceUsage {
+    return this.granting.references.usage();
   }
 
   /** Whether any driver waits for its device. */

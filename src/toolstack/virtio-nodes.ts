@@ -4,6 +4,9 @@
 // `/local/domain/<backend>/backend/<kind>/<guest>/<devid>` belongs to the backend, and the guest may read it;
 // `/local/domain/<guest>/device/<kind>/<devid>` the other way round. Kind `virtio_disk` writes the base address
 // in decimal, kind `virtio` in hexadecimal; readers take both.
+//
+// Beside libxl's nodes there is one of ours, `/local/domain/<guest>/grant-dma/<kind>/<devid>`: the toolstack's word
+// on whether the device uses grants, and to whom, where there is no device tree. It belongs to the toolstack.
 
 import type { DomainId } from '../xen/ids.ts';
 import { domainId } from '../xen/ids.ts';
@@ -37,7 +40,7 @@ export interface VirtioNodes {
   /** Guest-physical address of its registers. */
   readonly base: number;
   readonly irq: number;
-  /** Whether the guest will grant what the backend may reach. */
+  /** Whether the guest will grant what the backend may reach: the toolstack's word to the backend. */
   readonly grantUsage: boolean;
   readonly disk?: DiskNodes;
 }
@@ -55,6 +58,14 @@ export function backendPath(device: {
 /** The guest's directory of a device. */
 export function frontendPath(device: { guest: number; devid: number; kind: VirtioKind }): string {
   return `/local/domain/${device.guest}/device/${device.kind}/${device.devid}`;
+}
+
+/** The value of a device's grant-dma node when it uses no grants; otherwise it is the backend's domain id. */
+export const NO_GRANTS = 'none';
+
+/** Where the toolstack says to whom the guest is to grant. */
+export function grantPath(device: { guest: number; devid: number; kind: VirtioKind }): string {
+  return `/local/domain/${device.guest}/grant-dma/${device.kind}/${device.devid}`;
 }
 
 /**
@@ -104,6 +115,11 @@ export async function announceDevice(store: Xenstore, device: VirtioNodes): Prom
       'backend-id': `${device.backend}`,
       state: `${XENBUS_INITIALISING}`,
     });
+    await nodes.write(grantPath(device), device.grantUsage ? `${device.backend}` : NO_GRANTS);
+    await nodes.setPermissions(grantPath(device), [
+      { domain: 0, access: 'n' },
+      { domain: device.guest, access: 'r' },
+    ]);
     await share(nodes, back, device.backend, device.guest);
     await share(nodes, front, device.guest, device.backend);
   });
@@ -115,6 +131,7 @@ export async function withdrawDevice(
   device: { backend: number; guest: number; devid: number; kind: VirtioKind },
 ): Promise<void> {
   await store.transaction(async (nodes) => {
+    await nodes.remove(grantPath(device));
     await nodes.remove(frontendPath(device));
     await nodes.remove(backendPath(device));
   });
@@ -141,7 +158,8 @@ export async function readDevice(
       // Number() reads decimal and 0x alike.
       base: Number(await read('base')),
       irq: Number(await read('irq')),
-      grantUsage: (await read('grant_usage')) === '1',
+      // Anything but a clear no is a yes: a backend maps no more than it was told to.
+      grantUsage: (await read('grant_usage')) !== '0',
       ...(kind === 'virtio_disk' && {
         disk: {
           params: await read('params'),

@@ -16,9 +16,9 @@ const ROUNDS = 5;
 async function copyThroughGuest(path: string, mode: ExposureMode): Promise<number> {
   const host = await VirtualHost.start({
     disks: [{ path, readOnly: true, dev: 'xvda' }],
-    entropyDevices: 0,
+    entropyDevices: [],
     mode,
-    architecture: 'arm',
+    architecture: 'x86',
     kind: 'pvh',
     firstDevice: 0,
     memory: 64 * MIB,

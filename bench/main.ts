@@ -6,6 +6,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { EXPOSURE_MODES, type ExposureMode } from '../src/dma/exposure-modes.ts';
 import { benchCopy } from './copy.ts';
 import { type Figure, printFigures } from './figures.ts';
 import { benchMapping } from './grants.ts';
@@ -14,11 +15,15 @@ import { benchReferences } from './references.ts';
 import { benchRequests } from './request.ts';
 import { benchXenstored } from './xenstored.ts';
 
-const groups: Readonly<Record<string, () => Promise<Figure[]>>> = {
-  'requests-direct': () => benchRequests('direct'),
-  'requests-bounce': () => benchRequests('bounce'),
-  'mapping-direct': () => benchMapping('direct'),
-  'mapping-bounce': () => benchMapping('bounce'),
+type Group = () => Promise<Figure[]>;
+
+function inEachMode(name: string, bench: (mode: ExposureMode) => Promise<Figure[]>): Record<string, Group> {
+  return Object.fromEntries(EXPOSURE_MODES.map((mode) => [`${name}-${mode}`, () => bench(mode)]));
+}
+
+const groups: Readonly<Record<string, Group>> = {
+  ...inEachMode('requests', benchRequests),
+  ...inEachMode('mapping', benchMapping),
   references: benchReferences,
   hypercalls: benchHypercalls,
   scale: benchScale,

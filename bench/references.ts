@@ -21,8 +21,10 @@ function fullGrown() {
   return new References({
     entries: ENTRIES,
     maxEntries: ENTRIES,
+    grantsParts: false,
     grow: () => false,
     grant: () => undefined,
+    grantPart: () => undefined,
     revoke: () => 0,
     isFree: () => true,
   });

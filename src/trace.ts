@@ -44,7 +44,7 @@ export interface Tracer {
   privatePagesEnd(domain: number, frame: number, count: number): void;
   /** Domain `mapper` mapped `owner`'s reference; `handle` names the mapping. */
   map(mapper: number, owner: number, ref: number, handle: number, readonly: boolean): void;
-  /** The hypervisor refused `mapper` a mapping, with a negative GNTST status. */
+  /** The hypervisor refused `mapper` a mapping, or a copy, with a negative GNTST status. */
   mapRefused(mapper: number, owner: number, ref: number, status: number): void;
   /** The mapping `handle` of `mapper` has ended. */
   unmap(mapper: number, owner: number, ref: number, handle: number): void;

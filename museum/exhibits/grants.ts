@@ -127,17 +127,18 @@ export const GRANTS: readonly Exhibit[] = [
   {
     id: 'XSA-316/copy',
     what: 'A copy that is to begin again tells its caller so, by a positive status.',
-    file: 'src/hosts/model/grants/hypercall.ts',
-    find: 'if (outcome <= 0) {',
-    replace: 'if (outcome <= 1) {',
+    file: 'src/hosts/model/grants/copying.ts',
+    find: 'if (outcome <= 0) return outcome;',
+    replace: 'if (outcome <= 1) return outcome;',
     tests: ['src/hosts/model/grants/copying-races.test.ts'],
   },
   {
     id: 'XSA-318',
     what: 'An element of a batch that is interrupted never gets its status.',
     file: 'src/hosts/model/grants/hypercall.ts',
-    find: 'if (outcome <= 0) {',
-    replace: 'if (outcome > 0) return 0;\n    if (outcome <= 0) {',
+    find: 'const status = patientCopy(copying, domain, source, dest, argument.len, argument.flags, pause);',
+    replace: `const status = copying.copy(domain, source, dest, argument.len, argument.flags);
+  if (status > 0) return 0;`,
     tests: ['src/hosts/model/grants/copying-races.test.ts'],
   },
   {

@@ -58,12 +58,12 @@ export const RINGS: readonly Exhibit[] = [
     id: 'CVE-2021-3748',
     what: 'The device writes its status after it has let go of the page that it belongs into.',
     file: 'src/devices/blk.ts',
-    find: 'queue.complete(chain, readable.byteLength, length);',
+    find: 'if (queue.complete(chain, readable.byteLength, length, STATUS_SIZE) < 0) this.#refuse(queue, chain);',
     replace: `const piece = writable.count - 1;
     const region = writable.regions[piece];
     const place = writable.offsets[piece] + writable.lengths[piece] - 1;
     region.u8[place] = 0xff;
-    queue.complete(chain, readable.byteLength, length);
+    queue.complete(chain, readable.byteLength, length, STATUS_SIZE);
     region.u8[place] = answer.status;`,
     tests: ['test/adversary/completion-order.test.ts'],
   },
@@ -71,7 +71,8 @@ export const RINGS: readonly Exhibit[] = [
     id: 'e25879c',
     what: 'The device reports a request complete before it unmaps its buffers.',
     file: 'src/virtqueue/device-queue.ts',
-    find: `    chain.access.release(bytesRead, written);
+    find: `    chain.fault = chain.access.release(bytesRead, written, atEnd);
+    if (chain.fault !== 0) return chain.fault;
     chain.inFlight = false;
     this.#inFlight--;
     this.#used.setElement(this.#nextUsed, chain.head, written);
@@ -83,7 +84,7 @@ export const RINGS: readonly Exhibit[] = [
     this.#used.setElement(this.#nextUsed, chain.head, written);
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
     this.#used.index = this.#nextUsed;
-    chain.access.release(bytesRead, written);
+    chain.fault = chain.access.release(bytesRead, written, atEnd);
 `,
     tests: ['test/adversary/completion-order.test.ts'],
   },
@@ -134,7 +135,7 @@ export const RINGS: readonly Exhibit[] = [
     id: 'CVE-2026-5747',
     what: 'Registers of a queue can be written while the queue is in use.',
     file: 'src/virtio/device-state.ts',
-    find: 'return !queue.enabled && (this.#status & VIRTIO_STATUS_DRIVER_OK) === 0;',
+    find: 'return !queue.enabled && (queue.wasReset || (this.#status & VIRTIO_STATUS_DRIVER_OK) === 0);',
     replace: 'return queue !== undefined;',
     tests: ['test/adversary/queue-setup.test.ts'],
     titles: /F21/,
@@ -143,7 +144,7 @@ export const RINGS: readonly Exhibit[] = [
     id: 'CVE-2022-26354',
     what: 'A request whose buffer cannot be mapped is never returned to the driver.',
     file: 'src/devices/blk.ts',
-    find: 'queue.complete(chain, 0, 0);',
+    find: 'if (queue.complete(chain, 0, 0, answers ? STATUS_SIZE : 0) < 0) queue.complete(chain, 0, 0);',
     replace: '',
     tests: ['test/adversary/refused-buffers.test.ts'],
   },

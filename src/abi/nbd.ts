@@ -65,6 +65,7 @@ export const NBD_REPLY_TYPE_ERROR = 0x8001;
 
 export const NBD_EPERM = 1;
 export const NBD_EIO = 5;
+export const NBD_ENOMEM = 12;
 export const NBD_EINVAL = 22;
 export const NBD_ENOSPC = 28;
 export const NBD_EOVERFLOW = 75;

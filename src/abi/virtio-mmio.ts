@@ -26,6 +26,7 @@ export const MMIO_SHM_LEN_LOW = 0x0b0;
 export const MMIO_SHM_LEN_HIGH = 0x0b4;
 export const MMIO_SHM_BASE_LOW = 0x0b8;
 export const MMIO_SHM_BASE_HIGH = 0x0bc;
+export const MMIO_QUEUE_RESET = 0x0c0;
 export const MMIO_CONFIG_GENERATION = 0x0fc;
 export const MMIO_CONFIG = 0x100;
 

@@ -15,6 +15,7 @@ export const VIRTIO_F_EVENT_IDX = bit(29);
 export const VIRTIO_F_VERSION_1 = bit(32);
 /** The device reaches memory only through addresses that the platform hands out: here, grants. */
 export const VIRTIO_F_ACCESS_PLATFORM = bit(33);
+export const VIRTIO_F_RING_RESET = bit(40);
 
 export const VIRTIO_ID_BLOCK = 2;
 export const VIRTIO_ID_RNG = 4;

@@ -37,17 +37,8 @@ import type {
 } from './events.ts';
 import type { Tally } from './exposure-figures.ts';
 import type { ExposureObserver } from './exposure-observer.ts';
-import {
-  DeviceState,
-  DomainState,
-  Grant,
-  Need,
-  NOT_IDLE,
-  OpenRequest,
-  Piece,
-  Reach,
-} from './exposure-state.ts';
-import { addUnshared } from './unshared-bytes.ts';
+import { DeviceState, DomainState, Grant, Need, NOT_IDLE, OpenRequest, Piece } from './exposure-state.ts';
+import { beginReach, endReach } from './plain-reach.ts';
 
 /** Adds a grant to a device's, or takes it away. */
 function count(tally: Tally, grant: Grant, sign: 1 | -1): void {
@@ -310,33 +301,15 @@ export class ExposureLedger {
   }
 
   reach(event: ReachEvent): void {
-    const domain = this.#domain(event.owner);
-    const reach = new Reach(event, this.now);
-    domain.reaches.push(reach);
-    reach.foreign = addUnshared(domain, reach, domain.foreign);
-    const { tally } = this.nobody;
-    tally.pagesReached += reach.count;
-    tally.bytesExposed += reach.count * XEN_PAGE_SIZE;
-    tally.foreignReadableBytes += reach.foreign;
-    tally.foreignWritableBytes += reach.foreign;
-    this.exposedBytes += reach.count * XEN_PAGE_SIZE;
+    const reach = beginReach(event, this.#domain(event.owner), this.nobody.tally, this.now);
+    this.exposedBytes += reach.bytes;
     this.#observer.reached(reach);
   }
 
   reachEnd(event: ReachEndEvent): void {
-    const { reaches } = this.#domain(event.owner);
-    const at = reaches.findIndex(
-      ({ mapper, frame, count }) => mapper === event.mapper && frame === event.frame && count === event.count,
-    );
-    if (at < 0) {
-      this.#contradiction(event, 'there is no such access');
-      return;
-    }
-    const [reach] = reaches.splice(at, 1);
-    const { tally } = this.nobody;
-    tally.exposedByteTime += reach.count * XEN_PAGE_SIZE * (this.now - reach.begunAt);
-    tally.foreignByteTime += reach.foreign * (this.now - reach.begunAt);
-    this.exposedBytes -= reach.count * XEN_PAGE_SIZE;
+    const reach = endReach(event, this.#domain(event.owner), this.nobody.tally, this.now);
+    if (reach === undefined) this.#contradiction(event, 'there is no such access');
+    else this.exposedBytes -= reach.bytes;
   }
 
   touch(event: TouchEvent): void {
@@ -424,9 +397,7 @@ export class ExposureLedger {
   #release(grant: Grant): void {
     const { tally } = grant.device;
     tally.liveGrants--;
-    const lasted = this.now - grant.grantedAt;
-    tally.exposedByteTime += (grant.end - grant.start) * lasted;
-    tally.foreignByteTime += grant.foreign * lasted;
+    grant.addTime(tally, this.now);
     this.exposedBytes -= grant.end - grant.start;
     this.#staleUntilNow(grant);
     this.#observer.ended(grant);
@@ -436,11 +407,8 @@ export class ExposureLedger {
 
   #staleUntilNow(grant: Grant): void {
     if (grant.idleSince >= this.now) return;
-    const { device, idleSince } = grant;
-    const atWork = grant.staleAtWork(this.now);
-    device.tally.maxStale = Math.max(device.tally.maxStale, this.now - idleSince);
-    device.tally.maxStaleAtWork = Math.max(device.tally.maxStaleAtWork, atWork);
-    this.#observer.stale(grant, this.now - idleSince, atWork);
+    grant.addStale(grant.device.tally, this.now);
+    this.#observer.stale(grant, this.now - grant.idleSince, grant.staleAtWork(this.now));
   }
 
   #contradiction(event: TraceEvent, reason: string): void {

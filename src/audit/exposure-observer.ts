@@ -18,6 +18,8 @@ export interface ExposureObserver {
   busy(grant: Grant): void;
   /** The page can no longer be reached through the grant. */
   ended(grant: Grant): void;
+  /** The grant is not over at the end of the run. */
+  live(grant: Grant): void;
   /** The hypervisor refused a mapping; of no grant that exists, if there is none. */
   refused(event: MapRefusedEvent, grant: Grant | undefined): void;
   /** A backend touched bytes that no need in use holds, the first of them in the page of `grant`, if it is one. */
@@ -38,6 +40,7 @@ export const noObserver: ExposureObserver = {
   stale: nothing,
   busy: nothing,
   ended: nothing,
+  live: nothing,
   refused: nothing,
   strayed: nothing,
   reached: nothing,

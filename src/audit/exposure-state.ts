@@ -131,6 +131,18 @@ export class Grant {
     return start >= this.start && end <= this.end && this.frame.isNeeded(this.device, start, end);
   }
 
+  /** Adds the bytes that it has exposed, times how long it has. */
+  addTime(tally: Tally, now: number): void {
+    tally.exposedByteTime += (this.end - this.start) * (now - this.grantedAt);
+    tally.foreignByteTime += this.foreign * (now - this.grantedAt);
+  }
+
+  /** Takes the time into account for which no need has used it. */
+  addStale(tally: Tally, now: number): void {
+    tally.maxStale = Math.max(tally.maxStale, now - this.idleSince);
+    tally.maxStaleAtWork = Math.max(tally.maxStaleAtWork, this.staleAtWork(now));
+  }
+
   /** For how long its device has been at work since the page became idle; 0 while it is in use. */
   staleAtWork(now: number): number {
     return this.idleSince === NOT_IDLE ? 0 : this.device.workedUntil(now) - this.workedAtIdle;
@@ -212,6 +224,17 @@ export class Reach {
     this.frame = frame;
     this.count = count;
     this.begunAt = now;
+  }
+
+  /** How many bytes it exposes. */
+  get bytes(): number {
+    return this.count * XEN_PAGE_SIZE;
+  }
+
+  /** Adds the bytes that it has exposed, times how long it has. */
+  addTime(tally: Tally, now: number): void {
+    tally.exposedByteTime += this.bytes * (now - this.begunAt);
+    tally.foreignByteTime += this.foreign * (now - this.begunAt);
   }
 }
 

@@ -1,7 +1,6 @@
 // The accounting: follows the events of trace.ts and says what backends could reach, what of it nobody had
 // asked for, and how long it lasted. The rules are in exposure-ledger.ts, the figures in exposure-figures.ts.
 
-import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import type { TraceConsumer, TraceEvent } from './events.ts';
 import { type ExposureFigures, figuresOf, Tally } from './exposure-figures.ts';
 import { ExposureLedger } from './exposure-ledger.ts';
@@ -43,10 +42,27 @@ export interface LiveGrant {
 /** Follows the events of one run. */
 export class Exposure implements TraceConsumer {
   readonly #ledger: ExposureLedger;
+  readonly #observer: ExposureObserver;
 
   /** @param observer told what the figures are made of, one by one */
   constructor(observer: ExposureObserver = noObserver) {
+    this.#observer = observer;
     this.#ledger = new ExposureLedger(observer);
+  }
+
+  /** The latest time of all events, in nanoseconds. */
+  get now(): number {
+    return this.#ledger.now;
+  }
+
+  /** Bytes that are exposed now; one that is through two grants counts twice. */
+  get exposedBytes(): number {
+    return this.#ledger.exposedBytes;
+  }
+
+  /** Bytes that drivers need now; one that is needed twice counts twice. */
+  get neededBytes(): number {
+    return this.#ledger.neededBytes;
   }
 
   consume(event: TraceEvent): void {
@@ -152,6 +168,21 @@ export class Exposure implements TraceConsumer {
     }));
   }
 
+  /** Tells the observer of the grants that are not over, and for how long no need has used them. */
+  tellLive(): void {
+    const { now } = this.#ledger;
+    for (const grant of this.#grantsNow()) {
+      if (grant.idleSince < now) this.#observer.stale(grant, now - grant.idleSince, grant.staleAtWork(now));
+      this.#observer.live(grant);
+    }
+  }
+
+  /** How many bytes of a frame were foreign at some time, to be read, and to be written as well. */
+  foreignIn(domain: number, frame: number): { readonly readable: number; readonly writable: number } {
+    const foreign = this.#ledger.domains.get(domain)?.foreign;
+    return { readable: foreign?.readable.sizeIn(frame) ?? 0, writable: foreign?.writable.sizeIn(frame) ?? 0 };
+  }
+
   /** Every grant that is granted or mapped, once. */
   #grantsNow(): Set<Grant> {
     const found = new Set<Grant>();
@@ -172,19 +203,14 @@ export class Exposure implements TraceConsumer {
     for (const [device, tally] of tallies) tally.add(device.tally);
     for (const grant of this.#grantsNow()) {
       const tally = tallies.get(grant.device)!;
-      tally.exposedByteTime += (grant.end - grant.start) * (now - grant.grantedAt);
-      tally.foreignByteTime += grant.foreign * (now - grant.grantedAt);
-      tally.maxStale = Math.max(tally.maxStale, now - grant.idleSince);
-      tally.maxStaleAtWork = Math.max(tally.maxStaleAtWork, grant.staleAtWork(now));
+      grant.addTime(tally, now);
+      grant.addStale(tally, now);
     }
     const unowned = tallies.get(this.#ledger.nobody)!;
     for (const { needs, reaches } of this.#ledger.domains.values()) {
       for (const need of needs.values())
         tallies.get(need.device)!.neededByteTime += need.size * (now - need.begunAt);
-      for (const reach of reaches) {
-        unowned.exposedByteTime += reach.count * XEN_PAGE_SIZE * (now - reach.begunAt);
-        unowned.foreignByteTime += reach.foreign * (now - reach.begunAt);
-      }
+      for (const reach of reaches) reach.addTime(unowned, now);
     }
     return tallies;
   }

@@ -5,8 +5,9 @@ import { statSync } from 'node:fs';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
 import { startProgress } from './progress.ts';
-import type { RunOptions, RunPlan } from './run-plan.ts';
-import { type ModeResult, modeResult, printResults, type Work } from './run-report.ts';
+import type { Decisions } from './run-decisions.ts';
+import { modeLabel, type RunOptions, type RunPlan } from './run-plan.ts';
+import { dmaDebugFault, type ModeResult, modeResult, printResults, type Work } from './run-report.ts';
 import type { Interruption } from './signals.ts';
 import { firstDevice, type TraceOutput } from './trace-output.ts';
 
@@ -16,6 +17,7 @@ export async function runCopy(
   options: RunOptions,
   trace: TraceOutput | undefined,
   interruption: Interruption,
+  decisions: Decisions,
 ): Promise<number> {
   const results: ModeResult[] = [];
   const faults: string[] = [];
@@ -25,12 +27,19 @@ export async function runCopy(
       ...job,
       mode,
       firstDevice: firstDevice(job, index),
-      ...(trace && { trace: trace.consumer(mode) }),
+      onDecision: decisions.take,
+      ...(trace && { trace: trace.consumer(modeLabel(job, mode)) }),
+    }).catch((error: Error) => {
+      // Why a device was refused is what --explain is asked for.
+      if (options.explain) printResults(job, results, options, decisions);
+      throw error;
     });
     interruption.onSignal(() => void host.cancel().catch(() => undefined));
-    results.push(await copyAll(host, job, mode, faults));
+    const result = await copyAll(host, job, mode, faults);
+    trace?.addStacks(result.host.dmaDebug?.stacks ?? new Map());
+    results.push(result);
   }
-  printResults(job, results, options.json === true);
+  printResults(job, results, options, decisions);
   if (interruption.signal) faults.push(`interrupted by ${interruption.signal}: not everything was copied`);
   for (const fault of faults) process.stderr.write(`grantio: ${fault}\n`);
   return faults.length > 0 ? 1 : 0;
@@ -67,5 +76,8 @@ async function copyAll(
   }
   const report = await host.stop();
   if (report.exposure.leakedGrants > 0) faults.push(`${mode}: ${report.exposure.leakedGrants} grants leaked`);
-  return modeResult(mode, sum satisfies Work, report);
+  const result = modeResult(job, mode, sum satisfies Work, report);
+  const misuse = dmaDebugFault(result);
+  if (misuse !== undefined) faults.push(misuse);
+  return result;
 }

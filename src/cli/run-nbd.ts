@@ -7,8 +7,10 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
-import type { RunOptions, RunPlan } from './run-plan.ts';
-import { modeResult, printResults } from './run-report.ts';
+import { type CloseControl, openControl } from './control-socket.ts';
+import type { Decisions } from './run-decisions.ts';
+import { modeLabel, type RunOptions, type RunPlan } from './run-plan.ts';
+import { dmaDebugFault, modeResult, printResults } from './run-report.ts';
 import type { Interruption } from './signals.ts';
 import { Throughput } from './throughput.ts';
 import type { TraceOutput } from './trace-output.ts';
@@ -19,12 +21,13 @@ export async function runNbd(
   options: RunOptions,
   trace: TraceOutput | undefined,
   interruption: Interruption,
+  decisions: Decisions,
 ): Promise<number> {
   const [mode] = job.modes;
   const folder = options.nbd === undefined ? mkdtempSync(join(tmpdir(), 'grantio-')) : undefined;
   const address = options.nbd ?? join(folder!, 'nbd.sock');
   const throughput = new Throughput();
-  const fileTrace = trace?.consumer(mode);
+  const fileTrace = trace?.consumer(modeLabel(job, mode));
   const consumer = {
     consume(event: Parameters<Throughput['consume']>[0]) {
       throughput.consume(event);
@@ -32,30 +35,52 @@ export async function runNbd(
     },
   };
   try {
-    const host = await VirtualHost.start({ ...job, mode, firstDevice: 0, trace: consumer });
-    const uris = await openNbd(host, address);
+    const host = await VirtualHost.start({
+      ...job,
+      mode,
+      firstDevice: 0,
+      trace: consumer,
+      onDecision: decisions.take,
+    }).catch((error: Error) => {
+      if (options.explain) printResults(job, [], options, decisions, process.stderr);
+      throw error;
+    });
+    const { uris, closeControl } = await open(host, address, options.control);
     const { run } = options;
     const work =
       run === undefined ? serve(uris, job, interruption) : runCommand(run, address, uris[0], interruption);
-    let leaked = 0;
+    const faults: string[] = [];
     const status = await work.finally(async () => {
+      await closeControl();
       const report = await host.stop();
-      leaked = report.exposure.leakedGrants;
+      trace?.addStacks(report.dmaDebug?.stacks ?? new Map());
+      const { leakedGrants } = report.exposure;
+      if (leakedGrants > 0) faults.push(`${mode}: ${leakedGrants} grants leaked`);
       // Standard output is the command's.
-      const result = modeResult(mode, { ...throughput.total, identical: null }, report);
-      printResults(job, [result], options.json === true, process.stderr);
+      const result = modeResult(job, mode, { ...throughput.total, identical: null }, report);
+      printResults(job, [result], options, decisions, process.stderr);
+      const misuse = dmaDebugFault(result);
+      if (misuse !== undefined) faults.push(misuse);
     });
-    if (leaked > 0) process.stderr.write(`grantio: ${mode}: ${leaked} grants leaked\n`);
-    return status === 0 && leaked > 0 ? 1 : status;
+    for (const fault of faults) process.stderr.write(`grantio: ${fault}\n`);
+    return status === 0 && faults.length > 0 ? 1 : status;
   } finally {
     if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   }
 }
 
 /** Starts to listen; where that fails, the host is stopped again. */
-async function openNbd(host: VirtualHost, address: string): Promise<string[]> {
+async function open(
+  host: VirtualHost,
+  address: string,
+  control: string | undefined,
+): Promise<{ readonly uris: string[]; readonly closeControl: CloseControl }> {
   try {
-    return await host.openNbd(address);
+    const uris = await host.openNbd(address);
+    return {
+      uris,
+      closeControl: control === undefined ? async () => undefined : await openControl(control, host),
+    };
   } catch (error) {
     await host.stop();
     throw error;

@@ -4,15 +4,20 @@
 import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { GRANT_DEFAULT_MAX_FRAMES } from '../abi/grant.ts';
-import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import type { TracedDevice } from '../audit/trace-file.ts';
+import { checkSocketPath } from '../hosts/linux/unix-socket.ts';
 import type { Architecture } from '../hosts/model/address-map.ts';
+import type { DmaDebugOptions } from '../dma/dma-debug-log.ts';
 import { EXPOSURE_MODES, type ExposureMode } from '../dma/exposure-modes.ts';
+import type { GrantPolicy } from '../dma/policy.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
-import type { HostDisk, HostOptions } from '../parallel/virtual-host.ts';
+import type { AccessWish, HostDisk, HostOptions } from '../parallel/virtual-host.ts';
 import { RawFile } from '../storage/raw-file.ts';
 import type { DiskSpec } from '../toolstack/disk-spec.ts';
 import { formatFinding, type Place } from '../toolstack/finding.ts';
 import type { GuestConfig } from '../toolstack/guest-config.ts';
+import type { VirtioSpec } from '../toolstack/virtio-spec.ts';
 import { readXlConfig } from '../toolstack/xl-cfg.ts';
 import { UsageError } from './usage.ts';
 
@@ -27,13 +32,19 @@ export interface RunOptions {
   readonly disk: readonly string[];
   readonly mode?: ExposureMode;
   readonly arch?: Architecture;
+  readonly grants?: GrantPolicy;
+  readonly backendId?: number;
+  readonly explain?: boolean;
   readonly queues: number;
   readonly queueSize: number;
   readonly memory?: number;
   readonly nbd?: string;
+  readonly control?: string;
   readonly run?: string;
   readonly json?: boolean;
   readonly trace?: string;
+  readonly dmaDebug?: boolean;
+  readonly dmaDebugDriver?: string;
 }
 
 /** A call that can be carried out. */
@@ -42,15 +53,31 @@ export interface RunPlan {
   readonly architecture: Architecture;
   readonly kind: HostOptions['kind'];
   readonly disks: readonly HostDisk[];
-  /** Number of entropy devices. */
-  readonly entropyDevices: number;
+  readonly entropyDevices: readonly AccessWish[];
+  /** The guest's policy for devices without one of their own. */
+  readonly policy: GrantPolicy;
+  readonly configuredBackend: number | undefined;
   readonly modes: readonly ExposureMode[];
+  /** Whether no device uses grants: the modes do not differ then, and there is one only. */
+  readonly withoutGrants: boolean;
   readonly memory: number;
   readonly maxGrantFrames: number;
   readonly maxGrantVersion: number | undefined;
   readonly maxMaptrackFrames: number | undefined;
   readonly queues: number;
   readonly queueSize: number;
+  readonly dmaDebug: DmaDebugOptions | undefined;
+}
+
+/** The guest's devices in the order of their numbers in the trace. */
+export function devicesOf({ disks, entropyDevices }: RunPlan): Pick<TracedDevice, 'name' | 'type'>[] {
+  const sources = entropyDevices.map((_, index) => ({ name: `entropy${index}`, type: VIRTIO_ID_RNG }));
+  return [...disks.map(({ dev }) => ({ name: dev, type: VIRTIO_ID_BLOCK })), ...sources];
+}
+
+/** What reports and traces call a run in `mode`. */
+export function modeLabel({ withoutGrants }: Pick<RunPlan, 'withoutGrants'>, mode: ExposureMode): string {
+  return withoutGrants ? 'plain' : mode;
 }
 
 /**
@@ -67,9 +94,14 @@ export function planRun(
 ): RunPlan {
   const config = configFile === undefined ? undefined : readConfig(configFile, warn);
   const specs = config?.disks ?? [];
-  const disks = [...specs.map((spec) => diskOfSpec(spec, configFile!)), ...options.disk.map(diskOfOption)];
+  const { grants } = options;
+  const disks = [
+    ...specs.map((spec) => diskOfSpec(spec, configFile!, grants)),
+    ...options.disk.map((text) => diskOfOption(text, grants)),
+  ];
   const named = disks.map((disk, index) => ({ ...disk, dev: disk.dev || nextName(disks, index) }));
   if (options.nbd !== undefined) checkAddress(options.nbd);
+  if (options.control !== undefined) checkControl(options.control);
   // Opened and closed again: whatever is wrong with an image is said before anything is started.
   for (const { path, readOnly } of named) new RawFile(path, readOnly).close();
   if (options.trace !== undefined) {
@@ -81,19 +113,34 @@ export function planRun(
     throw new UsageError(
       `${configFile}: max_grant_version=2: Xen on Arm has version 1 only (XSA-268); leave it out, or use --arch x86`,
     );
+  const sources = config?.virtio.map((spec) => entropyOfSpec(spec, configFile!, grants)) ?? [];
+  const devices = [...named, ...sources];
+  // Without a disk there will be one for demonstration, given as --grants says.
+  const withoutGrants =
+    grants === 'forbid' || (devices.length > 0 && devices.every(({ grantUsage }) => grantUsage === false));
   return {
     name: config?.name ?? 'guest',
     ...machine,
     disks: named,
-    entropyDevices: config ? entropyDevices(config, configFile!) : 0,
-    modes: modesFor(specs, options.mode, configFile),
+    entropyDevices: sources,
+    policy: grants ?? 'require',
+    configuredBackend: options.backendId,
+    modes: withoutGrants ? modesWithoutGrants(options.mode) : modesFor(specs, options.mode, configFile),
+    withoutGrants,
     memory: options.memory ?? (config ? memoryOf(config, configFile!) : DEFAULT_MEMORY),
     maxGrantFrames: config?.maxGrantFrames ?? GRANT_DEFAULT_MAX_FRAMES,
     maxGrantVersion: config?.maxGrantVersion,
     maxMaptrackFrames: config?.maxMaptrackFrames,
     queues: options.queues,
     queueSize: options.queueSize,
+    dmaDebug: dmaDebugOf(options),
   };
+}
+
+/** A driver's name alone asks for debugging too. */
+function dmaDebugOf({ dmaDebug, dmaDebugDriver }: RunOptions): DmaDebugOptions | undefined {
+  if (dmaDebugDriver !== undefined) return { only: dmaDebugDriver };
+  return dmaDebug ? {} : undefined;
 }
 
 function checkAddress(text: string): void {
@@ -101,6 +148,14 @@ function checkAddress(text: string): void {
     parseNbdAddress(text);
   } catch (error) {
     throw new UsageError(`--nbd ${text}: ${(error as Error).message}`);
+  }
+}
+
+function checkControl(path: string): void {
+  try {
+    checkSocketPath(path);
+  } catch (error) {
+    throw new UsageError(`--control ${path}: ${(error as Error).message}`);
   }
 }
 
@@ -133,7 +188,10 @@ function fault(file: string, place: Place, message: string): UsageError {
   return new UsageError(`${file}:${place.line}:${place.column}: ${message}`);
 }
 
-/** Kind and architecture. Where neither is said, they are those to which libxl gives virtio devices. */
+/**
+ * Kind and architecture. Where a configuration says neither, they are those to which libxl gives virtio devices;
+ * without a configuration they are those on which every exposure mode is to be had.
+ */
 function machineOf(
   config: GuestConfig | undefined,
   asked: Architecture | undefined,
@@ -154,7 +212,7 @@ function machineOf(
       place!.value,
       'a guest of type "hvm" exists on x86 only; write type = "pvh" or leave out --arch arm',
     );
-  return { kind, architecture: asked ?? (kind === 'hvm' ? 'x86' : 'arm') };
+  return { kind, architecture: asked ?? (config === undefined || kind === 'hvm' ? 'x86' : 'arm') };
 }
 
 function memoryOf(config: GuestConfig, file: string): number {
@@ -169,7 +227,7 @@ function memoryOf(config: GuestConfig, file: string): number {
 }
 
 /** A disk of the configuration; relative paths start at the configuration's folder. */
-function diskOfSpec(spec: DiskSpec, file: string): HostDisk {
+function diskOfSpec(spec: DiskSpec, file: string, grants: GrantPolicy | undefined): HostDisk {
   if (spec.specification !== 'virtio')
     throw fault(file, spec.at.spec, `disk ${spec.vdev} is not a virtio disk; add specification=virtio`);
   if (spec.target === undefined) throw fault(file, spec.at.spec, `disk ${spec.vdev} has no target to serve`);
@@ -179,25 +237,53 @@ function diskOfSpec(spec: DiskSpec, file: string): HostDisk {
       spec.at.format ?? spec.at.spec,
       `disk ${spec.vdev} is ${spec.format}; only raw images are served`,
     );
-  if (spec.grantUsage === false)
+  const access = accessOf(`disk ${spec.vdev}`, spec, file, grants);
+  if (!access.grantUsage && !spec.trusted)
     throw fault(
       file,
-      spec.at.grant_usage ?? spec.at.spec,
-      `disk ${spec.vdev} has grant_usage=0: its backend would reach all of the guest's memory; remove it or write grant_usage=1`,
+      spec.at.trusted ?? spec.at.spec,
+      `disk ${spec.vdev} has an untrusted backend, which would reach all of the guest's memory without grants; let it use them`,
     );
-  return { path: resolve(dirname(file), spec.target), readOnly: spec.access === 'ro', dev: spec.vdev };
+  return {
+    path: resolve(dirname(file), spec.target),
+    readOnly: spec.access === 'ro',
+    dev: spec.vdev,
+    ...access,
+  };
+}
+
+/**
+ * How a device is given: as its grant_usage says, and with grants where nothing is said. --grants is the guest's
+ * word on all devices, and must not contradict what the toolstack says of one.
+ */
+function accessOf(
+  device: string,
+  { grantUsage, at }: Pick<DiskSpec | VirtioSpec, 'grantUsage' | 'at'>,
+  file: string,
+  grants: GrantPolicy | undefined,
+): AccessWish & { readonly grantUsage: boolean } {
+  const contradicted = grantUsage === false ? 'require' : 'forbid';
+  if (grantUsage !== undefined && grants === contradicted)
+    throw fault(
+      file,
+      at.grant_usage ?? at.spec,
+      `${device} has grant_usage=${grantUsage ? 1 : 0}, and --grants ${grants} is its contrary; leave one of them out`,
+    );
+  if (grants !== undefined || grantUsage === undefined)
+    return { grantUsage: grantUsage ?? grants !== 'forbid' };
+  return { grantUsage, policy: grantUsage ? 'require' : 'forbid' };
 }
 
 /** `PATH` or `PATH,ro`. */
-function diskOfOption(text: string): HostDisk {
+function diskOfOption(text: string, grants: GrantPolicy | undefined): HostDisk {
   const readOnly = text.endsWith(',ro');
   const path = readOnly ? text.slice(0, -3) : text;
   if (path === '') throw new UsageError(`--disk ${text}: expected PATH or PATH,ro`);
-  return { path, readOnly, dev: '' };
+  return { path, readOnly, dev: '', grantUsage: grants !== 'forbid' };
 }
 
-/** The first of xvda, xvdb, … that no disk has. */
-function nextName(disks: readonly HostDisk[], index: number): string {
+/** The first of xvda, xvdb, … that no disk has, after those for the nameless ones before `index`. */
+export function nextName(disks: readonly Pick<HostDisk, 'dev'>[], index: number): string {
   const taken = new Set(disks.map(({ dev }) => dev));
   const free = [...'abcdefghijklmnopqrstuvwxyz']
     .map((letter) => `xvd${letter}`)
@@ -208,18 +294,21 @@ function nextName(disks: readonly HostDisk[], index: number): string {
   return name;
 }
 
-function entropyDevices(config: GuestConfig, file: string): number {
-  for (const { deviceId, type, grantUsage, at } of config.virtio) {
-    if (deviceId !== VIRTIO_ID_RNG)
-      throw fault(
-        file,
-        at.type ?? at.spec,
-        `type=${type} is not served here; virtio,device4 (entropy) is, and disks`,
-      );
-    if (grantUsage === false)
-      throw fault(file, at.grant_usage ?? at.spec, 'grant_usage=0: remove it or write grant_usage=1');
-  }
-  return config.virtio.length;
+function entropyOfSpec(spec: VirtioSpec, file: string, grants: GrantPolicy | undefined): AccessWish {
+  const { deviceId, type, at } = spec;
+  if (deviceId === VIRTIO_ID_RNG) return accessOf(`the device of type ${type}`, spec, file, grants);
+  throw fault(
+    file,
+    at.type ?? at.spec,
+    `type=${type} is not served here; virtio,device4 (entropy) is, and disks`,
+  );
+}
+
+function modesWithoutGrants(asked: ExposureMode | undefined): readonly ExposureMode[] {
+  if (asked === undefined) return ['direct'];
+  throw new UsageError(
+    `--mode ${asked}: no device uses grants (--grants forbid, grant_usage=0), so there is no exposure mode; leave it out`,
+  );
 }
 
 /** A backend that the configuration does not trust is not given whole pages. */
@@ -236,5 +325,5 @@ function modesFor(
       untrusted.at.trusted ?? untrusted.at.spec,
       `disk ${untrusted.vdev} has an untrusted backend, and --mode direct would show it whole pages; use --mode bounce`,
     );
-  return ['bounce'];
+  return [asked ?? 'bounce'];
 }

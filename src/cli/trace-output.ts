@@ -2,22 +2,11 @@
 // written any more, tracing ends and the run goes on (case O4).
 
 import { closeSync, openSync, writeSync } from 'node:fs';
-import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import type { TraceConsumer } from '../audit/events.ts';
-import { type TracedDevice, TraceWriter } from '../audit/trace-file.ts';
-import type { RunPlan } from './run-plan.ts';
+import { TraceWriter } from '../audit/trace-file.ts';
+import { devicesOf, modeLabel, type RunPlan } from './run-plan.ts';
 import { UsageError } from './usage.ts';
 import { version } from './version.ts';
-
-/** The guest's devices in the order of their numbers. */
-function devicesOf(plan: RunPlan): Pick<TracedDevice, 'name' | 'type'>[] {
-  const disks = plan.disks.map(({ dev }) => ({ name: dev, type: VIRTIO_ID_BLOCK }));
-  const sources = Array.from({ length: plan.entropyDevices }, (_, index) => ({
-    name: `entropy${index}`,
-    type: VIRTIO_ID_RNG,
-  }));
-  return [...disks, ...sources];
-}
 
 /** Number in the trace of the first device of the mode at `index`. */
 export function firstDevice(plan: RunPlan, index: number): number {
@@ -42,13 +31,13 @@ export class TraceOutput {
     }
     const header = {
       version: version(),
-      mode: plan.modes.join(','),
+      mode: plan.modes.map((mode) => modeLabel(plan, mode)).join(','),
       devices: plan.modes.flatMap((mode, index) =>
         devicesOf(plan).map((device, devid) => ({
           domain: guest,
           device: firstDevice(plan, index) + devid,
           ...device,
-          mode,
+          mode: modeLabel(plan, mode),
         })),
       ),
       startTime: new Date().toISOString(),

@@ -37,6 +37,7 @@ const MAX_RANGES = 16;
 const MAX_RANGE_SECTORS = (1 << 30) / SECTOR_SIZE;
 
 const HEADER_SIZE = virtioBlkRequestHeader.size;
+const STATUS_SIZE = 1;
 
 /** How a block device is made. */
 export interface BlkOptions {
@@ -106,7 +107,7 @@ export class BlkDevice implements VirtioDevice {
   /** §5.2.6: header, data, one status byte, in whatever descriptors the driver chose (§2.7.4.1). */
   handle(queue: DeviceQueue, chain: Chain): void {
     if (chain.fault !== 0) {
-      this.#refuseUnmapped(queue, chain);
+      this.#refuse(queue, chain);
       return;
     }
     const { readable, writable } = chain;
@@ -124,13 +125,14 @@ export class BlkDevice implements VirtioDevice {
     // data and the status has not been written, so only a full answer may claim the status byte as well.
     const dataRoom = writable.byteLength - 1;
     const length = answer.written === dataRoom ? writable.byteLength : Math.min(answer.written, dataRoom);
-    queue.complete(chain, readable.byteLength, length);
+    if (queue.complete(chain, readable.byteLength, length, STATUS_SIZE) < 0) this.#refuse(queue, chain);
   }
 
   /** A buffer was not granted, or not so: only this request fails, if its status can be written. */
-  #refuseUnmapped(queue: DeviceQueue, chain: Chain): void {
-    if (queue.mapAnswer(chain)) chain.writable.setByte(chain.writable.byteLength - 1, VIRTIO_BLK_S_IOERR);
-    queue.complete(chain, 0, 0);
+  #refuse(queue: DeviceQueue, chain: Chain): void {
+    const answers = queue.mapAnswer(chain);
+    if (answers) chain.writable.setByte(chain.writable.byteLength - 1, VIRTIO_BLK_S_IOERR);
+    if (queue.complete(chain, 0, 0, answers ? STATUS_SIZE : 0) < 0) queue.complete(chain, 0, 0);
   }
 
   #serve(chain: Chain, answer: Answer): number {

@@ -35,7 +35,7 @@ export class RngDevice implements VirtioDevice {
     this.#random(bytes);
     chain.writable.copyFrom(bytes, 0);
     // §5.4.6.2: what is not filled is not counted. A request whose buffer was refused gets nothing.
-    queue.complete(chain, 0, bytes.length);
+    if (queue.complete(chain, 0, bytes.length) < 0) queue.complete(chain, 0, 0);
     bytes.fill(0);
   }
 }

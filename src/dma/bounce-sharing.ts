@@ -1,11 +1,14 @@
-// Exposure mode `bounce`: data is copied through pages of a pool that hold only this device's live bytes and
-// zeroes, and that are granted while a buffer in them is mapped. Foreign bytes exposed: none.
+// Exposure modes `bounce` and `persistent`: data is copied through pages of a pool that are private to the
+// device. Foreign bytes exposed: none. In `bounce` a page is granted while a buffer in it is mapped, in
+// `persistent` for a while longer, which spares most buffers the grant and the revoke.
 // After grant-dma.ts, before grants.ts.
 //
 // A short buffer takes a slot of a page that it may share with others of the same device and direction
-// (bounce-slots.ts); a longer one takes a run of whole pages (bounce-runs.ts).
+// (bounce-slots.ts); a longer one takes a run of whole pages (bounce-runs.ts). Both get their pages, and
+// what those hold, from bounce-pages.ts.
 
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { BouncePages, type Retention } from './bounce-pages.ts';
 import { BounceRuns } from './bounce-runs.ts';
 import { BounceSlots, MAX_SLOT_SIZE } from './bounce-slots.ts';
 import type { BufferSharing } from './buffer-sharing.ts';
@@ -13,16 +16,18 @@ import type { Grants } from './grants.ts';
 
 /** Copies through private pages. */
 export class BounceSharing implements BufferSharing {
-  readonly #grants: Grants;
+  readonly #pages: BouncePages;
   readonly #runs: BounceRuns;
   readonly #slots: BounceSlots;
 
-  /** @param device the device's number in trace events */
-  constructor(grants: Grants, device: number) {
-    this.#grants = grants;
-    const takePages = (count: number) => this.#takePages(count);
-    this.#runs = new BounceRuns(grants, device, takePages);
-    this.#slots = new BounceSlots(grants, device, takePages);
+  /**
+   * @param device the device's number in trace events
+   * @param retention how long grants outlive their use
+   */
+  constructor(grants: Grants, device: number, retention: Retention) {
+    this.#pages = new BouncePages(grants, device, retention);
+    this.#runs = new BounceRuns(grants, this.#pages);
+    this.#slots = new BounceSlots(grants, this.#pages);
   }
 
   share(address: number, size: number, direction: number, copies: boolean): number {
@@ -55,23 +60,15 @@ export class BounceSharing implements BufferSharing {
     else this.#runs.syncForDevice(ref, offset, size, direction, at, length);
   }
 
-  /** Pages are granted only while something in them is mapped. */
   revokeIdle(): void {
-    // Nothing stays granted.
+    this.#pages.revokeIdle();
   }
 
   releaseIdle(): boolean {
-    const runs = this.#runs.releaseIdle();
-    return this.#slots.releaseIdle() || runs;
+    return this.#pages.releaseIdle();
   }
 
-  tick(): number {
-    return Number.POSITIVE_INFINITY;
-  }
-
-  /** Pages for the pool. When the guest has none left, those that lie idle for other lengths may be enough. */
-  #takePages(count: number): number | undefined {
-    const { memory } = this.#grants.domain;
-    return memory.allocatePages(count) ?? (this.releaseIdle() ? memory.allocatePages(count) : undefined);
+  tick(now: number): number {
+    return this.#pages.tick(now);
   }
 }

@@ -1,11 +1,12 @@
-// The part of the bounce pool for short buffers: slots of 128, 512 or 2048 bytes in pages private to the
-// device. A page is granted when its first slot is taken and revoked when its last one is given back, and
-// holds slots of one direction only, so that what the device may only read is granted read-only.
-// Used by bounce-sharing.ts.
+// The part of the bounce pool for short buffers: slots of 128, 512 or 2048 bytes in pages of the pool. A page
+// is taken from the pool for its first slot and given back with its last one, and has slots of one
+// direction only, so that what the device may only read is granted read-only.
+// Used by bounce-sharing.ts, before bounce-pages.ts.
 
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
+import type { BouncePages, BounceRun } from './bounce-pages.ts';
 import { mappingShape, NOT_MAPPED } from './dma.ts';
 import type { Grants } from './grants.ts';
 
@@ -14,16 +15,13 @@ export const MAX_SLOT_SIZE = 2048;
 
 /** A page cut into slots. */
 interface SlotPage {
-  readonly frame: number;
+  run: BounceRun;
   readonly slotShift: number;
-  readonly readonly: boolean;
-  /** The list of pages of its kind that have a free slot. */
-  readonly open: SlotPage[];
+  /** The list of pages of its kind that have a free slot and one in use. */
+  open: SlotPage[];
   /** A set bit is a free slot. */
   free: number;
   readonly allFree: number;
-  /** Its reference while it is granted. */
-  ref: number;
   /** The caller's buffer behind each slot in use. */
   readonly origins: Float64Array;
   /** How it was mapped; 0 where the slot is free. */
@@ -37,25 +35,31 @@ function sizeClass(size: number): number {
   return size <= 128 ? 0 : size <= 512 ? 1 : 2;
 }
 
+function newSlotPage(run: BounceRun, slotShift: number, open: SlotPage[]): SlotPage {
+  const slots = XEN_PAGE_SIZE >>> slotShift;
+  const allFree = slots === 32 ? -1 : (1 << slots) - 1;
+  const [origins, shapes] = [new Float64Array(slots), new Float64Array(slots)];
+  return { run, slotShift, open, free: allFree, allFree, origins, shapes };
+}
+
 export class BounceSlots {
   readonly #grants: Grants;
-  readonly #device: number;
-  readonly #takePages: (count: number) => number | undefined;
+  readonly #pages: BouncePages;
   /** Pages with a free slot, by size class: those that the device may write, those that it only reads. */
   readonly #writable: SlotPage[][] = [[], [], []];
   readonly #readonly: SlotPage[][] = [[], [], []];
-  /** The page behind each granted reference. */
+  /** Books of pages that went back to the pool, by size class, for the next ones. */
+  readonly #spare: SlotPage[][] = [[], [], []];
+  /** The page behind each reference. */
   readonly #byRef: (SlotPage | undefined)[] = [];
 
-  /** @param takePages allocates contiguous zeroed pages: the address of the first, or undefined */
-  constructor(grants: Grants, device: number, takePages: (count: number) => number | undefined) {
+  constructor(grants: Grants, pages: BouncePages) {
     this.#grants = grants;
-    this.#device = device;
-    this.#takePages = takePages;
+    this.#pages = pages;
   }
 
   /**
-   * Copies the buffer into a slot as `direction` asks and sees that the slot's page is granted.
+   * Puts the buffer into a slot as `direction` asks.
    *
    * @returns reference * 4096 + offset of the slot, or -1 when pages or references are exhausted
    */
@@ -63,39 +67,29 @@ export class BounceSlots {
     const page = this.#pageWithSlot(sizeClass(size), direction === DMA_TO_DEVICE);
     if (page === undefined) return -1;
     const slot = 31 - Math.clz32(page.free & -page.free);
-    const place = page.frame * XEN_PAGE_SIZE + (slot << page.slotShift);
-    const { memory } = this.#grants.domain;
-    if (copies && direction !== DMA_FROM_DEVICE) memory.copy(place, address, size);
-    // The device may have written into the free slot, beside the ones it was given.
-    else if (page.ref >= 0) memory.wipe(place, size);
-    if (page.ref < 0 && !this.#grant(page)) {
-      memory.wipe(place, size);
-      return -1;
-    }
+    const offset = slot << page.slotShift;
+    this.#pages.open(page.run, offset, address, size, direction, copies);
     page.free &= ~(1 << slot);
     if (page.free === 0) page.open.pop();
     page.origins[slot] = address;
-    page.shapes[slot] = mappingShape(slot << page.slotShift, size, direction);
-    return page.ref * XEN_PAGE_SIZE + (slot << page.slotShift);
+    page.shapes[slot] = mappingShape(offset, size, direction);
+    return page.run.ref * XEN_PAGE_SIZE + offset;
   }
 
-  /** Copies what the device wrote to the caller's buffer and gives the slot back, wiped. */
+  /** Copies what the device wrote to the caller's buffer and gives the slot back. */
   unshare(ref: number, offset: number, size: number, direction: number, copies: boolean): void {
     const page = this.#pageOf(ref, offset, size, direction);
     const slot = offset >>> page.slotShift;
     page.shapes[slot] = 0;
-    const place = page.frame * XEN_PAGE_SIZE + offset;
-    const { memory } = this.#grants.domain;
-    if (copies && direction !== DMA_TO_DEVICE) memory.copy(page.origins[slot], place, size);
-    memory.wipe(place, size);
+    this.#pages.close(page.run, offset, page.origins[slot], size, direction, copies);
     if (page.free === 0) page.open.push(page);
     page.free |= 1 << slot;
-    if (page.free === page.allFree) this.#revoke(page);
+    if (page.free === page.allFree) this.#giveBack(page, sizeClass(size));
   }
 
   syncForCpu(ref: number, offset: number, size: number, direction: number, at: number, length: number): void {
     const page = this.#pageOf(ref, offset, size, direction);
-    const place = page.frame * XEN_PAGE_SIZE + offset;
+    const place = page.run.frame * XEN_PAGE_SIZE + offset;
     const origin = page.origins[offset >>> page.slotShift];
     if (direction !== DMA_TO_DEVICE) this.#grants.domain.memory.copy(origin + at, place + at, length);
   }
@@ -109,22 +103,9 @@ export class BounceSlots {
     length: number,
   ): void {
     const page = this.#pageOf(ref, offset, size, direction);
-    const place = page.frame * XEN_PAGE_SIZE + offset;
+    const place = page.run.frame * XEN_PAGE_SIZE + offset;
     const origin = page.origins[offset >>> page.slotShift];
     if (direction !== DMA_FROM_DEVICE) this.#grants.domain.memory.copy(place + at, origin + at, length);
-  }
-
-  /** Gives the idle pages back to the guest. Returns whether there were any. */
-  releaseIdle(): boolean {
-    let any = false;
-    for (const open of [...this.#writable, ...this.#readonly]) {
-      for (const page of open.filter(({ free, allFree }) => free === allFree)) {
-        open.splice(open.indexOf(page), 1);
-        this.#abandon(page);
-        any = true;
-      }
-    }
-    return any;
   }
 
   /** The page of a buffer that is mapped so. */
@@ -138,49 +119,22 @@ export class BounceSlots {
 
   #pageWithSlot(sizeClass: number, readonly: boolean): SlotPage | undefined {
     const open = (readonly ? this.#readonly : this.#writable)[sizeClass];
-    if (open.length === 0) {
-      const page = this.#newPage(SLOT_SHIFTS[sizeClass], readonly, open);
-      if (page === undefined) return undefined;
-      open.push(page);
-    }
-    return open[open.length - 1];
+    if (open.length > 0) return open[open.length - 1];
+    const run = this.#pages.take(1, readonly);
+    if (run === undefined) return undefined;
+    const page = this.#spare[sizeClass].pop() ?? newSlotPage(run, SLOT_SHIFTS[sizeClass], open);
+    page.run = run;
+    page.open = open;
+    this.#byRef[run.ref] = page;
+    open.push(page);
+    return page;
   }
 
-  #newPage(slotShift: number, readonly: boolean, open: SlotPage[]): SlotPage | undefined {
-    const { tracer, id } = this.#grants.domain;
-    const address = this.#takePages(1);
-    if (address === undefined) return undefined;
-    const frame = address / XEN_PAGE_SIZE;
-    if (tracer.enabled) tracer.privatePages(id, this.#device, frame, 1);
-    const slots = XEN_PAGE_SIZE >>> slotShift;
-    const allFree = slots === 32 ? -1 : (1 << slots) - 1;
-    const [origins, shapes] = [new Float64Array(slots), new Float64Array(slots)];
-    return { frame, slotShift, readonly, open, free: allFree, allFree, ref: -1, origins, shapes };
-  }
-
-  #grant(page: SlotPage): boolean {
-    page.ref = this.#grants.share(page.frame, 1, page.readonly);
-    if (page.ref >= 0) this.#byRef[page.ref] = page;
-    return page.ref >= 0;
-  }
-
-  #revoke(page: SlotPage): void {
-    this.#byRef[page.ref] = undefined;
-    const released = this.#grants.unshare(page.ref, 1);
-    page.ref = -1;
-    if (released) {
-      // What the device wrote beside the slots must not be there when the page is granted again.
-      if (!page.readonly) this.#grants.domain.memory.wipe(page.frame * XEN_PAGE_SIZE, XEN_PAGE_SIZE);
-      return;
-    }
-    page.open.splice(page.open.indexOf(page), 1);
-    this.#abandon(page);
-  }
-
-  /** Lets go of a page; while the backend still maps it, it stays in quarantine. */
-  #abandon(page: SlotPage): void {
-    const { memory, tracer, id } = this.#grants.domain;
-    if (tracer.enabled) tracer.privatePagesEnd(id, page.frame, 1);
-    memory.freePages(page.frame * XEN_PAGE_SIZE, 1);
+  #giveBack(page: SlotPage, sizeClass: number): void {
+    const { run, open } = page;
+    open.splice(open.lastIndexOf(page), 1);
+    this.#byRef[run.ref] = undefined;
+    this.#spare[sizeClass].push(page);
+    this.#pages.put(run);
   }
 }

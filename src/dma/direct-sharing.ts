@@ -23,8 +23,7 @@ export class DirectSharing implements BufferSharing {
 
   share(address: number, size: number, direction: number): number {
     const offset = address & (XEN_PAGE_SIZE - 1);
-    const pages = pagesTouched(offset, size);
-    const ref = this.#grants.share(Math.floor(address / XEN_PAGE_SIZE), pages, direction === DMA_TO_DEVICE);
+    const ref = this.grant(this.#grants, address, size, direction === DMA_TO_DEVICE);
     if (ref < 0) return -1;
     this.#shapes[ref] = mappingShape(offset, size, direction);
     return ref * XEN_PAGE_SIZE + offset;
@@ -57,6 +56,12 @@ export class DirectSharing implements BufferSharing {
 
   tick(): number {
     return Number.POSITIVE_INFINITY;
+  }
+
+  /** Grants what the buffer needs through consecutive references. Returns the first, or -1. */
+  protected grant(grants: Grants, address: number, size: number, readonly: boolean): number {
+    const pages = pagesTouched(address & (XEN_PAGE_SIZE - 1), size);
+    return grants.share(Math.floor(address / XEN_PAGE_SIZE), pages, readonly);
   }
 
   #check(ref: number, offset: number, size: number, direction: number): void {

@@ -9,8 +9,9 @@ import { assert } from '../errors.ts';
 import { DMA_BIDIRECTIONAL, DMA_FROM_DEVICE } from '../trace.ts';
 import type { QuarantineCounts } from './quarantine.ts';
 
-/** A limit of ours, so that one request cannot take a whole grant table: 256 pages. */
-export const MAX_MAPPING_SIZE = 256 * XEN_PAGE_SIZE;
+/** A limit of ours, so that one request cannot take a whole grant table. */
+export const MAX_MAPPING_PAGES = 256;
+export const MAX_MAPPING_SIZE = MAX_MAPPING_PAGES * XEN_PAGE_SIZE;
 
 // Attributes of a mapping (Linux, include/linux/dma-mapping.h). Those not named here ask for what is so anyway.
 /** The caller keeps the copy that the device sees up to date by itself, with `syncForDevice` and `syncForCpu`. */

@@ -1,6 +1,8 @@
 // Shares runs of pages with one backend and ends the sharing: references, grant entries and, where the
 // backend still maps a page, the quarantine. Below the exposure modes (buffer-sharing.ts), before quarantine.ts.
 
+import { pagesTouched } from '../abi/grant-address.ts';
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
 import type { DomainId, FrameNumber, GrantRef } from '../xen/ids.ts';
 import type { GrantingDomain } from './granting-domain.ts';
@@ -41,19 +43,44 @@ export class Grants {
    * @returns the first reference, or -1 when the table has no such run and may not grow
    */
   share(frame: number, count: number, readonly: boolean): number {
-    const { references, table, tracer, id } = this.domain;
-    const first = references.allocate(count);
+    const { table, tracer, id } = this.domain;
+    const first = this.#begin(frame, count);
     if (first < 0) return -1;
     if (tracer.enabled) tracer.grant(id, this.backend, first, frame, count, readonly);
-    this.#frames[first] = frame;
-    this.#counts[first] = count;
-    this.#live += count;
     table.grant(first as GrantRef, count, this.backend, frame as FrameNumber, readonly);
     return first;
   }
 
   /**
-   * Ends the sharing of a run from `share`.
+   * Grants just the `size` bytes at `address`: one reference for each page that they touch, consecutive, each
+   * for the bytes in its page and for copies only. For tables whose entries can say that (`grantsParts`).
+   *
+   * @returns the first reference, or -1 as `share` does
+   */
+  shareBytes(address: number, size: number, readonly: boolean): number {
+    const { table, tracer, id } = this.domain;
+    let offset = address & (XEN_PAGE_SIZE - 1);
+    const count = pagesTouched(offset, size);
+    const frame = Math.floor(address / XEN_PAGE_SIZE);
+    const first = this.#begin(frame, count);
+    if (first < 0) return -1;
+    let left = size;
+    for (let page = 0; page < count; page++) {
+      const length = Math.min(left, XEN_PAGE_SIZE - offset);
+      const ref = (first + page) as GrantRef;
+      if (tracer.enabled) {
+        tracer.grant(id, this.backend, ref, frame + page, 1, readonly);
+        tracer.narrow(id, ref, offset, length);
+      }
+      table.grantPart(ref, this.backend, (frame + page) as FrameNumber, offset, length, readonly);
+      left -= length;
+      offset = 0;
+    }
+    return first;
+  }
+
+  /**
+   * Ends the sharing of a run from `share` or `shareBytes`.
    *
    * @returns true when the pages are the caller's alone again; false when the backend still maps some of
    *   them: those are in quarantine with their references, and must be held until `retry` frees them
@@ -85,6 +112,16 @@ export class Grants {
   /** Tries again to end access to what is in quarantine. Returns how many pages came free. */
   retry(): number {
     return this.quarantine.retry();
+  }
+
+  /** Takes references for a run of pages that is to be shared. Returns the first, or -1. */
+  #begin(frame: number, count: number): number {
+    const first = this.domain.references.allocate(count);
+    if (first < 0) return -1;
+    this.#frames[first] = frame;
+    this.#counts[first] = count;
+    this.#live += count;
+    return first;
   }
 
   #quarantineBusy(first: number, count: number): void {

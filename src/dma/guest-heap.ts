@@ -7,28 +7,37 @@ import type { GuestMemory } from './guest-memory.ts';
 
 const SMALLEST_SHIFT = 5;
 
-/** Objects of 1 to 4096 bytes, rounded up to a power of two from 32. */
+/** Objects of 1 byte to a page of the kernel, rounded up to a power of two from 32. */
 export class GuestHeap {
   readonly #memory: GuestMemory;
   /** Free objects' addresses, by size class. */
   readonly #free: number[][] = [];
+  #live = 0;
 
   constructor(memory: GuestMemory) {
     this.#memory = memory;
   }
 
+  /** Objects handed out and not given back. */
+  get live(): number {
+    return this.#live;
+  }
+
   /** Address of `size` bytes, which are not zeroed; undefined when memory is exhausted. */
   allocate(size: number): number | undefined {
-    assert(size > 0 && size <= XEN_PAGE_SIZE, 'bytes of a heap object', size, XEN_PAGE_SIZE);
+    const { pageSize } = this.#memory;
+    assert(size > 0 && size <= pageSize, 'bytes of a heap object', size, pageSize);
     const shift = this.#classOf(size);
     this.#free[shift] ??= [];
     const free = this.#free[shift];
     if (free.length === 0 && !this.#addPage(shift, free)) return undefined;
+    this.#live++;
     return free.pop();
   }
 
   /** Gives an object of `size` bytes back. */
   free(address: number, size: number): void {
+    this.#live--;
     this.#free[this.#classOf(size)].push(address);
   }
 
@@ -37,9 +46,10 @@ export class GuestHeap {
   }
 
   #addPage(shift: number, free: number[]): boolean {
-    const page = this.#memory.allocatePages(1);
+    const { pageSize } = this.#memory;
+    const page = this.#memory.allocatePages(pageSize / XEN_PAGE_SIZE);
     if (page === undefined) return false;
-    for (let at = XEN_PAGE_SIZE - (1 << shift); at >= 0; at -= 1 << shift) free.push(page + at);
+    for (let at = pageSize - (1 << shift); at >= 0; at -= 1 << shift) free.push(page + at);
     return true;
   }
 }

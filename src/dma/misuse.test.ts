@@ -58,6 +58,7 @@ for (const mode of GRANTING_MODES) {
         refused(low, high, size, direction);
         assert.ok(dma.unmap(other.low, other.high, size, direction));
         refused(other.low, other.high, size, direction);
+        dma.revokeIdle();
         checkNothingShared(sharing);
       });
     }

@@ -120,7 +120,7 @@ function outcomeOf(
 function withoutBackend(guest: GuestFacts, findings: Findings): Outcome {
   const denial = sourcesWith('no grants', findings)[0];
   if (denial !== undefined)
-    return refused(`grants are required, and the ${denial[0]} gives the device without: ${denial[1].says}`);
+    return refused(`grants are required, and ${the(denial[0])} gives the device without: ${denial[1].says}`);
   if (!guest.domainZeroByDefault)
     return refused('grants are required, and no source says which domain serves the device');
   const fault = idFault(guest, 0);
@@ -140,20 +140,20 @@ function preferred(findings: Findings): Outcome {
 /** What makes the findings unusable, whatever the policy; undefined if nothing does. */
 function faultIn(guest: GuestFacts, findings: Findings): string | undefined {
   const wrong = sourcesWith('fault', findings)[0];
-  if (wrong !== undefined) return `the ${wrong[0]} cannot be trusted: ${wrong[1].says}`;
+  if (wrong !== undefined) return `${the(wrong[0])} cannot be trusted: ${wrong[1].says}`;
   const named = sourcesWith('backend', findings);
   for (const [source, { domain }] of named) {
     const fault = idFault(guest, domain);
-    if (fault !== undefined) return `the ${source} names domain ${domain}: ${fault}`;
+    if (fault !== undefined) return `${the(source)} names domain ${domain}: ${fault}`;
   }
   const [first, ...others] = named;
   if (first === undefined) return undefined;
   const contrary = others.find(([, { domain }]) => domain !== first[1].domain);
   if (contrary !== undefined)
-    return `the ${first[0]} names domain ${first[1].domain}, the ${contrary[0]} domain ${contrary[1].domain}`;
+    return `${the(first[0])} names domain ${first[1].domain}, ${the(contrary[0])} domain ${contrary[1].domain}`;
   const denial = sourcesWith('no grants', findings)[0];
   if (denial === undefined) return undefined;
-  return `the ${first[0]} names domain ${first[1].domain}, and the ${denial[0]} gives the device without grants`;
+  return `${the(first[0])} names domain ${first[1].domain}, and ${the(denial[0])} gives the device without grants`;
 }
 
 /** Why nothing may be granted to a domain with this id; undefined if it may. */
@@ -182,6 +182,11 @@ function sourcesWith<K extends Finding['kind']>(
   });
 }
 
+/** A source in the middle of a sentence; xenstore and domain 0 are names. */
+function the(source: Step['about']): string {
+  return source === 'xenstore' || source === 'domain 0 by default' ? source : `the ${source}`;
+}
+
 function refused(reason: string): Outcome {
   return { access: 'refused', reason };
 }
@@ -195,12 +200,12 @@ function describeGuest(guest: GuestFacts, mandate: string | undefined): string {
 
 function describeDefault({ domainZeroByDefault }: GuestFacts): string {
   return domainZeroByDefault
-    ? 'stands in where grants are required and no source says who serves the device'
-    : 'is off: the configuration does not ask for it';
+    ? 'on; stands in where grants are required and no source says who serves the device'
+    : 'off; the configuration does not ask for it';
 }
 
 function describeOutcome(outcome: Outcome): string {
   if (outcome.access === 'refused') return `refused: ${outcome.reason}`;
   if (outcome.access === 'plain') return "plain: the backend may reach all of the guest's memory";
-  return `grants to domain ${outcome.backend}, named by the ${outcome.source}; a device that does not insist on them is refused`;
+  return `grants to domain ${outcome.backend}, named by ${the(outcome.source)}; a device that does not insist on them is refused`;
 }

@@ -22,8 +22,10 @@ function held(pages: number): Scene & { handles: number[]; first: number } {
   const watched: GrantTable = {
     entries: table.entries,
     maxEntries: table.maxEntries,
+    grantsParts: table.grantsParts,
     grow: (entries) => table.grow(entries),
     grant: (...entry) => table.grant(...entry),
+    grantPart: (...entry) => table.grantPart(...entry),
     isFree: (ref) => table.isFree(ref),
     revoke: (first, count) => {
       tried.push(first);

@@ -8,6 +8,7 @@ import type { References } from './references.ts';
 /** Grows a frame at a time up to a limit, as tables of version 1 do; grants nothing. */
 export class BareTable implements GrantTable {
   readonly maxEntries: number;
+  readonly grantsParts = false;
   entries = GRANT_ENTRIES_PER_FRAME_V1;
 
   constructor(maxFrames: number) {
@@ -23,6 +24,10 @@ export class BareTable implements GrantTable {
 
   grant(): void {
     // Nobody maps what this table grants.
+  }
+
+  grantPart(): void {
+    // Nor parts of it.
   }
 
   revoke(): number {

@@ -9,13 +9,14 @@ import { addDomain, bootTestMachine, type TestDomain } from '../hosts/model/doma
 import { type SharedEntry, sharedEntries } from '../hosts/model/grants/recount.test.helper.ts';
 import { noTrace, type Tracer } from '../trace.ts';
 import type { DmaAddress, DmaOperations } from './dma.ts';
-import { grantDma } from './exposure-modes.ts';
+import { type ExposureOptions, grantDma } from './exposure-modes.ts';
 import type { GrantingDomain } from './granting-domain.ts';
 import { Grants } from './grants.ts';
+import type { GuestPageSize } from './guest-memory.ts';
 import { References } from './references.ts';
 
 /** The exposure modes that grant. */
-export const GRANTING_MODES = ['direct', 'bounce'] as const;
+export const GRANTING_MODES = ['direct', 'bounce', 'persistent', 'auto'] as const;
 export type GrantingMode = (typeof GRANTING_MODES)[number];
 
 /** Pages of the guest unless a test asks for more. */
@@ -121,15 +122,32 @@ export interface Sharing {
   readonly u8: Uint8Array;
 }
 
-/** @param maxGrantFrames of the guest's table, one of which exists from the beginning */
+/**
+ * @param maxGrantFrames of the guest's table, one of which exists from the beginning
+ * @param version of that table
+ */
 export function newSharing(
-  options: { pages?: number; maxGrantFrames?: number; tracer?: Tracer } = {},
+  options: {
+    pages?: number;
+    maxGrantFrames?: number;
+    tracer?: Tracer;
+    version?: number;
+    pageSize?: GuestPageSize;
+  } = {},
 ): Sharing {
-  const { pages = PAGES, maxGrantFrames = 1, tracer = noTrace } = options;
+  const { pages = PAGES, maxGrantFrames = 1, tracer = noTrace, pageSize } = options;
   const xen = bootTestMachine();
-  const guest = addDomain(xen, 2, { memory: pages * XEN_PAGE_SIZE, maxGrantFrames }, tracer);
+  const guest = addDomain(
+    xen,
+    2,
+    { memory: pages * XEN_PAGE_SIZE, maxGrantFrames },
+    tracer,
+    undefined,
+    pageSize,
+  );
   const backend = addDomain(xen, 1, { maxMaptrackFrames: 1 });
   const { id, ports } = guest;
+  assert.equal(ports.grantTable.setVersion(options.version ?? 1), 0);
   const domain = {
     id,
     memory: ports.memory,
@@ -147,8 +165,8 @@ export function newSharing(
 }
 
 /** The DMA operations of device 0 in one mode. */
-export function dmaOf(mode: GrantingMode, { grants }: Sharing): DmaOperations {
-  return grantDma(mode, grants, 0);
+export function dmaOf(mode: GrantingMode, { grants }: Sharing, options?: ExposureOptions): DmaOperations {
+  return grantDma(mode, grants, 0, options);
 }
 
 /** Allocates pages of the guest; a test that runs out of them is wrong. */

@@ -1,5 +1,4 @@
-// Requests of a block driver on one queue (virtio 1.3 §5.2.6): the hot path. Nothing is allocated for a
-// request but what its caller hands in. After blk.ts, before virtqueue/driver-queue.ts.
+// Requests of a block driver on one queue (virtio 1.3 §5.2.6): the hot path. After blk.ts, before virtqueue/driver-queue.ts.
 
 import {
   VIRTIO_BLK_S_IOERR,
@@ -17,32 +16,61 @@ const HEADER_SIZE = virtioBlkRequestHeader.size;
 const REQUEST_SIZE = HEADER_SIZE + 1;
 /** What no device writes: the status is not there yet. */
 const NO_STATUS = 0xff;
+/** Buffers of a request beside its data: header and status. */
+const FRAMING_BUFFERS = 2;
 
 /** Called with a VIRTIO_BLK_S_ status when a request is over and its buffer is the caller's again. */
 export type RequestDone = (status: number) => void;
 
-const nobody: RequestDone = () => undefined;
+/** A request as its caller asked for it; kept until it is answered, for it may have to be asked again. */
+export interface BlkRequest {
+  /** Its place among all requests of the disk. */
+  readonly order: number;
+  /** VIRTIO_BLK_T_ */
+  readonly type: number;
+  readonly sector: number;
+  /** Guest-physical address of the data, and its bytes; 0 for none. */
+  readonly address: number;
+  readonly length: number;
+  /** Called from `poll`; not before `submit` returns. */
+  readonly done: RequestDone;
+}
 
 /** A queue of block requests. */
 export class BlkQueue {
-  readonly #queue: DriverQueue;
-  readonly #guest: GuestDevice;
-  /** Guest-physical address of each request's header and status, by token. */
-  readonly #requests: number[] = [];
-  readonly #free: number[] = [];
-  readonly #done: RequestDone[] = [];
-  /** Bytes that the device must have written before a success is believed. */
-  readonly #expected: number[] = [];
+  #queue: DriverQueue;
+  #guest: GuestDevice;
+  /** Guest-physical address of a header and a status for each token. */
+  readonly #headers: number[] = [];
+  #free: number[] = [];
+  /** What is under way, by token. */
+  readonly #underWay: BlkRequest[] = [];
   readonly #traceIds: number[] = [];
-  readonly #header;
+  #header;
   readonly #buffers = new BufferList();
-  /** A completed request whose buffer the device still reaches, seen since the last look. */
-  stillShared = false;
+  readonly #maxBuffers: number;
+  readonly #isIdle: () => boolean;
 
-  constructor(queue: DriverQueue, guest: GuestDevice) {
+  /**
+   * @param maxSegments most buffers of data in a request
+   * @param isIdle whether nothing is in flight on any queue of the device
+   */
+  constructor(queue: DriverQueue, guest: GuestDevice, maxSegments: number, isIdle: () => boolean) {
+    this.#queue = queue;
+    this.#guest = guest;
+    this.#maxBuffers = Math.min(queue.maxBuffers, maxSegments + FRAMING_BUFFERS);
+    this.#isIdle = isIdle;
+    this.#header = virtioBlkRequestHeader.over(guest.memory.region.u8);
+  }
+
+  /** Goes on with another queue, after `withdraw`; the device and the guest's memory may be elsewhere. */
+  restart(queue: DriverQueue, guest: GuestDevice): void {
     this.#queue = queue;
     this.#guest = guest;
     this.#header = virtioBlkRequestHeader.over(guest.memory.region.u8);
+    this.#free = [...this.#headers.keys()].filter(
+      (token) => !guest.memory.heldByOthers(this.#headers[token], REQUEST_SIZE),
+    );
   }
 
   get inFlight(): number {
@@ -52,45 +80,36 @@ export class BlkQueue {
   /**
    * Puts a request on the queue; the caller notifies the device afterwards.
    *
-   * @param data guest-physical address of the data, and `length` its bytes, 0 for none
-   * @param done called from `poll`; not before this returns
    * @returns ADDED, QUEUE_FULL or DMA_EXHAUSTED, see virtqueue/driver-queue.ts
    */
-  submit(
-    type: number,
-    sector: number,
-    data: number,
-    length: number,
-    reads: boolean,
-    done: RequestDone,
-  ): number {
-    if (!this.#queue.hasRoom(length > 0 ? 3 : 2)) return QUEUE_FULL;
+  submit(request: BlkRequest): number {
+    const { type, length } = request;
+    if (!this.#queue.hasRoom(FRAMING_BUFFERS + (length > 0 ? 1 : 0))) return QUEUE_FULL;
     const token = this.#takeToken();
     if (token < 0) return DMA_EXHAUSTED;
-    const request = this.#requests[token];
-    const offset = this.#guest.memory.offset(request, REQUEST_SIZE);
+    const place = this.#headers[token];
+    const offset = this.#guest.memory.offset(place, REQUEST_SIZE);
     const header = this.#header.at(offset);
     header.type = type;
     header.reserved = 0;
-    header.sector = sector;
+    header.sector = request.sector;
     this.#guest.memory.region.u8[offset + HEADER_SIZE] = NO_STATUS;
-    const buffers = this.#buffers.clear().addReadable(request, HEADER_SIZE);
+    const buffers = this.#buffers.clear().addReadable(place, HEADER_SIZE);
     if (length > 0) {
-      if (reads) buffers.addWritable(data, length);
-      else buffers.addReadable(data, length);
+      if (type === VIRTIO_BLK_T_IN) buffers.addWritable(request.address, length);
+      else buffers.addReadable(request.address, length);
     }
-    buffers.addWritable(request + HEADER_SIZE, 1);
+    buffers.addWritable(place + HEADER_SIZE, 1);
     const { tracer, domain, device } = this.#guest;
     const id = tracer.enabled ? this.#guest.nextRequestId() : 0;
     if (tracer.enabled) tracer.requestBegin(domain, device, id, type, length);
-    const outcome = this.#queue.add(buffers, token);
+    const outcome = this.#add(token);
     if (outcome !== ADDED) {
       if (tracer.enabled) tracer.requestEnd(domain, device, id, NO_STATUS);
       this.#free.push(token);
       return outcome;
     }
-    this.#done[token] = done;
-    this.#expected[token] = type === VIRTIO_BLK_T_IN ? length + 1 : 1;
+    this.#underWay[token] = request;
     this.#traceIds[token] = id;
     return ADDED;
   }
@@ -100,9 +119,7 @@ export class BlkQueue {
     let finished = 0;
     for (let token = this.#queue.poll(); token >= 0; token = this.#queue.poll()) {
       // A result that the backend can still rewrite is none.
-      const shared = this.#queue.lastStillShared;
-      this.stillShared ||= shared;
-      this.#finish(token, shared ? VIRTIO_BLK_S_IOERR : this.#statusOf(token));
+      this.#finish(token, this.#queue.lastStillShared ? VIRTIO_BLK_S_IOERR : this.#statusOf(token));
       finished++;
     }
     return finished;
@@ -110,42 +127,70 @@ export class BlkQueue {
 
   /** After a reset of the device: fails whatever was under way. */
   abandon(): void {
-    for (let token = this.#queue.abandon(); token >= 0; token = this.#queue.abandon()) {
-      this.stillShared ||= this.#queue.lastStillShared;
+    for (let token = this.#queue.abandon(); token >= 0; token = this.#queue.abandon())
       this.#finish(token, VIRTIO_BLK_S_IOERR);
+  }
+
+  /**
+   * After a reset of the device: takes back whatever was under way, without an answer to its caller. A request
+   * whose own pages the device still reaches fails: they cannot be shared again before that has ended.
+   */
+  withdraw(into: BlkRequest[]): void {
+    for (let token = this.#queue.abandon(); token >= 0; token = this.#queue.abandon()) {
+      if (this.#queue.lastStillShared) this.#finish(token, VIRTIO_BLK_S_IOERR);
+      else into.push(this.#end(token, NO_STATUS));
     }
   }
 
-  /** Gives the memory of headers and statuses back. Not while the device can still reach any of it. */
+  /** Gives the memory of headers and statuses back, but for what the device can still reach. */
   close(): void {
-    for (const request of this.#requests) this.#guest.heap.free(request, REQUEST_SIZE);
-    this.#requests.length = 0;
+    const { heap, memory } = this.#guest;
+    for (const place of this.#headers)
+      if (!memory.heldByOthers(place, REQUEST_SIZE)) heap.free(place, REQUEST_SIZE);
+    this.#headers.length = 0;
     this.#free.length = 0;
+  }
+
+  /** Adds the request; with its data in pieces where no completion of the device will ever make room for it. */
+  #add(token: number): number {
+    const buffers = this.#buffers;
+    let outcome = this.#queue.add(buffers, token);
+    if (outcome !== DMA_EXHAUSTED || !this.#isIdle()) return outcome;
+    while (outcome === DMA_EXHAUSTED && buffers.count < this.#maxBuffers) {
+      if (!buffers.split(this.#queue.lastRefused)) return DMA_EXHAUSTED;
+      outcome = this.#queue.add(buffers, token);
+    }
+    return outcome;
   }
 
   #takeToken(): number {
     if (this.#free.length > 0) return this.#free.pop()!;
-    const request = this.#guest.heap.allocate(REQUEST_SIZE);
-    if (request === undefined) return -1;
-    this.#done.push(nobody);
-    return this.#requests.push(request) - 1;
+    const place = this.#guest.heap.allocate(REQUEST_SIZE);
+    if (place === undefined) return -1;
+    return this.#headers.push(place) - 1;
   }
 
   /** The status byte, read once; a success that the device cannot have meant is an I/O error (B3, B14). */
   #statusOf(token: number): number {
     const { memory } = this.#guest;
-    const status = memory.region.u8[memory.offset(this.#requests[token] + HEADER_SIZE, 1)];
+    const status = memory.region.u8[memory.offset(this.#headers[token] + HEADER_SIZE, 1)];
     if (status === VIRTIO_BLK_S_UNSUPP) return status;
-    const complete = this.#queue.lastLength >= this.#expected[token];
+    const { type, length } = this.#underWay[token];
+    // A success is believed when the device has written all of it.
+    const complete = this.#queue.lastLength >= (type === VIRTIO_BLK_T_IN ? length + 1 : 1);
     return status === VIRTIO_BLK_S_OK && complete ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;
   }
 
   #finish(token: number, status: number): void {
-    const done = this.#done[token];
-    this.#done[token] = nobody;
-    this.#free.push(token);
+    this.#end(token, status).done(status);
+  }
+
+  /** Takes a request out of what is under way. */
+  #end(token: number, status: number): BlkRequest {
+    // A header and a status that the device still reaches are not used for another request.
+    if (!this.#queue.lastStillShared) this.#free.push(token);
     const { tracer, domain, device } = this.#guest;
     if (tracer.enabled) tracer.requestEnd(domain, device, this.#traceIds[token], status);
-    done(status);
+    return this.#underWay[token];
   }
 }

@@ -23,10 +23,11 @@ import {
 } from '../abi/virtio-blk.ts';
 import { VIRTIO_ID_BLOCK } from '../abi/virtio.ts';
 import { ADDED, DMA_EXHAUSTED } from '../virtqueue/driver-queue.ts';
-import { BlkQueue, type RequestDone } from './blk-queue.ts';
+import { BlkQueue, type BlkRequest, type RequestDone } from './blk-queue.ts';
 import { DiskError, type GuestBuffer, type GuestDisk } from './disk.ts';
 import type { GuestDevice } from './guest.ts';
 import { GuestBuffers } from './guest-buffers.ts';
+import type { DeviceHealth } from './recovery.ts';
 import { VirtioDriver } from './virtio-driver.ts';
 
 const SUPPORTED =
@@ -60,21 +61,19 @@ function readConfig(driver: VirtioDriver) {
   return config;
 }
 
-/** A request as its caller asked for it; kept while its queue is full. */
-interface Request {
-  readonly type: number;
-  readonly sector: number;
-  readonly address: number;
-  readonly length: number;
-  readonly done: RequestDone;
-}
-
 /** How much of the device the driver uses. */
 export interface BlkDriverOptions {
   /** Most queues to use. */
   readonly queues: number;
   /** Most descriptors in each. */
   readonly queueSize: number;
+}
+
+function noRoomFor(length: number): string {
+  return (
+    `no grant references or pages are free to share ${length} bytes of data with the device, not even in ` +
+    'pieces: give the guest more (max_grant_frames, memory), or ask for less at a time'
+  );
 }
 
 /** A disk behind virtio-blk. Whoever runs the guest calls `poll` and `interrupt`. */
@@ -91,9 +90,10 @@ export class BlkDriver implements GuestDisk {
   readonly #buffers: GuestBuffers;
   readonly #maxDiscard: number;
   readonly #maxWriteZeroes: number;
-  /** Requests that found no room, oldest first. */
-  readonly #waiting: Request[] = [];
+  /** Requests that are on no queue, oldest first: there was no room, or no device. */
+  readonly #waiting: BlkRequest[] = [];
   #nextQueue = 0;
+  #requests = 0;
 
   /** Starts the device. Throws DeviceRefused when it is unusable, or its configuration is nonsense (B10). */
   constructor(guest: GuestDevice, options: BlkDriverOptions) {
@@ -117,16 +117,40 @@ export class BlkDriver implements GuestDisk {
     this.#maxDiscard = config.max_discard_sectors * SECTOR_SIZE;
     this.#maxWriteZeroes = config.max_write_zeroes_sectors * SECTOR_SIZE;
     driver.onFailure = () => this.#failAll();
+    driver.onStop = () => this.#withdrawAll();
+    driver.inspect = () => this.#changeOf();
+    driver.onRestart = () => this.#askAgain();
     driver.start(queues, options.queueSize);
     if (driver.queues.some((queue) => queue.maxBuffers < REQUEST_BUFFERS))
       throw driver.refuse(`the disk's queues hold less than a request of ${REQUEST_BUFFERS} buffers`);
-    this.#queues = driver.queues.map((queue) => new BlkQueue(queue, guest));
+    // Without the feature the device has not said that it takes more than one.
+    const segments = driver.has(VIRTIO_BLK_F_SEG_MAX) ? config.seg_max : 1;
+    const isIdle = () => this.inFlight === 0;
+    this.#queues = driver.queues.map((queue) => new BlkQueue(queue, guest, segments, isIdle));
     this.#buffers = new GuestBuffers(guest.memory);
   }
 
   /** Why the device is no longer used; undefined while it is. */
   get failure(): string | undefined {
     return this.#driver.failure;
+  }
+
+  /** Why the device cannot be used for the time being; requests wait. */
+  get outage(): string | undefined {
+    return this.#driver.outage;
+  }
+
+  get health(): DeviceHealth {
+    return this.#driver.health;
+  }
+
+  /** How often the device was reset because something was wrong. */
+  get resets(): number {
+    return this.#driver.resets;
+  }
+
+  get holdsDevice(): boolean {
+    return this.#driver.holdsDevice;
   }
 
   /** Requests on the queues. */
@@ -178,24 +202,52 @@ export class BlkDriver implements GuestDisk {
    * @param done called when it is over, with a VIRTIO_BLK_S_ status or -1; at once when it cannot be made
    */
   submit(type: number, sector: number, address: number, length: number, done: RequestDone): void {
-    if (this.failure !== undefined) done(-1);
-    else if (this.#waiting.length > 0 || !this.#trySubmit(type, sector, address, length, done))
-      this.#waiting.push({ type, sector, address, length, done });
+    if (this.failure !== undefined) {
+      done(-1);
+      return;
+    }
+    const request = { order: this.#requests++, type, sector, address, length, done };
+    if (this.#waiting.length > 0 || !this.#trySubmit(request)) this.#waiting.push(request);
+    this.#driver.guest.waiting();
   }
 
   /** Finishes what the device has completed, and fills the room that made. Returns how much that was. */
   poll(): number {
     let finished = 0;
     for (const queue of this.#queues) finished += this.#driver.guard(() => queue.poll(), 0);
-    if (this.#queues.some((queue) => queue.stillShared))
-      this.#driver.fail('the backend still maps pages of a request that it has completed');
-    if (finished > 0) this.#submitWaiting();
+    if (finished > 0) this.#driver.relieve();
+    // With nothing in flight, the requests wait for what other devices of the guest give back.
+    if (this.#waiting.length > 0 && (finished > 0 || this.inFlight === 0)) this.#submitWaiting();
     return finished;
+  }
+
+  /** Does what is due at `now`, in milliseconds. Returns when that is next so; see DmaOperations.tick. */
+  tick(now: number): number {
+    return this.#driver.tick(now);
   }
 
   /** To be called when the device interrupts. */
   interrupt(): void {
     if (this.#driver.takeInterrupt()) this.poll();
+  }
+
+  /** Resets a device that does not answer, and asks it again; gives it up when that has been done too often. */
+  recover(reason: string): void {
+    this.#driver.recover(reason);
+  }
+
+  /** Stops the device for the time being: nothing stays shared, requests wait for `resume`. */
+  suspend(reason: string): void {
+    this.#driver.stop(reason);
+  }
+
+  /**
+   * Goes on where the device is now; what was unfinished is asked again.
+   *
+   * @throws DeviceRefused when it is not the same disk; it may be tried again
+   */
+  resume(guest: GuestDevice): void {
+    this.#driver.restart(guest);
   }
 
   /** Stops using a device that does not answer: it is reset, and what was asked of it fails. */
@@ -220,10 +272,14 @@ export class BlkDriver implements GuestDisk {
   close(): boolean {
     this.#driver.fail('the disk was detached');
     const clean = this.#driver.close();
+    this.#buffers.close(this.failure ?? 'the disk was detached');
     // Memory that the backend still reaches is not given to anyone else.
-    if (clean) for (const queue of this.#queues) queue.close();
-    this.#buffers.close();
+    if (clean) this.release();
     return clean;
+  }
+
+  release(): void {
+    for (const queue of this.#queues) queue.close();
   }
 
   #transfer(type: number, offset: number, buffer: GuestBuffer, length: number): Promise<void> {
@@ -241,8 +297,8 @@ export class BlkDriver implements GuestDisk {
     if (fault) throw new DiskError('EINVAL', `${length} bytes at ${offset}: ${fault}`);
     const buffer = await this.#buffers.take(virtioBlkRange.size);
     try {
-      const range = virtioBlkRange.over(buffer.bytes);
       for (let done = 0; done < length; done += most) {
+        const range = virtioBlkRange.over(buffer.bytes);
         range.sector = (offset + done) / SECTOR_SIZE;
         range.num_sectors = Math.min(length - done, most) / SECTOR_SIZE;
         range.flags = flags;
@@ -266,6 +322,7 @@ export class BlkDriver implements GuestDisk {
         else if (this.failure !== undefined) reject(new DiskError('ENODEV', this.failure));
         else if (status === VIRTIO_BLK_S_UNSUPP)
           reject(new DiskError('ENOTSUP', 'the device does not know the request'));
+        else if (status < 0) reject(new DiskError('ENOMEM', noRoomFor(length)));
         else reject(new DiskError('EIO', 'the device reports an I/O error'));
       };
       this.submit(type, sector, address, length, done);
@@ -273,26 +330,19 @@ export class BlkDriver implements GuestDisk {
   }
 
   /** Tries the queues in turn. Returns false when the request has to wait. */
-  #trySubmit(type: number, sector: number, address: number, length: number, done: RequestDone): boolean {
+  #trySubmit(request: BlkRequest): boolean {
+    if (!this.#driver.running) return false;
     for (let tries = 0; tries < this.#queues.length; tries++) {
       const index = this.#nextQueue;
       this.#nextQueue = (index + 1) % this.#queues.length;
-      const outcome = this.#queues[index].submit(
-        type,
-        sector,
-        address,
-        length,
-        type === VIRTIO_BLK_T_IN,
-        done,
-      );
+      const outcome = this.#queues[index].submit(request);
       if (outcome === ADDED) {
         this.#driver.kick(index);
-        this.#driver.guest.waiting();
         return true;
       }
-      // With nothing in flight, no completion will ever make room.
-      if (outcome === DMA_EXHAUSTED && this.inFlight === 0) {
-        done(-1);
+      // With nothing in flight on any device of the guest, no completion will ever make room.
+      if (outcome === DMA_EXHAUSTED && !this.#driver.guest.anyInFlight()) {
+        request.done(-1);
         return true;
       }
     }
@@ -300,11 +350,28 @@ export class BlkDriver implements GuestDisk {
   }
 
   #submitWaiting(): void {
-    while (this.#waiting.length > 0) {
-      const { type, sector, address, length, done } = this.#waiting[0];
-      if (!this.#trySubmit(type, sector, address, length, done)) return;
-      this.#waiting.shift();
-    }
+    while (this.#waiting.length > 0 && this.#trySubmit(this.#waiting[0])) this.#waiting.shift();
+  }
+
+  /** Before all that waits already: requests are asked again in the order in which they were asked. */
+  #withdrawAll(): void {
+    const unfinished: BlkRequest[] = [];
+    for (const queue of this.#queues) queue.withdraw(unfinished);
+    this.#waiting.push(...unfinished);
+    this.#waiting.sort((one, other) => one.order - other.order);
+  }
+
+  /** What has changed about the disk so that what was asked of it may not be asked again. */
+  #changeOf(): string | undefined {
+    const { capacity } = readConfig(this.#driver);
+    if (capacity * SECTOR_SIZE === this.capacity) return undefined;
+    return `the disk came back with ${capacity * SECTOR_SIZE} bytes; it had ${this.capacity}`;
+  }
+
+  #askAgain(): void {
+    const { queues, guest } = this.#driver;
+    for (const [index, queue] of this.#queues.entries()) queue.restart(queues[index], guest);
+    this.#submitWaiting();
   }
 
   #failAll(): void {

@@ -2,7 +2,7 @@
 
 /** A request that did not succeed, by errno name. */
 export class DiskError extends Error {
-  readonly code: 'EIO' | 'EROFS' | 'EINVAL' | 'ENOTSUP' | 'ENODEV';
+  readonly code: 'EIO' | 'EROFS' | 'EINVAL' | 'ENOTSUP' | 'ENODEV' | 'ENOMEM';
 
   constructor(code: DiskError['code'], message: string) {
     super(message);
@@ -13,7 +13,10 @@ export class DiskError extends Error {
 
 /** A piece of the guest's own memory for data on its way to or from the disk. */
 export interface GuestBuffer {
-  /** The bytes, in shared memory: the backend may write to them while a read is under way, never after. */
+  /**
+   * The bytes, in shared memory: the backend may write to them while a read is under way, never after. To be looked
+   * up anew when the guest has been suspended: it may go on in other memory.
+   */
   readonly bytes: Uint8Array;
   /** Gives the memory back to the guest's allocator. Call it once, when nothing uses `bytes` any more. */
   release(): void;

@@ -5,6 +5,7 @@ import type { GuestHeap } from '../dma/guest-heap.ts';
 import type { GuestMemory } from '../dma/guest-memory.ts';
 import type { Tracer } from '../trace.ts';
 import type { DriverTransport } from '../virtio/transport.ts';
+import type { RecoveryLimits } from './recovery.ts';
 
 /** A device as the guest's platform found it, and the guest's means to drive it. */
 export interface GuestDevice {
@@ -13,6 +14,8 @@ export interface GuestDevice {
   readonly dma: DmaOperations;
   /** Whether only grants may be handed out; a device that would not honour that is refused. */
   readonly restricted: boolean;
+  /** What the guest puts up with before it resets the device, or gives it up. */
+  readonly recovery: RecoveryLimits;
   readonly memory: GuestMemory;
   readonly heap: GuestHeap;
   readonly tracer: Tracer;
@@ -20,6 +23,8 @@ export interface GuestDevice {
   readonly nextRequestId: () => number;
   /** Tells whoever runs the guest that a driver has begun to wait for its device. */
   readonly waiting: () => void;
+  /** Whether any device of the guest has a request under way, whose end gives references and pages back. */
+  readonly anyInFlight: () => boolean;
   /** Numbers for the trace. */
   readonly domain: number;
   readonly device: number;

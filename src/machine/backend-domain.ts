@@ -1,35 +1,62 @@
 // A domain that serves devices to guests: each device is a window of registers in the guest's address space,
-// its queues are served when the guest rings, and its reach is what the guest grants.
+// its queues are served when the guest rings, and its reach is what the guest grants, or all of its memory where the
+// toolstack gave the device without grants.
 // After hosts/model/, before transports/virtio-mmio/device.ts.
 
 import { MMIO_INTERRUPT_CONFIG, MMIO_INTERRUPT_VRING, MMIO_WINDOW_SIZE } from '../abi/virtio-mmio.ts';
 import type { MmioServer } from '../hosts/model/ioreq/device-model.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
+import type { DeviceMemory } from '../memory/device-memory.ts';
+import { GrantCopyMemory } from '../memory/grant-copy-memory.ts';
 import { GrantMemory } from '../memory/grant-memory.ts';
+import { PlainMemory } from '../memory/plain-memory.ts';
 import { MmioDevice } from '../transports/virtio-mmio/device.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import { DeviceState } from '../virtio/device-state.ts';
+import type { GrantCopier } from '../xen/grant-copier.ts';
 import type { GrantMapper } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
+
+/**
+ * How a backend reaches buffers: it maps the granted pages in which they lie, or copies their bytes, or reaches all
+ * of the guest's memory without grants (`plain`). It copies from grants of any kind; parts of pages it can only
+ * copy. The backend's own choice, never the guest's.
+ */
+export type MemoryAccess = 'map' | 'copy' | 'plain';
+
+/** By what a backend reaches what was granted to it. */
+interface GrantPorts {
+  readonly mapper: GrantMapper;
+  readonly copier: GrantCopier;
+}
+
+/** What a device reaches of its guest's memory. */
+interface Reach {
+  readonly memory: DeviceMemory;
+  /** Whether that is only what the guest grants. */
+  readonly restricted: boolean;
+  close(): void;
+}
 
 /** One device at work for one guest. */
 export class ServedDevice {
   readonly state: DeviceState;
   readonly #server: MmioServer;
+  readonly #reach: Reach;
   /** Queues with more to do than one turn allowed, one bit each. */
   #backlogLow = 0;
   #backlogHigh = 0;
 
-  constructor(ports: DomainPorts, mapper: GrantMapper, device: VirtioDevice, guest: DomainId, base: number) {
-    const memory = new GrantMemory(mapper, ports.id, guest, ports.tracer);
+  constructor(ports: DomainPorts, reach: Reach, device: VirtioDevice, guest: DomainId, base: number) {
+    this.#reach = reach;
     this.state = new DeviceState(
       device,
-      memory,
+      reach.memory,
       {
         interruptQueue: () => this.#server.interrupt(MMIO_INTERRUPT_VRING),
         interruptConfig: () => this.#server.interrupt(MMIO_INTERRUPT_CONFIG),
       },
-      true,
+      reach.restricted,
     );
     const registers = new MmioDevice(this.state, () => this.#server.clearInterrupts());
     this.#server = ports.serveMmio(guest, base, MMIO_WINDOW_SIZE, registers, () => this.#answerDoorbell());
@@ -49,6 +76,7 @@ export class ServedDevice {
   close(): void {
     this.state.reset();
     this.#server.close();
+    this.#reach.close();
   }
 
   #answerDoorbell(): void {
@@ -70,20 +98,46 @@ export class ServedDevice {
 /** The devices of one backend domain. Its thread calls `poll` again and again, and sleeps in between. */
 export class BackendDomain {
   readonly ports: DomainPorts;
-  readonly #mapper: GrantMapper;
+  readonly #grants: GrantPorts;
   readonly #devices = new Set<ServedDevice>();
 
-  /** @param mapper by which grants are mapped: the domain's own, or one that looks over its shoulder */
-  constructor(ports: DomainPorts, mapper: GrantMapper = ports.grantMapper) {
+  /** @param grants by which grants are reached: the domain's own ports, or some that look over its shoulder */
+  constructor(
+    ports: DomainPorts,
+    grants: GrantPorts = { mapper: ports.grantMapper, copier: ports.grantCopier },
+  ) {
     this.ports = ports;
-    this.#mapper = mapper;
+    this.#grants = grants;
   }
 
-  /** Serves `device` to `guest` at `base` of its address space. */
-  serve(device: VirtioDevice, guest: DomainId, base: number): ServedDevice {
-    const served = new ServedDevice(this.ports, this.#mapper, device, guest, base);
-    this.#devices.add(served);
-    return served;
+  /**
+   * Serves `device` to `guest` at `base` of its address space.
+   *
+   * @throws RangeError when this domain is to reach all of the guest's memory and is not its device model
+   */
+  serve(device: VirtioDevice, guest: DomainId, base: number, access: MemoryAccess = 'map'): ServedDevice {
+    const reach = access === 'plain' ? this.#everything(guest) : this.#granted(guest, access);
+    try {
+      const served = new ServedDevice(this.ports, reach, device, guest, base);
+      this.#devices.add(served);
+      return served;
+    } catch (error) {
+      reach.close();
+      throw error;
+    }
+  }
+
+  #granted(guest: DomainId, access: 'map' | 'copy'): Reach {
+    const { id, tracer } = this.ports;
+    const mapping = new GrantMemory(this.#grants.mapper, id, guest, tracer);
+    const memory =
+      access === 'map' ? mapping : new GrantCopyMemory(mapping, this.#grants.copier, id, guest, tracer);
+    return { memory, restricted: true, close: () => undefined };
+  }
+
+  #everything(guest: DomainId): Reach {
+    const { region, base, close } = this.ports.mapForeignMemory(guest);
+    return { memory: new PlainMemory(region, base), restricted: false, close };
   }
 
   remove(device: ServedDevice): void {

@@ -17,12 +17,15 @@ import { localXenstore } from '../xenstore/local.ts';
 import { Store } from '../xenstore/store.ts';
 import { BackendService } from './backend-service.ts';
 import { findDevice } from './device-finder.ts';
+import { guestView } from './guest-view.test.helper.ts';
 import { Machine } from './machine.ts';
 
 const BACKEND = domainId(1);
 const GUEST = domainId(2);
 const BASE = 0x200_0000;
 const OPTIONS = { queues: 1, queueSize: 16 };
+const DISK = { kind: 'virtio_disk' as const, devid: 0 };
+const VIEW = guestView({ id: GUEST });
 
 const nodes: VirtioNodes = {
   kind: 'virtio_disk',
@@ -71,8 +74,8 @@ async function settle(done: () => boolean): Promise<void> {
 test('a device is served when it is announced, and closed when it is withdrawn', async () => {
   const { machine, toolstack, guestStore, guest, service, closed } = await scene();
   await announceDevice(toolstack, nodes);
-  const place = await findDevice(guestStore, 'virtio_disk', GUEST, 0);
-  assert.deepEqual(place, { base: BASE, backend: BACKEND });
+  const place = await findDevice(guestStore, VIEW, DISK);
+  assert.deepEqual(place, { base: BASE, backend: BACKEND, access: 'grants' });
   const disk = guest.attachBlk({ ...place, device: 0 }, 'bounce', OPTIONS);
   await machine.settle(disk.read(0, await disk.buffer(4096), 4096));
   assert.deepEqual(guest.detach(disk), { live: 0, quarantined: 0 });
@@ -86,12 +89,13 @@ test('a device that cannot be made is refused with the reason, and others are se
   const { toolstack, guestStore, service, closed } = await scene();
   await announceDevice(toolstack, { ...nodes, disk: { ...nodes.disk!, params: 'bad' } });
   await announceDevice(toolstack, { ...nodes, devid: 1, base: BASE + 0x200 });
-  await assert.rejects(findDevice(guestStore, 'virtio_disk', GUEST, 0), (error: Error) => {
+  await assert.rejects(findDevice(guestStore, VIEW, DISK), (error: Error) => {
     return error instanceof DeviceRefused && error.message === 'no image bad';
   });
-  assert.deepEqual(await findDevice(guestStore, 'virtio_disk', GUEST, 1), {
+  assert.deepEqual(await findDevice(guestStore, VIEW, { ...DISK, devid: 1 }), {
     base: BASE + 0x200,
     backend: BACKEND,
+    access: 'grants',
   });
   await service.stop();
   assert.deepEqual(closed, ['good']);
@@ -102,7 +106,7 @@ test('X7 a flood of events costs the backend one more look at the store, not one
   const names = Array.from({ length: 500 }, (_, i) => `/local/domain/${BACKEND}/backend/flood/${i}`);
   await Promise.all(names.map((name) => toolstack.write(name, '')));
   await announceDevice(toolstack, nodes);
-  await findDevice(guestStore, 'virtio_disk', GUEST, 0);
+  await findDevice(guestStore, VIEW, DISK);
   await service.stop();
   assert.ok(reads.directories < 100, `${reads.directories} lists were read`);
 });
@@ -110,15 +114,15 @@ test('X7 a flood of events costs the backend one more look at the store, not one
 test('G21: a device that the toolstack gives without grants is refused by the guest', async () => {
   const { toolstack, guestStore, service } = await scene();
   await announceDevice(toolstack, { ...nodes, grantUsage: false });
-  await assert.rejects(findDevice(guestStore, 'virtio_disk', GUEST, 0), /without grants/);
+  await assert.rejects(findDevice(guestStore, VIEW, DISK), /xenstore gives the device without/);
   await service.stop();
 });
 
-test('G24: a guest named as the backend of its own device refuses it', async () => {
+test('G24: a guest that finds itself named as the backend of its device refuses it', async () => {
   const { toolstack, guestStore, service } = await scene();
   await announceDevice(toolstack, nodes);
   await guestStore.write(`/local/domain/${GUEST}/device/virtio_disk/0/backend-id`, `${GUEST}`);
-  await assert.rejects(findDevice(guestStore, 'virtio_disk', GUEST, 0), /the guest itself/);
+  await assert.rejects(findDevice(guestStore, VIEW, DISK), /grant-dma.* is 1, and .*backend-id is 2/);
   assert.equal(await toolstack.read(`${backendPath(nodes)}/frontend-id`), `${GUEST}`);
   await service.stop();
 });

@@ -1,117 +1,74 @@
-// A backend domain at work: it watches xenstore for devices that the toolstack gives it, serves each, and
-// lets go of it when its nodes are taken away.
-// Before backend-domain.ts; the nodes are those of toolstack/virtio-nodes.ts.
+// A backend domain at work: it watches xenstore for devices that the toolstack gives it, and keeps one end for each.
+// Before backend-device.ts; its counterpart is guest-devices.ts. The nodes are those of toolstack/virtio-nodes.ts.
 
-import {
-  backendPath,
-  childrenOf,
-  readDevice,
-  VIRTIO_KINDS,
-  type VirtioNodes,
-  XENBUS_CLOSED,
-  XENBUS_INIT_WAIT,
-} from '../toolstack/virtio-nodes.ts';
-import type { VirtioDevice } from '../virtio/device.ts';
+import { backendPath, childrenOf, type DeviceAddress, VIRTIO_KINDS } from '../toolstack/virtio-nodes.ts';
 import type { Unwatch, Xenstore } from '../xen/xenstore.ts';
-import type { BackendDomain, ServedDevice } from './backend-domain.ts';
-
-/** A device made for one announcement; `close` gives back what it was made of. */
-export interface MadeDevice {
-  readonly device: VirtioDevice;
-  close(): void;
-}
-
-/** Whose device it is, and which. */
-type DevicePlace = Pick<VirtioNodes, 'kind' | 'backend' | 'devid'> & { readonly guest: number };
-
-interface Running {
-  readonly served: ServedDevice;
-  readonly made: MadeDevice;
-}
+import { oneTransaction } from '../xenstore/one-transaction.ts';
+import { BackendDevice, type MakeDevice } from './backend-device.ts';
+import type { BackendDomain } from './backend-domain.ts';
+import { Looks } from './looks.ts';
 
 /** Serves what xenstore announces. */
 export class BackendService {
   readonly #backend: BackendDomain;
   readonly #store: Xenstore;
-  readonly #make: (nodes: VirtioNodes) => MadeDevice;
-  readonly #running = new Map<string, Running>();
-  /** Devices that could not be made; not tried again until their nodes have gone. */
-  readonly #refused = new Set<string>();
+  readonly #make: MakeDevice;
+  readonly #looks = new Looks(() => this.#look());
+  readonly #devices = new Map<string, BackendDevice>();
   #unwatch: Unwatch | undefined;
-  /** One look at the store after the other. */
-  #looking: Promise<void> = Promise.resolve();
-  /** Whether one of them has not begun. */
-  #due = false;
 
-  /** @param make makes the device that the nodes describe, or throws an error whose message says why not */
-  constructor(backend: BackendDomain, store: Xenstore, make: (nodes: VirtioNodes) => MadeDevice) {
+  constructor(backend: BackendDomain, store: Xenstore, make: MakeDevice) {
     this.#backend = backend;
-    this.#store = store;
+    this.#store = oneTransaction(store);
     this.#make = make;
   }
 
   /** Starts watching. */
   async start(): Promise<void> {
-    this.#unwatch = await this.#store.watch(this.#root, () => this.#lookSoon());
+    this.#unwatch = await this.#store.watch(this.#root, () => this.#looks.soon());
   }
 
   /** Ends all devices and gives back what they hold. */
   async stop(): Promise<void> {
     await this.#unwatch?.();
-    await this.#looking;
-    for (const path of [...this.#running.keys()]) this.#end(path);
+    await this.#looks.end();
+    for (const path of [...this.#devices.keys()]) await this.#end(path);
   }
 
   get #root(): string {
     return `/local/domain/${this.#backend.ports.id}/backend`;
   }
 
-  /** Events while a look is still to come are all answered by that one (case X7). */
-  #lookSoon(): void {
-    if (this.#due) return;
-    this.#due = true;
-    this.#looking = this.#looking.then(() => {
-      this.#due = false;
-      return this.#look();
-    });
+  async #look(): Promise<void> {
+    const announced = new Map<string, DeviceAddress>();
+    for (const address of await this.#announced()) announced.set(backendPath(address), address);
+    // First those that have gone: another device may be where they were.
+    for (const path of [...this.#devices.keys()]) if (!announced.has(path)) await this.#end(path);
+    for (const [path, address] of announced)
+      (this.#devices.get(path) ?? (await this.#begin(path, address))).lookSoon();
   }
 
-  async #look(): Promise<void> {
-    const announced = new Set<string>();
+  async #announced(): Promise<DeviceAddress[]> {
+    const found: DeviceAddress[] = [];
     for (const kind of VIRTIO_KINDS) {
       for (const guest of await childrenOf(this.#store, `${this.#root}/${kind}`)) {
-        for (const devid of await childrenOf(this.#store, `${this.#root}/${kind}/${guest}`)) {
-          const place = { kind, backend: this.#backend.ports.id, guest: Number(guest), devid: Number(devid) };
-          announced.add(backendPath(place));
-          await this.#begin(backendPath(place), place);
-        }
+        for (const devid of await childrenOf(this.#store, `${this.#root}/${kind}/${guest}`))
+          found.push({ kind, backend: this.#backend.ports.id, guest: Number(guest), devid: Number(devid) });
       }
     }
-    for (const path of [...this.#running.keys()]) if (!announced.has(path)) this.#end(path);
-    for (const path of this.#refused) if (!announced.has(path)) this.#refused.delete(path);
+    return found;
   }
 
-  async #begin(path: string, place: DevicePlace): Promise<void> {
-    if (this.#running.has(path) || this.#refused.has(path)) return;
-    const nodes = await readDevice(this.#store, place.kind, place.backend, place.guest, place.devid);
-    if (nodes === undefined) return;
-    try {
-      const made = this.#make(nodes);
-      const served = this.#backend.serve(made.device, nodes.guest, nodes.base);
-      this.#running.set(path, { served, made });
-      await this.#store.write(`${path}/state`, `${XENBUS_INIT_WAIT}`);
-    } catch (error) {
-      this.#refused.add(path);
-      await this.#store.write(`${path}/error`, error instanceof Error ? error.message : `${error}`);
-      await this.#store.write(`${path}/state`, `${XENBUS_CLOSED}`);
-    }
+  async #begin(path: string, address: DeviceAddress): Promise<BackendDevice> {
+    const device = new BackendDevice(this.#backend, this.#store, this.#make, address);
+    this.#devices.set(path, device);
+    await device.start();
+    return device;
   }
 
-  #end(path: string): void {
-    const running = this.#running.get(path);
-    if (running === undefined) return;
-    this.#running.delete(path);
-    this.#backend.remove(running.served);
-    running.made.close();
+  async #end(path: string): Promise<void> {
+    const device = this.#devices.get(path);
+    this.#devices.delete(path);
+    await device?.end();
   }
 }

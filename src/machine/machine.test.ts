@@ -3,26 +3,27 @@ import { test } from 'node:test';
 import { BlkDevice } from '../devices/blk.ts';
 import { RngDevice } from '../devices/rng.ts';
 import { MemoryStore } from '../storage/memory-store.ts';
-import { EXPOSURE_MODES } from '../dma/exposure-modes.ts';
+import { EXPOSURE_SCENES } from '../../test/support/exposure.test.helper.ts';
 import { Machine, type MachineOptions } from './machine.ts';
 
-for (const mode of EXPOSURE_MODES) {
+for (const { mode, architecture, access, base } of EXPOSURE_SCENES) {
   test(`a disk is read and written through grants, ${mode}`, async () => {
-    const machine = new Machine({ seed: 1 });
+    const machine = new Machine({ seed: 1, architecture });
     const backend = machine.createBackend(1);
     const guest = machine.createGuest(2);
-    const base = machine.xen.domain(2).map.virtioMmio;
     const bytes = Uint8Array.from({ length: 1 << 20 }, (_, i) => (i * 7) ^ (i >> 8));
     const original = bytes.slice();
     backend.serve(
       new BlkDevice(new MemoryStore(bytes), { queues: 2, queueSize: 64, id: 'test' }),
       guest.ports.id,
       base,
+      access,
     );
     const disk = guest.attachBlk({ base, backend: backend.ports.id, device: 0 }, mode, {
       queues: 2,
       queueSize: 64,
     });
+    assert.equal(guest.modeOf(disk), mode);
     assert.equal(disk.capacity, bytes.length);
     const buffer = await disk.buffer(65536);
     for (let offset = 0; offset < bytes.length; offset += 65536) {
@@ -41,6 +42,89 @@ for (const mode of EXPOSURE_MODES) {
     assert.equal(backend.ports.grantMapper.live, 0);
   });
 }
+
+for (const mode of ['persistent', 'auto'] as const) {
+  test(`G22: ${mode}: when nothing is left to do time goes on, and what is idle is revoked`, async () => {
+    const machine = new Machine({ seed: 1 });
+    const backend = machine.createBackend(1);
+    const guest = machine.createGuest(2);
+    const base = machine.xen.domain(2).map.virtioMmio;
+    const options = { queues: 1, queueSize: 16 };
+    const device = new BlkDevice(new MemoryStore(new Uint8Array(1 << 20)), { ...options, id: 'test' });
+    backend.serve(device, guest.ports.id, base);
+    const disk = guest.attachBlk({ base, backend: backend.ports.id, device: 0 }, mode, options);
+    const { references } = guest.dma.granting;
+    const rings = references.live;
+    const buffer = await disk.buffer(4096);
+    for (let round = 0; round < 2; round++) {
+      await machine.settle(disk.read(0, buffer, 4096));
+      assert.ok(references.live > rings, 'nothing was kept');
+      while (machine.step());
+      assert.equal(references.live, rings);
+    }
+    await machine.settle(disk.read(0, buffer, 4096));
+    disk.fail('the test resets it');
+    assert.equal(references.live, 0, 'a reset ends what is idle, and a device that is given up has no rings');
+  });
+}
+
+for (const { mode, access, architecture } of [
+  { mode: 'copy', access: 'copy', architecture: 'arm' },
+  { mode: 'copy', access: 'map', architecture: 'arm' },
+  { mode: 'direct', access: 'copy', architecture: 'x86' },
+  { mode: 'bounce', access: 'copy', architecture: 'x86' },
+] as const)
+  test(`a disk in mode ${mode} on ${architecture} is served by a backend that would ${access}`, async () => {
+    const machine = new Machine({ seed: 4, architecture });
+    const backend = machine.createBackend(1);
+    const guest = machine.createGuest(2);
+    const base = machine.xen.domain(2).map.virtioMmio;
+    const bytes = Uint8Array.from({ length: 65536 }, (_, i) => (i * 7) ^ (i >> 8));
+    const options = { queues: 1, queueSize: 16 };
+    const device = new BlkDevice(new MemoryStore(bytes), { ...options, id: 'test' });
+    backend.serve(device, guest.ports.id, base, access);
+    const disk = guest.attachBlk({ base, backend: backend.ports.id, device: 0 }, mode, options);
+    assert.equal(guest.modeOf(disk), mode === 'copy' ? 'bounce' : mode);
+    const buffer = await disk.buffer(8192);
+    await machine.settle(disk.read(4096, buffer, 8192));
+    assert.deepEqual(buffer.bytes.slice(0, 8192), bytes.slice(4096, 12288));
+    buffer.bytes.fill(0x5a);
+    await machine.settle(disk.write(512, buffer, 512));
+    assert.ok(bytes.subarray(512, 1024).every((byte) => byte === 0x5a));
+    buffer.release();
+    assert.deepEqual(guest.detach(disk), { live: 0, quarantined: 0 });
+  });
+
+test('a guest whose first device is granted whole pages has bounce in place of copy for the next', () => {
+  const machine = new Machine({ seed: 5, architecture: 'x86' });
+  const backend = machine.createBackend(1);
+  const guest = machine.createGuest(2);
+  const modes = (['direct', 'copy'] as const).map((mode, device) => {
+    const base = machine.xen.domain(2).map.virtioMmio + device * 0x200;
+    backend.serve(new RngDevice((bytes) => bytes.fill(1)), guest.ports.id, base, 'copy');
+    return guest.modeOf(guest.attachRng({ base, backend: backend.ports.id, device }, mode));
+  });
+  assert.deepEqual(modes, ['direct', 'bounce']);
+});
+
+test('a copying backend that serves a guest which dies meanwhile refuses its requests and goes on', async () => {
+  const machine = new Machine({ seed: 6, architecture: 'x86' });
+  const backend = machine.createBackend(1);
+  const guest = machine.createGuest(2);
+  const base = machine.xen.domain(2).map.virtioMmio;
+  const options = { queues: 1, queueSize: 16 };
+  const device = new BlkDevice(new MemoryStore(new Uint8Array(65536)), { ...options, id: 'test' });
+  const served = backend.serve(device, guest.ports.id, base, 'copy');
+  const disk = guest.attachBlk({ base, backend: backend.ports.id, device: 0 }, 'copy', options);
+  const { pagesFree } = backend.ports.memory;
+  const buffer = await disk.buffer(4096);
+  void disk.read(0, buffer, 4096).catch(() => undefined);
+  machine.destroy(2);
+  while (machine.step());
+  backend.remove(served);
+  assert.equal(backend.ports.memory.pagesFree, pagesFree);
+  assert.equal(backend.ports.grantMapper.live, 0);
+});
 
 test('an entropy device delivers through the same layers', async () => {
   const machine = new Machine({ seed: 2 });

@@ -13,6 +13,7 @@
 // With `xenstore: true` it has domain 0 too, which keeps the store: `machine.xenstore` is how the toolstack
 // sees it, `machine.xenstoreOf(guest.ports)` how a domain does, over its ring.
 
+import type { GuestPageSize } from '../dma/guest-memory.ts';
 import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import type { WaitWhile } from '../hosts/model/waiting.ts';
 import { type DomainPorts, Xen } from '../hosts/model/xen.ts';
@@ -27,6 +28,9 @@ import { StoreDomain } from './store-domain.ts';
 import { openXenstore } from './store-link.ts';
 
 const MIB = 2 ** 20;
+
+/** Milliseconds after the last work in which guests may try again to take back what a backend holds. */
+const PATIENCE = 10_000;
 
 /** How a deterministic machine is made. */
 export interface MachineOptions {
@@ -57,6 +61,8 @@ export interface MachineDomainOptions {
   readonly maxMaptrackFrames?: number;
   /** Default 'pvh', the only kind on Arm. Registers of devices can be served to 'pvh' and 'hvm'. */
   readonly kind?: DomainKind;
+  /** Bytes of a page of its kernel (default 4096): what the kernel allocates by. Xen's are 4 KiB always. */
+  readonly pageSize?: GuestPageSize;
 }
 
 /** Something that runs when it has something to do. */
@@ -74,11 +80,13 @@ export class Machine {
   /** Whose turn it was, from the start. */
   readonly #choices: number[] = [];
   readonly #backends = new Set<number>();
-  readonly #guests = new Set<number>();
+  readonly #guests = new Map<number, GuestDomain>();
   readonly #control: StoreDomain | undefined;
   readonly #clients = new Map<DomainId, Xenstore>();
-  /** What the store's clock says, in milliseconds. */
+  /** What the clock says, in milliseconds: it goes on when no domain has anything to do. */
   #now = 0;
+  /** What it said when one last had. */
+  #lastWork = 0;
   readonly #waitWhile: WaitWhile = (words, index, value) => {
     while (Atomics.load(words, index) === value) if (!this.step()) return false;
     return true;
@@ -125,11 +133,17 @@ export class Machine {
     return client;
   }
 
+  /** Lets time go by on the machine's own clock, and guests do what is due then. */
+  advance(milliseconds: number): void {
+    this.#now += milliseconds;
+    for (const guest of this.#guests.values()) guest.tick(this.#now);
+  }
+
   /** Makes a domain that serves devices. */
   createBackend(id: number, options: MachineDomainOptions = {}): BackendDomain {
     const backend = new BackendDomain(this.#createDomain(id, 4 * MIB, options));
     this.#backends.add(id);
-    for (const guest of this.#guests) this.#nameDeviceModel(guest, id);
+    for (const guest of this.#guests.keys()) this.#nameDeviceModel(guest, id);
     this.#domains.set(id, backend);
     return backend;
   }
@@ -137,15 +151,22 @@ export class Machine {
   /** Makes a guest, whose devices any backend may serve. */
   createGuest(id: number, options: MachineDomainOptions = {}): GuestDomain {
     const guest = new GuestDomain(this.#createDomain(id, 16 * MIB, options));
-    this.#guests.add(id);
-    for (const backend of this.#backends) this.#nameDeviceModel(id, backend);
-    this.#domains.set(id, {
-      poll: () => {
-        const worked = guest.poll();
-        return guest.arm() || worked;
-      },
-    });
+    this.#run(id, guest);
     return guest;
+  }
+
+  /**
+   * Takes over a guest that was suspended, here or in another machine, from its image (Xen.saveDomain).
+   *
+   * @returns what it has here, for `GuestDomain.resume` when its devices are served
+   * @throws DomainImageError or RangeError, and then there is no domain
+   */
+  restoreGuest(id: number, image: Iterable<Uint8Array>, guest: GuestDomain): DomainPorts {
+    const record = this.xen.restoreDomain(id, image);
+    const ports = this.#portsOf(id);
+    this.xen.domains.unpause(record);
+    this.#run(id, guest);
+    return ports;
   }
 
   /** Keeps a domain from running until as many calls of `unpause`. */
@@ -171,19 +192,20 @@ export class Machine {
   }
 
   /**
-   * Lets one domain that has something to do run until it has not. When none has, the store's time goes on to
-   * the moment for which it waits. Returns false when nothing will happen any more.
+   * Lets one domain that has something to do run until it has not. When none has, time goes on to the moment for
+   * which the store or a guest waits. Returns false when nothing will happen any more.
    */
   step(): boolean {
     for (let ready = this.#running(); ready.length > 0; ) {
       const id = this.#choose(ready);
       this.#choices.push(id);
-      if (this.#domains.get(id)!.poll()) return true;
+      if (this.#domains.get(id)!.poll()) {
+        this.#lastWork = this.#now;
+        return true;
+      }
       ready = ready.filter((other) => other !== id);
     }
-    if (this.#control === undefined || this.#control.delay === Number.POSITIVE_INFINITY) return false;
-    this.#now += this.#control.delay;
-    return this.#control.poll();
+    return this.#passTime();
   }
 
   /** Steps until `promise` is settled. Throws when everything sleeps and it never will be. */
@@ -203,9 +225,33 @@ export class Machine {
     return promise;
   }
 
+  /** Goes on to the next moment for which somebody waits. Returns whether there is one, and something to do then. */
+  #passTime(): boolean {
+    const store = this.#now + (this.#control?.delay ?? Number.POSITIVE_INFINITY);
+    const guests = this.#running().map(
+      (id) => this.#guests.get(id)?.tick(this.#now) ?? Number.POSITIVE_INFINITY,
+    );
+    const due = Math.min(store, ...guests);
+    if (due === Number.POSITIVE_INFINITY) return false;
+    if (due < store && due > this.#lastWork + PATIENCE) return false;
+    this.#now = due;
+    return due < store || this.#control!.poll();
+  }
+
   /** The domains that are not paused. */
   #running(): number[] {
     return [...this.#domains.keys()].filter((id) => this.xen.domains.find(id)?.pauseCount === 0);
+  }
+
+  #run(id: number, guest: GuestDomain): void {
+    this.#guests.set(id, guest);
+    for (const backend of this.#backends) this.#nameDeviceModel(id, backend);
+    this.#domains.set(id, {
+      poll: () => {
+        const worked = guest.poll();
+        return guest.arm() || worked;
+      },
+    });
   }
 
   /** As far as neither of the two has gone meanwhile. */
@@ -215,8 +261,13 @@ export class Machine {
   }
 
   #createDomain(id: number, memory: number, options: MachineDomainOptions): DomainPorts {
-    this.xen.createDomain(id, { memory, architecture: this.#architecture, ...options });
-    const ports = this.xen.ports(domainId(id), this.#waitWhile, this.#tracer);
+    const { pageSize, ...limits } = options;
+    this.xen.createDomain(id, { memory, architecture: this.#architecture, ...limits });
+    return this.#portsOf(id, pageSize);
+  }
+
+  #portsOf(id: number, pageSize?: GuestPageSize): DomainPorts {
+    const ports = this.xen.ports(domainId(id), this.#waitWhile, this.#tracer, 0, pageSize);
     if (this.#control !== undefined)
       this.#clients.set(ports.id, openXenstore(ports, this.#control.introduce(ports)));
     return ports;

@@ -20,6 +20,7 @@ import { domainId, type GrantRef } from '../xen/ids.ts';
 import type { Xenstore, XenstoreNodes } from '../xen/xenstore.ts';
 import { BackendService } from './backend-service.ts';
 import { findDevice } from './device-finder.ts';
+import { guestView } from './guest-view.test.helper.ts';
 import { Machine } from './machine.ts';
 import { randomFrom } from './random.ts';
 import { openXenstore } from './store-link.ts';
@@ -246,9 +247,9 @@ test('X17 a device that is announced and withdrawn again and again is served, or
   assert.equal(open, 0);
   await announceDevice(machine.xenstore, nodes);
   const found = await machine.settle(
-    findDevice(machine.xenstoreOf(guest.ports), 'virtio_disk', ends.guest, place.devid),
+    findDevice(machine.xenstoreOf(guest.ports), guestView({ id: ends.guest }), place),
   );
-  assert.deepEqual(found, { base: nodes.base, backend: ends.backend });
+  assert.deepEqual(found, { base: nodes.base, backend: ends.backend, access: 'grants' });
   assert.equal(open, 1);
   const driver = guest.attachBlk({ ...found, device: 0 }, 'bounce', { queues: 1, queueSize: 16 });
   await machine.settle(driver.read(0, await driver.buffer(4096), 4096));

@@ -1,29 +1,38 @@
 // Port: how a backend reaches the guest's memory that descriptors point at. Implemented by grant-memory.ts
-// (mapped grants) and plain-memory.ts (all of the guest's memory); used by virtqueue/device-queue.ts.
+// (mapped grants), grant-copy-memory.ts (copies from and to grants) and plain-memory.ts (all of the guest's memory);
+// used by virtqueue/device-queue.ts.
 
 import type { Region } from '../abi/region.ts';
 import type { Segments } from './segments.ts';
 
-/** The mapped buffers of one chain. Objects are made once and reused. */
+/** The buffers of one chain within the device's reach. Objects are made once and reused. */
 export interface ChainAccess {
   /** What the device may read, in order. */
   readonly readable: Segments;
   /** What the device may write, in order. */
   readonly writable: Segments;
   /**
-   * Makes a descriptor's buffer reachable and appends it to `readable` or `writable`.
+   * Makes a descriptor's buffer reachable and appends it to `readable` or `writable`, which hold it from `ready` on.
    *
    * @returns 0, or a negative status when the platform refuses the address: nothing of it is mapped then
    * @throws ProtocolViolation for an address that no correct driver sends
    */
   map(low: number, high: number, length: number, writable: boolean): number;
   /**
+   * All buffers of the chain are mapped: what the driver sent is there from now on.
+   *
+   * @returns 0, or a negative status when the platform refuses one of them: nothing is mapped then
+   */
+  ready(): number;
+  /**
    * Lets go of everything that was mapped, before the chain is reported complete; the segments are gone.
    *
-   * @param bytesRead how much from the start of `readable` the device looked at, for the trace
+   * @param bytesRead how much from the start of `readable` the device looked at
    * @param bytesWritten how much from the start of `writable` it wrote
+   * @param bytesAtEnd how much it wrote at the very end of `writable`, whatever lies between
+   * @returns 0, or a negative status when the platform refuses to take what was written: not all of it arrived
    */
-  release(bytesRead: number, bytesWritten: number): void;
+  release(bytesRead: number, bytesWritten: number, bytesAtEnd: number): number;
 }
 
 /** A ring area that stays mapped while its queue is enabled: contiguous, so that it can be indexed. */

@@ -2,14 +2,7 @@
 // for the time of its chain, read-only when the device only reads, and unmapped before completion.
 // After virtqueue/device-queue.ts, before xen/grant-mapper.ts (hosts/model/grant-mapper.ts).
 
-import {
-  formatAddress,
-  grantAddressFault,
-  grantAddressOffset,
-  grantAddressRef,
-  isGrantAddress,
-  pagesTouched,
-} from '../abi/grant-address.ts';
+import { formatAddress, grantAddressOffset, grantAddressRef, pagesTouched } from '../abi/grant-address.ts';
 import { GNTST_OKAY, grantStatusName } from '../abi/grant.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert, ProtocolViolation } from '../errors.ts';
@@ -17,19 +10,8 @@ import type { Tracer } from '../trace.ts';
 import type { GrantMapper } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
 import type { ChainAccess, DeviceMemory, MappedRing } from './device-memory.ts';
+import { checkGrantRange, GrantedBuffers } from './granted-buffers.ts';
 import { Segments } from './segments.ts';
-
-const MAX_REF = 0xffff_ffff;
-
-/** Refuses what no correct frontend sends: a plain address (G5), set bits 44-62 (G4), a range that wraps. */
-function checkGrantRange(low: number, high: number, length: number): void {
-  if (isGrantAddress(high) && grantAddressRef(low, high) + pagesTouched(low, length) - 1 <= MAX_REF) return;
-  const fault = grantAddressFault(high) ?? 'the buffer runs past the last grant reference';
-  throw new ProtocolViolation(
-    'VIRTIO_F_ACCESS_PLATFORM §6.1',
-    `buffer ${formatAddress(low, high)}, ${length} bytes: ${fault}`,
-  );
-}
 
 class GrantChainAccess implements ChainAccess {
   readonly readable = new Segments();
@@ -38,9 +20,8 @@ class GrantChainAccess implements ChainAccess {
   /** Handles of the pages mapped for this chain, and what the trace says of them. */
   readonly #handles: number[] = [];
   #handleCount = 0;
-  /** The descriptors' addresses, for `touch` events: low, high, length, writable. */
-  readonly #mapped: number[] = [];
-  #mappedCount = 0;
+  /** The same buffer by buffer, for `touch` events. */
+  readonly #buffers = new GrantedBuffers();
 
   constructor(memory: GrantMemory) {
     this.#memory = memory;
@@ -61,15 +42,22 @@ class GrantChainAccess implements ChainAccess {
       this.#handles[this.#handleCount++] = handle;
     }
     this.#push(first, grantAddressOffset(low), length, writable ? this.writable : this.readable);
-    if (tracer.enabled) this.#remember(low, high, length, writable);
+    if (tracer.enabled) this.#buffers.add(low, high, length, writable);
     return GNTST_OKAY;
   }
 
-  release(bytesRead: number, bytesWritten: number): void {
+  ready(): number {
+    return GNTST_OKAY;
+  }
+
+  release(bytesRead: number, bytesWritten: number, bytesAtEnd: number): number {
     this.readable.clear();
     this.writable.clear();
-    if (this.#mappedCount > 0) this.#traceTouches(bytesRead, bytesWritten);
+    this.#buffers.eachRead(bytesRead, this.#traceTouch);
+    this.#buffers.eachWritten(bytesWritten, bytesAtEnd, this.#traceTouch);
+    this.#buffers.clear();
     this.#unmapFrom(0);
+    return GNTST_OKAY;
   }
 
   #push(firstHandle: number, offset: number, length: number, segments: Segments): void {
@@ -94,36 +82,13 @@ class GrantChainAccess implements ChainAccess {
     }
   }
 
-  #remember(low: number, high: number, length: number, writable: boolean): void {
-    const at = this.#mappedCount * 4;
-    this.#mapped[at] = low;
-    this.#mapped[at + 1] = high;
-    this.#mapped[at + 2] = length;
-    this.#mapped[at + 3] = writable ? 1 : 0;
-    this.#mappedCount++;
-  }
-
-  #traceTouches(bytesRead: number, bytesWritten: number): void {
+  readonly #traceTouch = (index: number, from: number, length: number): void => {
     const { tracer, mapperId, owner } = this.#memory;
-    let readLeft = bytesRead;
-    let writeLeft = bytesWritten;
-    for (let at = 0; at < this.#mappedCount * 4; at += 4) {
-      const [low, high, length, writable] = [0, 1, 2, 3].map((field) => this.#mapped[at + field]);
-      const touched = Math.min(length, writable ? writeLeft : readLeft);
-      if (writable) writeLeft -= touched;
-      else readLeft -= touched;
-      if (touched === 0) continue;
-      tracer.touch(
-        mapperId,
-        owner,
-        grantAddressRef(low, high),
-        grantAddressOffset(low),
-        touched,
-        writable === 1,
-      );
-    }
-    this.#mappedCount = 0;
-  }
+    const { refs, offsets, writable } = this.#buffers;
+    const start = offsets[index] + from;
+    const ref = refs[index] + Math.floor(start / XEN_PAGE_SIZE);
+    tracer.touch(mapperId, owner, ref, start % XEN_PAGE_SIZE, length, writable[index]);
+  };
 }
 
 /** What one guest granted to this backend. */
@@ -155,11 +120,11 @@ export class GrantMemory implements DeviceMemory {
         `${where}: mapping its grants failed with ${grantStatusName(status)}`,
       );
     if (access.writable.count !== 1) {
-      access.release(0, 0);
+      access.release(0, 0, 0);
       throw new ProtocolViolation('§2.7', `${where}: its pages are not contiguous in machine memory`);
     }
     const region = access.writable.regions[0];
     const offset = access.writable.offsets[0];
-    return { region, offset, release: () => access.release(0, 0) };
+    return { region, offset, release: () => access.release(0, 0, 0) };
   }
 }

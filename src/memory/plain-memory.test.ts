@@ -52,6 +52,6 @@ test('the first and the last byte are there', () => {
   assert.equal(access.map(0, 0, 1, false), 0);
   assert.equal(access.map(BYTES - 1, 0, 1, true), 0);
   assert.deepEqual([access.readable.offsets[0], access.writable.offsets[0]], [0, BYTES - 1]);
-  access.release(0, 0);
+  access.release(0, 0, 0);
   assert.deepEqual([access.readable.byteLength, access.writable.byteLength], [0, 0]);
 });

@@ -24,9 +24,14 @@ class PlainChainAccess implements ChainAccess {
     return 0;
   }
 
-  release(): void {
+  ready(): number {
+    return 0;
+  }
+
+  release(): number {
     this.readable.clear();
     this.writable.clear();
+    return 0;
   }
 }
 

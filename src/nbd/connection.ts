@@ -3,7 +3,7 @@
 
 import type { Duplex } from 'node:stream';
 import { ProtocolViolation } from '../errors.ts';
-import type { ServedExport } from './export.ts';
+import type { ServedExport, ServedExports } from './export.ts';
 import { Handshake } from './handshake.ts';
 import { Sender } from './sender.ts';
 import { StreamReader } from './stream-reader.ts';
@@ -22,7 +22,7 @@ export const LINGER_MILLISECONDS = 5_000;
 /** The server's end of one client's connection. */
 export class Connection {
   readonly #socket: Duplex;
-  readonly #exports: readonly ServedExport[];
+  readonly #exports: ServedExports;
   readonly #after: After;
   readonly #reader: StreamReader;
   readonly #sender: Sender;
@@ -30,8 +30,11 @@ export class Connection {
   #transmission: Transmission | undefined;
   #reason: Error | undefined;
 
+  /** The export that the client has chosen; undefined before that. */
+  target: ServedExport | undefined;
+
   /** Takes over `socket`, which must let each side end by itself (allowHalfOpen). */
-  constructor(socket: Duplex, exports: readonly ServedExport[], after: After) {
+  constructor(socket: Duplex, exports: ServedExports, after: After) {
     this.#socket = socket;
     this.#exports = exports;
     this.#after = after;
@@ -89,6 +92,7 @@ export class Connection {
   }
 
   async #transmit(agreement: Agreement): Promise<void> {
+    this.target = agreement.target;
     const transmission = new Transmission(this.#reader, this.#sender, agreement);
     this.#transmission = transmission;
     const unwatch = this.#watch(transmission);

@@ -10,7 +10,7 @@ import {
   NBD_FLAG_SEND_TRIM,
   NBD_FLAG_SEND_WRITE_ZEROES,
 } from '../abi/nbd.ts';
-import { findExport, serveExports } from './export.ts';
+import { serveExports } from './export.ts';
 
 const always = NBD_FLAG_HAS_FLAGS | NBD_FLAG_CAN_MULTI_CONN;
 const none = { canFlush: false, canDiscard: false, canWriteZeroes: false };
@@ -27,7 +27,7 @@ for (const [what, options, flags] of [
   ],
 ] as const satisfies [string, MemoryDiskOptions, number][])
   test(`the transmission flags say what the disk can do: ${what}`, () => {
-    assert.equal(serveExports([{ name: 'a', disk: new MemoryDisk(512, options) }])[0].flags, flags);
+    assert.equal(serveExports([{ name: 'a', disk: new MemoryDisk(512, options) }]).find('a')?.flags, flags);
   });
 
 test('exports of one disk share its lock; the empty name is the first export', () => {
@@ -37,11 +37,15 @@ test('exports of one disk share its lock; the empty name is the first export', (
     { name: 'b', description: 'again', disk },
     { name: 'c', disk: new MemoryDisk(512) },
   ]);
-  assert.equal(exports[0].disk, exports[1].disk);
-  assert.notEqual(exports[0].disk, exports[2].disk);
-  assert.equal(findExport(exports, ''), exports[0]);
-  assert.equal(findExport(exports, 'b'), exports[1]);
-  assert.equal(findExport(exports, 'd'), undefined);
+  const [a, b, c] = exports;
+  assert.equal(a.disk, b.disk);
+  assert.notEqual(a.disk, c.disk);
+  assert.equal(exports.find(''), a);
+  assert.equal(exports.find('b'), b);
+  assert.equal(exports.find('d'), undefined);
+  assert.equal(exports.remove('a'), a);
+  assert.equal(exports.remove('a'), undefined);
+  assert.equal(exports.find(''), b);
 });
 
 for (const [names, message] of [

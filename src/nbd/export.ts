@@ -33,29 +33,49 @@ export interface ServedExport {
   readonly flags: number;
 }
 
-/**
- * Prepares exports for serving, in their order. Throws RangeError on an empty list, a name or description
- * that the protocol cannot carry, and a name that no client could reach.
- */
-export function serveExports(exports: readonly NbdExport[]): readonly ServedExport[] {
-  if (exports.length === 0) throw new RangeError('NBD server: expected at least one export, got none');
-  const disks = new Map<GuestDisk, ByteDisk>();
-  return exports.map(({ name, description = '', disk }, index) => {
+/** What a server offers now, in the order in which it was added. */
+export class ServedExports {
+  readonly #exports: ServedExport[] = [];
+
+  /**
+   * Adds an export. Throws RangeError on a name or description that the protocol cannot carry, and on a name that no
+   * client could reach.
+   */
+  add({ name, description = '', disk }: NbdExport): void {
     checkString('name', name);
     checkString('description', description);
-    if (exports.findIndex((other) => other.name === name) < index)
+    if (this.#exports.some((other) => other.name === name))
       throw new RangeError(`NBD export ${JSON.stringify(name)}: the name is taken; expected different names`);
-    if (name === '' && index > 0)
+    if (name === '' && this.#exports.length > 0)
       throw new RangeError('NBD export "": the empty name always means the first export; name this one');
-    const bytes = disks.get(disk) ?? new ByteDisk(disk);
-    disks.set(disk, bytes);
-    return { name, description, disk: bytes, size: disk.capacity, flags: transmissionFlags(disk) };
-  });
+    // All clients of a disk share its lock.
+    const bytes = this.#exports.find((other) => other.disk.disk === disk)?.disk ?? new ByteDisk(disk);
+    const flags = transmissionFlags(disk);
+    this.#exports.push({ name, description, disk: bytes, size: disk.capacity, flags });
+  }
+
+  /** Offers it no more; returns what it was, or undefined. Clients that have chosen it already keep it. */
+  remove(name: string): ServedExport | undefined {
+    const index = this.#exports.findIndex((each) => each.name === name);
+    return index < 0 ? undefined : this.#exports.splice(index, 1)[0];
+  }
+
+  /** The export that a client means by `name`; the empty name is the first. */
+  find(name: string): ServedExport | undefined {
+    return name === '' ? this.#exports[0] : this.#exports.find((each) => each.name === name);
+  }
+
+  [Symbol.iterator](): Iterator<ServedExport> {
+    return this.#exports[Symbol.iterator]();
+  }
 }
 
-/** The export that a client means by `name`; the empty name is the first. */
-export function findExport(exports: readonly ServedExport[], name: string): ServedExport | undefined {
-  return name === '' ? exports[0] : exports.find((each) => each.name === name);
+/** Exports for serving, in their order. Throws RangeError where `ServedExports.add` does, and when there are none. */
+export function serveExports(exports: readonly NbdExport[]): ServedExports {
+  if (exports.length === 0) throw new RangeError('NBD server: expected at least one export, got none');
+  const served = new ServedExports();
+  for (const each of exports) served.add(each);
+  return served;
 }
 
 /**

@@ -37,7 +37,7 @@ import {
   nbdOptionReply,
 } from '../abi/nbd.ts';
 import { ProtocolViolation } from '../errors.ts';
-import { findExport, type ServedExport } from './export.ts';
+import type { ServedExport, ServedExports } from './export.ts';
 import type { Sender } from './sender.ts';
 import type { StreamReader } from './stream-reader.ts';
 import type { Agreement } from './transmission.ts';
@@ -62,11 +62,11 @@ type Next = 'option' | 'end' | Agreement;
 export class Handshake {
   readonly #reader: StreamReader;
   readonly #sender: Sender;
-  readonly #exports: readonly ServedExport[];
+  readonly #exports: ServedExports;
   #structured = false;
   #noZeroes = false;
 
-  constructor(reader: StreamReader, sender: Sender, exports: readonly ServedExport[]) {
+  constructor(reader: StreamReader, sender: Sender, exports: ServedExports) {
     this.#reader = reader;
     this.#sender = sender;
     this.#exports = exports;
@@ -141,7 +141,7 @@ export class Handshake {
 
   /** The oldest way to choose: there is no reply that says no. */
   async #exportName(data: Uint8Array): Promise<Next> {
-    const target = findExport(this.#exports, textOf(data));
+    const target = this.#exports.find(textOf(data));
     if (!target) throw violation(`no export ${quote(textOf(data))}`);
     const reply = nbdExportNameReply.make({ size: target.size, transmissionFlags: target.flags });
     const length = nbdExportNameReply.size - (this.#noZeroes ? reply.zeroes.length : 0);
@@ -171,7 +171,7 @@ export class Handshake {
   async #info(option: number, data: Uint8Array): Promise<Next> {
     const wanted = parseInfo(data);
     if (!wanted) return this.#invalid(option, 'name and information requests do not fill the data');
-    const target = findExport(this.#exports, wanted.name);
+    const target = this.#exports.find(wanted.name);
     if (!target) return this.#error(option, NBD_REP_ERR_UNKNOWN, `no export ${quote(wanted.name)}`);
     for (const info of infosOf(target, wanted.types)) await this.#reply(option, NBD_REP_INFO, info);
     await this.#reply(option, NBD_REP_ACK);

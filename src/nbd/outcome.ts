@@ -1,7 +1,7 @@
 // How a disk's request ended, as a value: what a client is told of a failure, without exceptions crossing
 // the requests that run side by side in transmission.ts.
 
-import { NBD_EINVAL, NBD_EIO, NBD_ENOTSUP, NBD_EPERM } from '../abi/nbd.ts';
+import { NBD_EINVAL, NBD_EIO, NBD_ENOMEM, NBD_ENOTSUP, NBD_EPERM } from '../abi/nbd.ts';
 import { DiskError } from '../drivers/disk.ts';
 import { AssertionError } from '../errors.ts';
 import type { Refusal } from './request.ts';
@@ -12,6 +12,7 @@ const ERROR_OF: Readonly<Record<DiskError['code'], number>> = {
   EINVAL: NBD_EINVAL,
   ENOTSUP: NBD_ENOTSUP,
   ENODEV: NBD_EIO,
+  ENOMEM: NBD_ENOMEM,
 };
 
 /** What `work` resolves to, or the error it rejected with; a broken invariant of ours is passed on. */

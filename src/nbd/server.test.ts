@@ -5,8 +5,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { MemoryDisk, type MemoryDiskOptions } from '../../test/support/memory-disk.ts';
-import { RawClient, requestBytes, TestClock } from '../../test/support/nbd.ts';
-import { NBD_CMD_FLUSH, NBD_CMD_READ, NBD_CMD_WRITE, NBD_ESHUTDOWN } from '../abi/nbd.ts';
+import { infoData, RawClient, requestBytes, TestClock } from '../../test/support/nbd.ts';
+import {
+  NBD_CMD_FLUSH,
+  NBD_CMD_READ,
+  NBD_CMD_WRITE,
+  NBD_ESHUTDOWN,
+  NBD_OPT_GO,
+  NBD_REP_ERR_UNKNOWN,
+} from '../abi/nbd.ts';
 import { CLOSE_MILLISECONDS, MAX_CONNECTIONS, NbdServer } from './server.ts';
 import { MAX_LENT } from './transmission.ts';
 
@@ -193,4 +200,42 @@ test('clients beyond the limit are hung up on until one leaves', async () => {
         () => true,
         () => false,
       );
+});
+
+test('an export comes and goes: its clients are hung up on after their last replies, others go on', async () => {
+  const { server, path } = await served();
+  const extra = new MemoryDisk(1 << 20);
+  assert.deepEqual(server.add({ name: 'extra', disk: extra }), [`nbd+unix:///extra?socket=${path}`]);
+  assert.throws(() => server.add({ name: 'extra', disk: extra }), { name: 'RangeError', message: /taken/ });
+  const [stays, leaves] = [dial({ path }), dial({ path })];
+  await stays.go('disk');
+  await leaves.go('extra');
+  await leaves.call(NBD_CMD_WRITE, { offset: 512, data: new Uint8Array(512).fill(9) });
+  await server.remove('extra');
+  assert.ok(await leaves.hungUp());
+  const late = dial({ path });
+  await late.greet();
+  assert.equal((await late.ask(NBD_OPT_GO, infoData('extra'))).type, NBD_REP_ERR_UNKNOWN);
+  assert.equal((await stays.call(NBD_CMD_READ, { offset: 0, length: 512 })).error, 0);
+  await server.remove('extra');
+  assert.equal(server.add({ name: 'extra', disk: extra }).length, 1);
+});
+
+test('F33: a client that takes no replies cannot keep an export from going', async () => {
+  const { server, path, clock } = await served();
+  server.add({ name: 'extra', disk: new MemoryDisk(32 << 20) });
+  const client = dial({ path });
+  await client.go('extra');
+  client.stream.pause();
+  for (let request = 0; request < 8; request++)
+    client.send(requestBytes(NBD_CMD_READ, { length: 8 << 20, cookie: BigInt(request) }));
+  for (let turn = 0; turn < 200; turn++) await new Promise((resolve) => setImmediate(resolve));
+  let gone = false;
+  const removed = server.remove('extra').then(() => {
+    gone = true;
+  });
+  for (let turn = 0; turn < 200; turn++) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(gone, false);
+  clock.advance(CLOSE_MILLISECONDS);
+  await removed;
 });

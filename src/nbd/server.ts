@@ -5,7 +5,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { listenAtPath, type RemoveSocket } from '../hosts/linux/unix-socket.ts';
 import { type NbdAddress, nbdUri } from './address.ts';
 import { type After, Connection } from './connection.ts';
-import { type NbdExport, type ServedExport, serveExports } from './export.ts';
+import { type NbdExport, type ServedExports, serveExports } from './export.ts';
 
 /** Clients at a time; one more is hung up on. */
 export const MAX_CONNECTIONS = 64;
@@ -22,10 +22,12 @@ export interface NbdServerOptions {
 
 /** An NBD server. Its disks belong to the caller, who flushes and closes them after close(). */
 export class NbdServer {
-  readonly #exports: readonly ServedExport[];
+  readonly #exports: ServedExports;
   readonly #report: (reason: Error) => void;
   readonly #after: After;
   readonly #listeners = new Map<Server, RemoveSocket>();
+  /** Where clients reach it. */
+  readonly #addresses: NbdAddress[] = [];
   readonly #connections = new Map<Connection, Promise<void>>();
   #closed: Promise<void> | undefined;
 
@@ -53,7 +55,26 @@ export class NbdServer {
       'path' in address || bound === null || typeof bound === 'string'
         ? address
         : { host: address.host, port: bound.port };
-    return this.#exports.map(({ name }) => nbdUri(reached, name));
+    this.#addresses.push(reached);
+    return Array.from(this.#exports, ({ name }) => nbdUri(reached, name));
+  }
+
+  /** Offers one more disk. Returns its URI at each address; throws RangeError when its name cannot be served. */
+  add(added: NbdExport): string[] {
+    this.#exports.add(added);
+    return this.#addresses.map((address) => nbdUri(address, added.name));
+  }
+
+  /**
+   * Offers the export with this name no more, and ends the connections of its clients as `close` does; others go on.
+   * When it resolves, nobody uses the disk any more.
+   */
+  async remove(name: string): Promise<void> {
+    const removed = this.#exports.remove(name);
+    const clients = [...this.#connections.keys()].filter(
+      ({ target }) => target !== undefined && target === removed,
+    );
+    await this.#end(clients, (client) => client.stop(), 'while its export was taken away');
   }
 
   /**
@@ -67,20 +88,27 @@ export class NbdServer {
 
   async #shutDown(): Promise<void> {
     const stopped = [...this.#listeners].map(([server, remove]) => stopListening(server, remove));
-    for (const connection of this.#connections.keys()) void connection.stop();
-    await this.#drain();
+    const ended = async (client: Connection) => {
+      await client.stop();
+      await this.#connections.get(client);
+    };
+    await this.#end([...this.#connections.keys()], ended, 'while the server shut down');
     await Promise.all(stopped);
   }
 
-  /** Waits for the connections, but not for ever. */
-  #drain(): Promise<void> {
+  /** Has connections end, and waits for them, but not for ever. */
+  #end(
+    clients: readonly Connection[],
+    ended: (client: Connection) => Promise<unknown>,
+    occasion: string,
+  ): Promise<void> {
     return new Promise((resolve) => {
       const giveUp = this.#after(CLOSE_MILLISECONDS, () => {
-        for (const connection of this.#connections.keys())
-          connection.abort(new Error('dropped: it did not take its replies while the server shut down'));
+        for (const client of clients)
+          client.abort(new Error(`dropped: it did not take its replies ${occasion}`));
         resolve();
       });
-      void Promise.all(this.#connections.values()).then(() => {
+      void Promise.all(clients.map(ended)).then(() => {
         giveUp();
         resolve();
       });

@@ -5,11 +5,13 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { BlkDevice } from '../devices/blk.ts';
 import { RngDevice } from '../devices/rng.ts';
-import { BackendDomain } from '../machine/backend-domain.ts';
-import { BackendService, type MadeDevice } from '../machine/backend-service.ts';
+import type { MadeDevice } from '../machine/backend-device.ts';
+import { BackendDomain, type MemoryAccess } from '../machine/backend-domain.ts';
+import { BackendService } from '../machine/backend-service.ts';
 import { RawFile } from '../storage/raw-file.ts';
 import type { VirtioNodes } from '../toolstack/virtio-nodes.ts';
 import { type DomainLoop, startDomain } from './domain-loop.ts';
+import { PeepingCopier } from './peeping-copier.ts';
 import { type Glimpse, PeepingMapper } from './peeping-mapper.ts';
 
 /** How long an idle backend looks for work before it sleeps, in turns of its loop. */
@@ -17,34 +19,54 @@ const SPINS = 2000;
 /** Longest sleep, in milliseconds; events and mail end it. */
 const NAP = 1000;
 
+interface BackendOptions {
+  readonly queues: number;
+  readonly queueSize: number;
+  readonly access: MemoryAccess;
+}
+
 /** What the main thread may ask. */
 export type BackendCalls = {
-  /** Queues and descriptors of the disks that are announced from now on. */
-  configure(options: { queues: number; queueSize: number }): void;
-  /** What a curious backend has seen in the pages that it mapped. */
+  /** Queues and descriptors of the disks that are announced from now on, and how their buffers are reached. */
+  configure(options: BackendOptions): void;
+  /** What a curious backend has seen in the pages that it mapped, and beside what it copied. */
   glimpse(argument: undefined): Glimpse | undefined;
   /** Ends all devices; the images have been flushed when it returns. */
   stop(argument: undefined): Promise<{ mapped: number }>;
 };
 
-let options = { queues: 1, queueSize: 128 };
+let options: BackendOptions = { queues: 1, queueSize: 128, access: 'map' };
 let stopped = false;
 
+/** Makes each kind of device that is served, by virtio device id: a new kind is one line here. */
+const makers = new Map<number, (nodes: VirtioNodes) => MadeDevice>([
+  [VIRTIO_ID_BLOCK, makeDisk],
+  [VIRTIO_ID_RNG, makeEntropySource],
+]);
+
 function makeDevice(nodes: VirtioNodes): MadeDevice {
-  if (nodes.virtioId === VIRTIO_ID_RNG) {
-    return { device: new RngDevice((bytes) => crypto.getRandomValues(bytes)), close: () => undefined };
-  }
-  if (nodes.virtioId !== VIRTIO_ID_BLOCK || nodes.disk === undefined)
-    throw new Error(`virtio device type ${nodes.virtioId}: this backend serves blk (2) and rng (4)`);
-  const store = new RawFile(nodes.disk.params, nodes.disk.readOnly);
-  const id = `grantio-${nodes.guest}-${nodes.devid}`;
+  const make = makers.get(nodes.virtioId);
+  if (make === undefined)
+    throw new Error(
+      `virtio device type ${nodes.virtioId}: this backend serves types ${[...makers.keys()].join(' and ')}`,
+    );
+  return { ...make(nodes), access: options.access };
+}
+
+function makeDisk({ guest, devid, disk }: VirtioNodes): MadeDevice {
+  if (disk === undefined) throw new Error('a block device that is announced without an image');
+  const store = new RawFile(disk.params, disk.readOnly);
   return {
-    device: new BlkDevice(store, { ...options, id }),
+    device: new BlkDevice(store, { ...options, id: `grantio-${guest}-${devid}` }),
     close: () => {
       store.flush();
       store.close();
     },
   };
+}
+
+function makeEntropySource(): MadeDevice {
+  return { device: new RngDevice((bytes) => crypto.getRandomValues(bytes)), close: () => undefined };
 }
 
 /** Serves until it is told to stop. A turn of the event loop is taken when there is mail, not before. */
@@ -62,20 +84,22 @@ async function run(loop: DomainLoop, backend: BackendDomain): Promise<void> {
 
 function start(): void {
   let service: BackendService | undefined;
-  let mapper: PeepingMapper | undefined;
+  let glimpse: (() => Glimpse) | undefined;
   const loop = startDomain(() => ({
-    configure(wanted: typeof options) {
+    configure(wanted: BackendOptions) {
       options = wanted;
     },
-    glimpse: () => mapper?.glimpse,
+    glimpse: () => glimpse?.(),
     async stop() {
       await service?.stop();
       stopped = true;
       return { mapped: loop.ports.grantMapper.live };
     },
   }));
-  mapper = new PeepingMapper(loop.ports.grantMapper, loop.ports.addressSpace);
-  const backend = new BackendDomain(loop.ports, mapper);
+  const mapper = new PeepingMapper(loop.ports.grantMapper, loop.ports.addressSpace);
+  const copier = new PeepingCopier(loop.ports.grantCopier, mapper);
+  glimpse = () => ({ ...mapper.glimpse, attempts: copier.attempts });
+  const backend = new BackendDomain(loop.ports, { mapper, copier });
   service = new BackendService(backend, loop.xenstore, makeDevice);
   void service.start();
   void run(loop, backend);

@@ -8,13 +8,15 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { SECTOR_SIZE, VIRTIO_BLK_S_OK, VIRTIO_BLK_T_IN } from '../abi/virtio-blk.ts';
 import type { BlkDriver } from '../drivers/blk.ts';
 import type { GuestDomain } from '../machine/guest-domain.ts';
-import { nanoseconds } from './clock.ts';
-import { PATIENCE } from './guest-runner.ts';
+import { milliseconds, nanoseconds } from './clock.ts';
+import { PATIENCE, STALLED } from './guest-runner.ts';
 
 /** Bytes of a window, of a request, and requests in flight. */
 const WINDOW = 32 * 2 ** 20;
 const CHUNK = 128 * 1024;
 const DEPTH = 16;
+/** Bytes that are read from the image at a time: grants that lie idle meanwhile are not kept waiting for their end. */
+const COMPARED = 4 * 2 ** 20;
 /** Looks at the rings without a completion before the thread sleeps. */
 const SPINS = 2000;
 const NAP = 1000;
@@ -41,6 +43,8 @@ export class CopyJob {
   readonly #chunk: number;
   #requests = 0;
   #failure: string | undefined;
+  /** When something was completed, or given up, last. */
+  #busySince = milliseconds();
   /** Set to end the job early. */
   cancelled = false;
 
@@ -69,7 +73,7 @@ export class CopyJob {
       while (done < this.#disk.capacity && !this.cancelled && firstDifference === undefined) {
         const length = Math.min(this.#window.length, this.#disk.capacity - done);
         const start = nanoseconds();
-        this.#readWindow(done, length);
+        await this.#readWindow(done, length);
         elapsed += nanoseconds() - start;
         firstDifference = this.#compare(file, done, length);
         done += length;
@@ -95,7 +99,7 @@ export class CopyJob {
   }
 
   /** Reads `length` bytes from `offset` into the window, with many requests in flight. */
-  #readWindow(offset: number, length: number): void {
+  async #readWindow(offset: number, length: number): Promise<void> {
     const all = this.#buffers.length;
     for (let at = 0; at < length || this.#buffers.length < all; ) {
       while (at < length && this.#buffers.length > 0 && this.#failure === undefined) {
@@ -103,7 +107,8 @@ export class CopyJob {
         this.#readPiece(offset, at, piece);
         at += piece;
       }
-      this.#awaitCompletion();
+      if (!this.#awaitCompletion()) await this.#pause();
+      this.#guest.tick(milliseconds());
       if (this.#failure !== undefined && this.#buffers.length === all) throw new Error(this.#failure);
     }
   }
@@ -119,24 +124,39 @@ export class CopyJob {
     });
   }
 
-  /** Polls for a while, then sleeps until the device interrupts. */
-  #awaitCompletion(): void {
+  /** Polls for a while. Returns whether the device has completed something. */
+  #awaitCompletion(): boolean {
     const before = this.#buffers.length;
-    for (let idle = 0, naps = 0; this.#buffers.length === before && this.#disk.busy; ) {
-      if (this.#guest.poll() || ++idle < SPINS || this.#guest.arm()) continue;
-      this.#guest.ports.events.sleep(NAP);
-      idle = 0;
-      if (++naps * NAP > PATIENCE)
-        this.#disk.fail(`the device has completed nothing for ${PATIENCE / 1000} s`);
+    for (let idle = 0; this.#buffers.length === before && this.#disk.busy; ) {
+      if (!this.#guest.poll() && ++idle >= SPINS && !this.#guest.arm()) return false;
     }
+    this.#busySince = milliseconds();
+    return true;
+  }
+
+  /**
+   * Sleeps until the device interrupts. First the thread's event loop gets a turn: the toolstack may have something
+   * to say about a device that is silent.
+   */
+  async #pause(): Promise<void> {
+    await turn();
+    const now = milliseconds();
+    if (now - this.#busySince > PATIENCE) {
+      this.#busySince = now;
+      this.#disk.recover(STALLED);
+    }
+    const due = this.#guest.tick(now) - now;
+    if (!this.#guest.poll() && !this.#guest.arm())
+      this.#guest.ports.events.sleep(Math.max(0, Math.min(NAP, due)));
   }
 
   /** Compares the window with the file. Returns where they first differ. */
   #compare(file: number, offset: number, length: number): number | undefined {
     for (let got = 0; got < length; ) {
-      const step = readSync(file, this.#expected, got, length - got, offset + got);
+      const step = readSync(file, this.#expected, got, Math.min(length - got, COMPARED), offset + got);
       if (step === 0) return offset + got;
       got += step;
+      this.#guest.tick(milliseconds());
     }
     const expected = Buffer.from(this.#expected.buffer, 0, length);
     const copied = Buffer.from(this.#window.buffer, 0, length);

@@ -33,23 +33,40 @@ export class DomainThread<Calls extends CallTable> {
   readonly #waiting = new Map<number, Waiting>();
   #lastCall = 0;
   #failure: Error | undefined;
+  readonly #end = new AbortController();
   #stopping = false;
   /** Called for each notice of the thread. */
   onNotice: (notice: unknown) => void = () => undefined;
 
-  constructor(entry: string, xen: Xen, id: DomainId, store: StoreLink, trace: TraceRing) {
+  /** @param namesSources whether stacks of calls in the thread name the sources, not what they compile to */
+  constructor(
+    entry: string,
+    xen: Xen,
+    id: DomainId,
+    store: StoreLink,
+    trace: TraceRing,
+    namesSources = false,
+  ) {
     this.id = id;
     this.#xen = xen;
     const mail = new SharedArrayBuffer(4);
     this.#mail = new Int32Array(mail);
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     const start: ThreadStart = { state: xen.state, id, store, trace, mail };
-    this.#worker = new Worker(new URL(`./${entry}.${extension}`, import.meta.url), { workerData: start });
+    this.#worker = new Worker(new URL(`./${entry}.${extension}`, import.meta.url), {
+      workerData: start,
+      ...(namesSources && { execArgv: [...process.execArgv, '--enable-source-maps'] }),
+    });
     this.#worker.on('message', (message: FromThread) => this.#receive(message));
     this.#worker.on('error', (error) => this.#fail(error));
     this.#worker.on('exit', (status) => {
       if (!this.#stopping) this.#fail(new Error(`the thread of domain ${id} ended with status ${status}`));
     });
+  }
+
+  /** Aborted when the thread has died or was ended, with the reason. */
+  get ended(): AbortSignal {
+    return this.#end.signal;
   }
 
   /** Calls a function of the thread. Rejects with CallFailed when it throws, or when the thread has died. */
@@ -98,6 +115,7 @@ export class DomainThread<Calls extends CallTable> {
 
   #fail(error: Error): void {
     this.#failure ??= error;
+    this.#end.abort(this.#failure);
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }

@@ -3,21 +3,24 @@
 
 import { setImmediate as turn } from 'node:timers/promises';
 import type { GuestDomain } from '../machine/guest-domain.ts';
+import { milliseconds } from './clock.ts';
 
 /** Turns of the event loop without a completion before the guest sleeps until an event. */
 const SPINS = 50;
 /** Longest sleep between two looks, in milliseconds. */
 const NAP = 1000;
-/** A device that completes nothing for so long is given up (case B9), in milliseconds. */
+/** A device that completes nothing for so long is reset, and in the end given up (case B9), in milliseconds. */
 export const PATIENCE = 60_000;
+/** Why. */
+export const STALLED = `the device has completed nothing for ${PATIENCE / 1000} s`;
 
 /** The guest's processor. */
 export class GuestRunner {
   readonly #guest: GuestDomain;
   #paused = false;
-  /** Turns since anything happened, and naps since then. */
+  /** Turns since anything happened, and when that was. */
   #idle = 0;
-  #naps = 0;
+  #busySince = milliseconds();
   /** Ends the sleep for a reason that is no event. */
   #rouse: () => void = () => undefined;
   /** The sleep that is under way; it may outlast the guest's, which then sleeps on in it. */
@@ -31,9 +34,10 @@ export class GuestRunner {
   /** Runs the guest for as long as its thread lives. */
   async run(): Promise<never> {
     for (;;) {
+      const due = this.#guest.tick(milliseconds());
       if (this.#paused) await this.#roused();
-      else if (this.#guest.poll()) this.#idle = this.#naps = 0;
-      else if (++this.#idle > SPINS && !this.#guest.arm()) await this.#sleep();
+      else if (this.#guest.poll()) this.#progress();
+      else if (++this.#idle > SPINS && !this.#guest.arm()) await this.#sleep(due);
       await turn();
     }
   }
@@ -49,6 +53,11 @@ export class GuestRunner {
     }
   }
 
+  #progress(): void {
+    this.#idle = 0;
+    this.#busySince = milliseconds();
+  }
+
   #resume(): void {
     this.#idle = 0;
     this.#rouse();
@@ -60,14 +69,16 @@ export class GuestRunner {
     });
   }
 
-  /** Until an event comes, or a request is made whose completion may come before an interrupt does. */
-  async #sleep(): Promise<void> {
+  /** Until an event comes, a request is made whose completion may come before an interrupt does, or `due`. */
+  async #sleep(due: number): Promise<void> {
     this.#nap ??= this.#guest.ports.events.nextEvent(NAP).then(() => {
       this.#nap = undefined;
     });
+    const alarm = Number.isFinite(due) ? setTimeout(() => this.#rouse(), due - milliseconds()) : undefined;
     await Promise.race([this.#nap, this.#roused()]);
-    if (!this.#guest.busy) this.#naps = 0;
-    else if (++this.#naps * NAP > PATIENCE)
-      this.#guest.giveUp(`the device has completed nothing for ${PATIENCE / 1000} s`);
+    clearTimeout(alarm);
+    const isLate = milliseconds() - this.#busySince > PATIENCE;
+    if (isLate && this.#guest.busy) this.#guest.revive(STALLED);
+    if (isLate || !this.#guest.busy) this.#busySince = milliseconds();
   }
 }

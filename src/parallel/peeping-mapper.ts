@@ -7,6 +7,7 @@ import type { Region } from '../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import type { GrantMapper } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
+import type { Attempts } from './peeping-copier.ts';
 import { SECRET_MARK } from './secrets.ts';
 
 /** Pages that are looked into; each costs about a microsecond. */
@@ -21,6 +22,8 @@ export interface Glimpse {
   readonly pagesWithSecrets: number;
   /** The first find: which reference it came through, where in the page, and the bytes from there on. */
   readonly sample: { readonly ref: number; readonly offset: number; readonly bytes: Uint8Array } | undefined;
+  /** What a backend that copies has tried besides. */
+  readonly attempts?: Attempts;
 }
 
 /** Maps as `mapper` does, and keeps what it sees. */

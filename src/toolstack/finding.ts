@@ -78,11 +78,11 @@ export function formatFinding({ file, line, column, severity, message, help }: F
 const MAX_QUOTED = 60;
 
 /**
- * A piece of a file for use in a message: in backquotes, cut to 60 characters, and with control characters
+ * A piece of a file for use in a message: in backquotes, cut to `most` characters, and with control characters
  * written out, so that a hostile file cannot speak to the terminal.
  */
-export function quoted(text: string): string {
-  const short = text.length > MAX_QUOTED ? `${text.slice(0, MAX_QUOTED)}…` : text;
+export function quoted(text: string, most = MAX_QUOTED): string {
+  const short = text.length > most ? `${text.slice(0, most)}…` : text;
   const plain = short.replace(
     // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
     /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff]/g,

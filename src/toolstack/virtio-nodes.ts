@@ -13,8 +13,12 @@ import { domainId } from '../xen/ids.ts';
 import { type Xenstore, XenstoreError, type XenstoreNodes } from '../xen/xenstore.ts';
 
 /** States of a device's two ends (public/io/xenbus.h). */
+export const XENBUS_UNKNOWN = 0;
 export const XENBUS_INITIALISING = 1;
 export const XENBUS_INIT_WAIT = 2;
+export const XENBUS_INITIALISED = 3;
+export const XENBUS_CONNECTED = 4;
+export const XENBUS_CLOSING = 5;
 export const XENBUS_CLOSED = 6;
 
 export const VIRTIO_KINDS = ['virtio', 'virtio_disk'] as const;
@@ -45,18 +49,21 @@ export interface VirtioNodes {
   readonly disk?: DiskNodes;
 }
 
+/** Whose device it is, and which: where its nodes are. */
+export interface DeviceAddress {
+  readonly kind: VirtioKind;
+  readonly backend: number;
+  readonly guest: number;
+  readonly devid: number;
+}
+
 /** The backend's directory of a device. */
-export function backendPath(device: {
-  backend: number;
-  guest: number;
-  devid: number;
-  kind: VirtioKind;
-}): string {
+export function backendPath(device: DeviceAddress): string {
   return `/local/domain/${device.backend}/backend/${device.kind}/${device.guest}/${device.devid}`;
 }
 
 /** The guest's directory of a device. */
-export function frontendPath(device: { guest: number; devid: number; kind: VirtioKind }): string {
+export function frontendPath(device: Omit<DeviceAddress, 'backend'>): string {
   return `/local/domain/${device.guest}/device/${device.kind}/${device.devid}`;
 }
 
@@ -125,15 +132,12 @@ export async function announceDevice(store: Xenstore, device: VirtioNodes): Prom
   });
 }
 
-/** Takes a device's nodes away again, which tells both ends that it is gone. */
-export async function withdrawDevice(
-  store: Xenstore,
-  device: { backend: number; guest: number; devid: number; kind: VirtioKind },
-): Promise<void> {
+/** Takes a device's nodes away again, which tells both ends that it is gone, at once; see hot-plug.ts for the gentle way. */
+export async function withdrawDevice(store: Xenstore, device: DeviceAddress): Promise<void> {
   await store.transaction(async (nodes) => {
-    await nodes.remove(grantPath(device));
-    await nodes.remove(frontendPath(device));
-    await nodes.remove(backendPath(device));
+    await removeDirectory(nodes, grantPath(device));
+    await removeDirectory(nodes, frontendPath(device));
+    await removeDirectory(nodes, backendPath(device));
   });
 }
 
@@ -186,6 +190,21 @@ export async function childrenOf(store: XenstoreNodes, path: string): Promise<st
 
 async function writeAll(nodes: XenstoreNodes, path: string, values: Record<string, string>): Promise<void> {
   for (const [name, value] of Object.entries(values)) await nodes.write(`${path}/${name}`, value);
+}
+
+/**
+ * Removes a device's directory, and those above it that hold nothing else then, up to a domain's `device` or `backend`.
+ * Some may have gone with their domain.
+ */
+async function removeDirectory(nodes: XenstoreNodes, path: string): Promise<void> {
+  const parent = path.slice(0, path.lastIndexOf('/'));
+  try {
+    await nodes.remove(path);
+  } catch (error) {
+    if (!(error instanceof XenstoreError && error.code === 'ENOENT')) throw error;
+  }
+  const isKept = /\/(device|backend|domain\/[0-9]+)$/.test(parent);
+  if (!isKept && (await childrenOf(nodes, parent)).length === 0) await removeDirectory(nodes, parent);
 }
 
 /** Gives a directory and all in it to `owner`, readable by `reader`. */

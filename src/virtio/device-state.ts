@@ -15,6 +15,7 @@ import {
   VIRTIO_F_ACCESS_PLATFORM,
   VIRTIO_F_EVENT_IDX,
   VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_RING_RESET,
   VIRTIO_F_VERSION_1,
   VIRTIO_STATUS_ACKNOWLEDGE,
   VIRTIO_STATUS_DEVICE_NEEDS_RESET,
@@ -37,6 +38,8 @@ const BYTES_THAT_COUNT = 256 * 1024;
 export interface QueueRegisters {
   size: number;
   enabled: boolean;
+  /** Whether the driver has reset it since DRIVER_OK, and so may configure it anew. */
+  wasReset: boolean;
   descriptorLow: number;
   descriptorHigh: number;
   driverLow: number;
@@ -57,6 +60,7 @@ function freshQueue(size: number): QueueRegisters {
   return {
     size,
     enabled: false,
+    wasReset: false,
     descriptorLow: 0,
     descriptorHigh: 0,
     driverLow: 0,
@@ -89,6 +93,7 @@ export class DeviceState {
       VIRTIO_F_VERSION_1 |
       VIRTIO_F_INDIRECT_DESC |
       VIRTIO_F_EVENT_IDX |
+      VIRTIO_F_RING_RESET |
       (restricted ? VIRTIO_F_ACCESS_PLATFORM : 0n);
     this.#memory = memory;
     this.#signals = signals;
@@ -131,7 +136,7 @@ export class DeviceState {
 
   /** Whether the driver may still write the registers of a queue (case F21). */
   configurable(queue: QueueRegisters): boolean {
-    return !queue.enabled && (this.#status & VIRTIO_STATUS_DRIVER_OK) === 0;
+    return !queue.enabled && (queue.wasReset || (this.#status & VIRTIO_STATUS_DRIVER_OK) === 0);
   }
 
   /** The driver enables queue `index` as configured. A refused configuration breaks the device. */
@@ -141,6 +146,7 @@ export class DeviceState {
     this.guard(() => {
       this.#queues[index] = this.#openQueue(index, registers);
       registers.enabled = true;
+      registers.wasReset = false;
     });
   }
 
@@ -151,6 +157,14 @@ export class DeviceState {
     this.#queues[index]?.close();
     this.#queues[index] = undefined;
     registers.enabled = false;
+  }
+
+  /** §2.6.1.1: the driver resets queue `index` alone, if that was negotiated; the others go on. */
+  resetQueue(index: number): void {
+    if (!this.running || (this.driverFeatures & VIRTIO_F_RING_RESET) === 0n) return;
+    if (this.#registers[index] === undefined) return;
+    this.disableQueue(index);
+    this.#registers[index] = { ...freshQueue(this.device.queueSizes[index]), wasReset: true };
   }
 
   /**

@@ -16,6 +16,11 @@ export interface DriverTransport {
   /** Largest size of a queue, 0 when the device does not have it. */
   queueSizeMax(index: number): number;
   enableQueue(index: number, size: number, addresses: RingAddresses): void;
+  /**
+   * Has the device let go of one queue and of all that is in flight on it (§2.6.1, VIRTIO_F_RING_RESET); it may be
+   * enabled anew. Returns false when the device has not done that.
+   */
+  resetQueue(index: number): boolean;
   /** Tells the device that queue `index` has something new. */
   notify(index: number): void;
   /**

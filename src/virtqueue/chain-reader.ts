@@ -110,10 +110,10 @@ export class ChainReader {
         '§2.7.5.3.1',
         `an indirect table of ${len} bytes for a queue of ${this.#size}`,
       );
-    const status = this.#tableAccess.map(low, high, len, false);
+    const status = this.#tableAccess.map(low, high, len, false) || this.#tableAccess.ready();
     if (status < 0) return status;
     this.#tableAccess.readable.copyTo(this.#copy, 0, len);
-    this.#tableAccess.release(len, 0);
+    this.#tableAccess.release(len, 0, 0);
     return this.#walk(this.#copyTable, len / VIRTQ_DESC_SIZE, 0, true);
   }
 }

@@ -22,7 +22,7 @@ export class Chain {
   readonly access: ChainAccess;
   /** Bytes that its descriptors speak of, mapped or refused. */
   byteLength = 0;
-  /** Status with which the platform refused one of its buffers, 0 when all are mapped. */
+  /** Status with which the platform refused one of its buffers, or what was written to it; 0 when all is well. */
   fault = 0;
   inFlight = false;
 
@@ -101,7 +101,7 @@ export class DeviceQueue {
   }
 
   /**
-   * For the chain that `pop` has just returned with a fault: maps only its last device-writable buffer that
+   * For the chain that `pop` returned last, and that has a fault: maps only its last device-writable buffer that
    * is not empty, so that a device can still say that the request failed.
    *
    * @returns false when that is refused too, or the chain has no such buffer
@@ -111,18 +111,24 @@ export class DeviceQueue {
     let last = reader.count - 1;
     while (last >= reader.readableCount && reader.len[last] === 0) last--;
     if (last < reader.readableCount) return false;
-    return chain.access.map(reader.low[last], reader.high[last], reader.len[last], true) === 0;
+    const { access } = chain;
+    return (
+      access.map(reader.low[last], reader.high[last], reader.len[last], true) === 0 && access.ready() === 0
+    );
   }
 
   /**
    * Returns a chain to the driver: unmaps its buffers, then fills the used element, then publishes it. Does
    * nothing once the queue is closed: an answer that comes after a reset is for nobody (§2.4.1).
    *
-   * @param bytesRead bytes of `readable` that were looked at; for the trace
-   * @param written bytes written from the start of `writable` on
+   * @param bytesRead bytes of `readable` that were looked at
+   * @param written bytes written from the start of `writable` on, which the driver is told
+   * @param atEnd bytes written at the very end of `writable`, of which a driver knows: a status
+   * @returns 0, or the negative status with which the platform refused to take what was written: the chain is then
+   *   still the device's, has that fault and nothing of it is mapped
    */
-  complete(chain: Chain, bytesRead: number, written: number): void {
-    if (this.#closed) return;
+  complete(chain: Chain, bytesRead: number, written: number, atEnd = 0): number {
+    if (this.#closed) return 0;
     assert(chain.inFlight, 'a chain is completed once', chain.head);
     assert(
       written <= chain.writable.byteLength,
@@ -131,12 +137,14 @@ export class DeviceQueue {
       chain.writable.byteLength,
     );
     // Unmap before complete: otherwise the driver finds its grants still in use.
-    chain.access.release(bytesRead, written);
+    chain.fault = chain.access.release(bytesRead, written, atEnd);
+    if (chain.fault !== 0) return chain.fault;
     chain.inFlight = false;
     this.#inFlight--;
     this.#used.setElement(this.#nextUsed, chain.head, written);
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
     this.#used.index = this.#nextUsed;
+    return 0;
   }
 
   /** Whether the driver asked to be interrupted for what was completed since the last time (§2.7.7). */
@@ -165,7 +173,7 @@ export class DeviceQueue {
   close(): void {
     this.#closed = true;
     // All of them: a chain that broke a rule half way through its buffers is not in flight but has mappings.
-    for (const chain of this.#chains) chain?.access.release(0, 0);
+    for (const chain of this.#chains) chain?.access.release(0, 0, 0);
     this.#rings.descriptor.release();
     this.#rings.driver.release();
     this.#rings.device.release();
@@ -182,10 +190,10 @@ export class DeviceQueue {
       if (len[i] === 0) continue;
       const status = chain.access.map(low[i], high[i], len[i], i >= readableCount);
       if (status < 0) {
-        chain.access.release(0, 0);
+        chain.access.release(0, 0, 0);
         return status;
       }
     }
-    return 0;
+    return chain.access.ready();
   }
 }

@@ -23,7 +23,7 @@ import { AvailableRing, DescriptorTable, type QueueFeatures, UsedRing } from './
 export const ADDED = 0;
 /** No descriptors are free: wait for a completion. */
 export const QUEUE_FULL = 1;
-/** No grant references or pool pages are free: wait for a completion. */
+/** No grant references or pool pages in a row are free: wait for a completion, or split `lastRefused`. */
 export const DMA_EXHAUSTED = 2;
 
 /** Entries of the indirect table that belongs to each head; longer chains do not fit. */
@@ -57,6 +57,8 @@ export class DriverQueue {
   lastLength = 0;
   /** Whether the device can still reach a buffer of the chain that `poll` returned last. */
   lastStillShared = false;
+  /** The buffer that could not be shared when `add` returned DMA_EXHAUSTED last: its index in the list. */
+  lastRefused = 0;
   /** Completions that claimed more bytes than the chain could take; they are cut to that (case B2). */
   overlongCompletions = 0;
 
@@ -257,6 +259,7 @@ export class DriverQueue {
       if (!this.#shared.share(index, addresses[i], lengths[i], i >= readable)) {
         for (let undo = this.#freeHead, done = 0; done < i; done++, undo = this.#next[undo])
           this.#shared.unshare(undo);
+        this.lastRefused = i;
         return false;
       }
       const { low, high } = this.#shared;
@@ -278,6 +281,7 @@ export class DriverQueue {
       const slot = this.size + first + i;
       if (!this.#shared.share(slot, addresses[i], lengths[i], i >= readable)) {
         for (let undo = slot - i; undo < slot; undo++) this.#shared.unshare(undo);
+        this.lastRefused = i;
         return false;
       }
       const { low, high } = this.#shared;

@@ -9,6 +9,8 @@ export interface GrantTable {
   readonly entries: number;
   /** Entries that may exist at most (max_grant_frames). */
   readonly maxEntries: number;
+  /** Whether parts of pages can be granted: entries of version 2 can say so, those of version 1 cannot. */
+  readonly grantsParts: boolean;
   /**
    * Makes the table at least `entries` long. Returns false, and changes nothing, beyond the limit or when
    * the platform has no memory for it.
@@ -19,6 +21,18 @@ export interface GrantTable {
    * Publishes domain and frame before the flags, so that a peer never sees half an entry.
    */
   grant(first: GrantRef, count: number, peer: DomainId, frame: FrameNumber, readonly: boolean): void;
+  /**
+   * Grants `length` bytes from byte `offset` of one frame through a free reference: the peer can copy exactly
+   * these, and cannot map the page (GTF_sub_page). Only where `grantsParts`.
+   */
+  grantPart(
+    ref: GrantRef,
+    peer: DomainId,
+    frame: FrameNumber,
+    offset: number,
+    length: number,
+    readonly: boolean,
+  ): void;
   /**
    * Ends the peer's access through `count` references from `first`, each by one compare-and-swap (never
    * look, then act: XSA-396). Entries that the peer still maps are left as they are.

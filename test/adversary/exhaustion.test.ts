@@ -57,17 +57,20 @@ for (const mode of EXPOSURE_MODES) {
     }
     assert.deepEqual(guest.detach(disk), { live: 0, quarantined: 0 });
     assert.equal(backend.ports.grantMapper.live, 0);
-    assert.equal(guest.granting.references.live, 0);
+    assert.equal(guest.dma.granting.references.live, 0);
   });
 
   test(`H20 a request that will never find enough references is an error, not a wait for ever, ${mode}`, async () => {
     const { machine, guest, attach } = build({ guestFrames: 1 });
     const disk = attach(mode);
-    const { references } = guest.granting;
+    const { references } = guest.dma.granting;
     const taken: number[] = [];
     for (let ref = references.allocate(1); ref >= 0; ref = references.allocate(1)) taken.push(ref);
     const buffer = await disk.buffer(512);
-    await assert.rejects(machine.settle(disk.read(0, buffer, 512)), { code: 'EIO' });
+    await assert.rejects(machine.settle(disk.read(0, buffer, 512)), {
+      code: 'ENOMEM',
+      message: /512 bytes.*max_grant_frames/,
+    });
     for (const ref of taken) references.release(ref, 1);
     await machine.settle(disk.read(0, buffer, 512));
     assert.deepEqual(guest.detach(disk), { live: 0, quarantined: 0 });
@@ -93,7 +96,7 @@ for (const mode of EXPOSURE_MODES) {
     for (let page = memory.allocatePages(1); page !== undefined; page = memory.allocatePages(1))
       pages.push(page);
     assert.throws(() => attach(mode), { name: 'DeviceRefused', message: /no memory or grant references/ });
-    assert.equal(guest.granting.references.live, 0);
+    assert.equal(guest.dma.granting.references.live, 0);
     assert.equal(backend.ports.grantMapper.live, 0);
     assert.equal(served.state.status, 0, 'the device is reset');
     for (const page of pages) memory.freePages(page, 1);

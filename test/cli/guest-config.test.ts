@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { EXPOSURE_MODES } from '../../src/dma/exposure-modes.ts';
 import { grantio, temporaryFolder } from '../support/grantio.ts';
 import { checkExposure, parseReport } from '../support/report.ts';
 
@@ -29,10 +30,7 @@ test('a relative path of an image starts at the folder of the configuration', as
   const modes = parseReport(stdout);
   assert.deepEqual(
     modes.map(({ mode, identical }) => [mode, identical]),
-    [
-      ['direct', true],
-      ['bounce', true],
-    ],
+    EXPOSURE_MODES.map((mode) => [mode, true]),
   );
   modes.forEach(checkExposure);
 });
@@ -46,7 +44,7 @@ test('the disks have their names of the configuration, and --disk adds to them',
   assert.match(stdout, /^nbd\+unix:\/\/\/xvdc\?socket=/);
 });
 
-test('a disk whose backend is not trusted is served in bounce mode only', async (t) => {
+test('a disk whose backend is not trusted is served in bounce mode, or the private one that is asked for', async (t) => {
   const folder = temporaryFolder(t);
   guest(folder, 'name = "guest"', 'disk = [ "images/one.img,raw,xvda,rw,specification=virtio,untrusted" ]');
   const { status, stdout, stderr } = await grantio(t, ['run', 'guest.cfg', '--json'], { cwd: folder });
@@ -55,6 +53,22 @@ test('a disk whose backend is not trusted is served in bounce mode only', async 
     parseReport(stdout).map(({ mode }) => mode),
     ['bounce'],
   );
+  const asked = ['run', 'guest.cfg', '--mode', 'copy', '--arch', 'x86', '--json'];
+  const copied = await grantio(t, asked, { cwd: folder });
+  assert.deepEqual(
+    parseReport(copied.stdout).map(({ mode }) => mode),
+    ['copy'],
+  );
+});
+
+test('max_grant_version=1 makes copy bounce on x86 too', async (t) => {
+  const folder = temporaryFolder(t);
+  const disk = 'disk = [ "images/one.img,raw,xvda,rw,specification=virtio" ]';
+  guest(folder, 'name = "guest"', 'max_grant_version = 1', disk);
+  const words = ['run', 'guest.cfg', '--mode', 'copy', '--arch', 'x86'];
+  const { status, stdout, stderr } = await grantio(t, words, { cwd: folder });
+  assert.equal(status, 0, stderr);
+  assert.match(stdout, /copy: needs grant table version 2, which max_grant_version=1 .*: bounce was used/);
 });
 
 test('--memory stands in for memory that the configuration has and this machine has not', async (t) => {
@@ -130,7 +144,7 @@ test('a warning does not keep the guest from running', async (t) => {
   const { status, stdout, stderr } = await grantio(t, ['run', 'guest.cfg', '--json'], { cwd: folder });
   assert.match(stderr, /^guest\.cfg:2:1: warning: /);
   assert.equal(status, 0, stderr);
-  assert.equal(parseReport(stdout).length, 2);
+  assert.equal(parseReport(stdout).length, EXPOSURE_MODES.length);
 });
 
 const DISK = 'disk = [ "images/one.img,raw,xvda,rw,specification=virtio" ]';
@@ -150,7 +164,7 @@ for (const [type, words, kind, architecture] of [
     const modes = parseReport(stdout);
     assert.deepEqual(
       modes.map(({ identical }) => identical),
-      [true, true],
+      EXPOSURE_MODES.map(() => true),
     );
     modes.forEach(checkExposure);
     const document = JSON.parse(stdout) as { readonly guest: unknown };

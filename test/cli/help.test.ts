@@ -35,6 +35,8 @@ test('run --help names every option, and gives examples', async (t) => {
     'nbd',
     'run',
     'trace',
+    'dma-debug',
+    'dma-debug-driver',
     'json',
   ])
     assert.match(stdout, new RegExp(`^ {2}--${option}\\b`, 'm'));

@@ -14,6 +14,7 @@ import {
   NBD_EPERM,
   NBD_FLAG_READ_ONLY,
 } from '../../src/abi/nbd.ts';
+import { EXPOSURE_MODES } from '../../src/dma/exposure-modes.ts';
 import { RawClient, requestBytes } from '../support/nbd.ts';
 import { type Running, startGrantio, temporaryFolder } from '../support/grantio.ts';
 import { checkExposure, parseReport } from '../support/report.ts';
@@ -51,7 +52,7 @@ async function stop(running: Running): Promise<string> {
   return stdout;
 }
 
-for (const mode of ['direct', 'bounce'])
+for (const mode of EXPOSURE_MODES)
   test(`a client reads and writes what the guest reads and writes (${mode})`, async (t) => {
     const folder = folderWithImages(t);
     const words = [

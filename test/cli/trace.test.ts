@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { EXPOSURE_MODES } from '../../src/dma/exposure-modes.ts';
 import { grantio, startGrantio, temporaryFolder, tracing } from '../support/grantio.ts';
 import { parseReport } from '../support/report.ts';
 
@@ -24,7 +25,7 @@ test('the trace is a JSON array of events', async (t) => {
   const words = ['run', '--disk', 'disk.img', '--trace', 'trace.json', '--json'];
   const { status, stdout, stderr } = await grantio(t, words, { cwd: folder });
   assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
-  assert.equal(parseReport(stdout).length, 2);
+  assert.equal(parseReport(stdout).length, EXPOSURE_MODES.length);
   const text = readFileSync(join(folder, 'trace.json'), 'utf8');
   const events = JSON.parse(text) as ReturnType<typeof parseTrace>;
   assert.ok(events.length > 100, `${events.length} events`);

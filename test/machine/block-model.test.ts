@@ -9,13 +9,13 @@ import { type TestContext, test } from 'node:test';
 import { BlkDevice } from '../../src/devices/blk.ts';
 import type { BlkDriver } from '../../src/drivers/blk.ts';
 import type { GuestBuffer } from '../../src/drivers/disk.ts';
-import { EXPOSURE_MODES } from '../../src/dma/exposure-modes.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { randomFrom } from '../../src/machine/random.ts';
 import type { BlockStore } from '../../src/storage/block-store.ts';
 import { MemoryStore } from '../../src/storage/memory-store.ts';
 import { RawFile } from '../../src/storage/raw-file.ts';
-import { BASE, DISK_SIZE, diskBytes } from '../support/scene.test.helper.ts';
+import { EXPOSURE_SCENES } from '../support/exposure.test.helper.ts';
+import { DISK_SIZE, diskBytes } from '../support/scene.test.helper.ts';
 
 const MIB = 2 ** 20;
 const SECTORS = DISK_SIZE / 512;
@@ -84,17 +84,18 @@ function request(
 }
 
 for (const [what, make] of stores) {
-  for (const mode of EXPOSURE_MODES) {
+  for (const { mode, architecture, access, base } of EXPOSURE_SCENES) {
     test(`a disk on ${what} is an array of sectors (29), ${mode}`, async (t) => {
       const seed = mode.length;
-      const machine = new Machine({ seed, memory: 8 * MIB, heap: 3 * MIB });
+      const machine = new Machine({ seed, memory: 8 * MIB, heap: 3 * MIB, architecture });
       const limits = { maxGrantFrames: 4, maxMaptrackFrames: 2 };
       const backend = machine.createBackend(1, { memory: MIB, ...limits });
       const guest = machine.createGuest(2, { memory: 2 * MIB, ...limits });
       const { store, contents } = make(t, diskBytes(DISK_SIZE, 0x61));
       const model = diskBytes(DISK_SIZE, 0x61);
-      backend.serve(new BlkDevice(store, { queues: 2, queueSize: 8, id: 'model' }), guest.ports.id, BASE);
-      const disk = guest.attachBlk({ base: BASE, backend: backend.ports.id, device: 0 }, mode, {
+      const device = new BlkDevice(store, { queues: 2, queueSize: 8, id: 'model' });
+      backend.serve(device, guest.ports.id, base, access);
+      const disk = guest.attachBlk({ base, backend: backend.ports.id, device: 0 }, mode, {
         queues: 2,
         queueSize: 8,
       });

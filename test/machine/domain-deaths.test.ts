@@ -4,10 +4,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BlkDevice } from '../../src/devices/blk.ts';
-import { EXPOSURE_MODES, type ExposureMode } from '../../src/dma/exposure-modes.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { MemoryStore } from '../../src/storage/memory-store.ts';
-import { BASE, DISK_SIZE, diskBytes } from '../support/scene.test.helper.ts';
+import { EXPOSURE_SCENES, exposureScene, type ExposureScene } from '../support/exposure.test.helper.ts';
+import { DISK_SIZE, diskBytes } from '../support/scene.test.helper.ts';
 
 const OPTIONS = { queues: 1, queueSize: 16 };
 const [BACKEND, GUEST, NEIGHBOUR] = [1, 2, 3];
@@ -15,13 +15,14 @@ const MEMORY = { memory: 2 ** 21 };
 const FULL = DISK_SIZE / 4096;
 
 /** A backend with a disk for each of two guests. */
-function scene(mode: ExposureMode, seed = 1) {
-  const machine = new Machine({ seed });
+function scene({ mode, architecture, access }: ExposureScene, seed = 1) {
+  const machine = new Machine({ seed, architecture });
   const bytes = diskBytes(DISK_SIZE, 0x31);
   const addGuest = (backend: ReturnType<Machine['createBackend']>, id: number, base: number) => {
     const guest = machine.createGuest(id, MEMORY);
     const store = new MemoryStore(bytes.slice());
-    const served = backend.serve(new BlkDevice(store, { ...OPTIONS, id: 'disk' }), guest.ports.id, base);
+    const device = new BlkDevice(store, { ...OPTIONS, id: 'disk' });
+    const served = backend.serve(device, guest.ports.id, base, access);
     return {
       guest,
       served,
@@ -33,13 +34,14 @@ function scene(mode: ExposureMode, seed = 1) {
   return { machine, bytes, backend, addGuest, before };
 }
 
-for (const mode of EXPOSURE_MODES) {
+for (const exposure of EXPOSURE_SCENES) {
+  const { mode, base } = exposure;
   test(`a guest that dies in the middle of its requests takes nobody along, ${mode}`, async () => {
     for (let seed = 1; seed <= 10; seed++) {
-      const { machine, bytes, backend, addGuest } = scene(mode, seed);
-      const neighbour = addGuest(backend, NEIGHBOUR, BASE + 0x1000);
+      const { machine, bytes, backend, addGuest } = scene(exposure, seed);
+      const neighbour = addGuest(backend, NEIGHBOUR, base + 0x1000);
       const held = backend.ports.grantMapper.live;
-      const { served, disk } = addGuest(backend, GUEST, BASE);
+      const { served, disk } = addGuest(backend, GUEST, base);
       const { generation } = machine.xen.domain(GUEST);
       const buffers = await Promise.all(Array.from({ length: FULL }, () => disk.buffer(4096)));
       for (const [i, buffer] of buffers.entries())
@@ -56,7 +58,7 @@ for (const mode of EXPOSURE_MODES) {
       assert.deepEqual(buffer.bytes.slice(0, 4096), bytes.slice(4096, 8192));
       backend.remove(served);
       assert.equal(backend.ports.grantMapper.live, held, 'nothing of the dead is mapped');
-      const again = addGuest(backend, GUEST, BASE);
+      const again = addGuest(backend, GUEST, base);
       assert.ok(machine.xen.domain(GUEST).generation > generation);
       await machine.settle(again.disk.read(0, await again.disk.buffer(512), 512));
     }
@@ -64,8 +66,8 @@ for (const mode of EXPOSURE_MODES) {
 
   test(`B20: a backend that dies in the middle of requests leaves nothing mapped, and another takes over, ${mode}`, async () => {
     for (let seed = 1; seed <= 10; seed++) {
-      const { machine, bytes, backend, addGuest } = scene(mode, seed);
-      const { guest, disk } = addGuest(backend, GUEST, BASE);
+      const { machine, bytes, backend, addGuest } = scene(exposure, seed);
+      const { guest, disk } = addGuest(backend, GUEST, base);
       const buffers = await Promise.all(Array.from({ length: FULL }, () => disk.buffer(4096)));
       const reads = buffers.map((buffer, i) => disk.read(i * 4096, buffer, 4096));
       const results = Promise.allSettled(reads);
@@ -80,8 +82,9 @@ for (const mode of EXPOSURE_MODES) {
       assert.deepEqual(guest.detach(disk), { live: 0, quarantined: 0 });
       const successor = machine.createBackend(BACKEND);
       const store = new MemoryStore(bytes);
-      successor.serve(new BlkDevice(store, { ...OPTIONS, id: 'disk' }), guest.ports.id, BASE);
-      const place = { base: BASE, backend: successor.ports.id, device: 9 };
+      const device = new BlkDevice(store, { ...OPTIONS, id: 'disk' });
+      successor.serve(device, guest.ports.id, base, exposure.access);
+      const place = { base, backend: successor.ports.id, device: 9 };
       const resumed = guest.attachBlk(place, mode, OPTIONS);
       const buffer = await resumed.buffer(4096);
       await machine.settle(resumed.read(8192, buffer, 4096));
@@ -91,8 +94,9 @@ for (const mode of EXPOSURE_MODES) {
 }
 
 test('a paused domain does nothing, and goes on where it was', async () => {
-  const { machine, bytes, backend, addGuest } = scene('bounce');
-  const { disk } = addGuest(backend, GUEST, BASE);
+  const exposure = exposureScene('bounce');
+  const { machine, bytes, backend, addGuest } = scene(exposure);
+  const { disk } = addGuest(backend, GUEST, exposure.base);
   const buffer = await disk.buffer(4096);
   machine.pause(BACKEND);
   machine.pause(BACKEND);
@@ -110,12 +114,13 @@ test('a paused domain does nothing, and goes on where it was', async () => {
 });
 
 test('12: when all domains have gone, in either order, the machine is as it was', () => {
+  const exposure = exposureScene('direct');
   for (const order of [
     [BACKEND, GUEST],
     [GUEST, BACKEND],
   ]) {
-    const { machine, backend, addGuest, before } = scene('direct');
-    addGuest(backend, GUEST, BASE);
+    const { machine, backend, addGuest, before } = scene(exposure);
+    addGuest(backend, GUEST, exposure.base);
     for (const id of order) machine.destroy(id);
     assert.deepEqual(machine.xen.free, before);
   }

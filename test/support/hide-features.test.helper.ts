@@ -3,7 +3,7 @@
 import { MMIO_DEVICE_FEATURES, MMIO_DEVICE_FEATURES_SEL } from '../../src/abi/virtio-mmio.ts';
 import type { GuestDomain } from '../../src/machine/guest-domain.ts';
 
-/** Hides `features`, all of bits 0 to 31, of the device at `base`. */
+/** Hides `features` of the device at `base`. */
 export function hideFeatures(guest: GuestDomain, base: number, features: bigint): void {
   const { mmio } = guest.ports;
   const read = mmio.read.bind(mmio);
@@ -15,7 +15,7 @@ export function hideFeatures(guest: GuestDomain, base: number, features: bigint)
   };
   mmio.read = (address, size) => {
     const value = read(address, size);
-    const masked = address === base + MMIO_DEVICE_FEATURES && word === 0;
-    return masked ? Number(BigInt(value >>> 0) & ~features) : value;
+    if (address !== base + MMIO_DEVICE_FEATURES) return value;
+    return Number(BigInt(value >>> 0) & ~(features >> BigInt(32 * word)));
   };
 }

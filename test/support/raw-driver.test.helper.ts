@@ -97,7 +97,7 @@ export class RawDriver {
     this.guest = guest;
     this.#machine = machine;
     this.#base = base;
-    this.#grants = new Grants(guest.granting, backend);
+    this.#grants = new Grants(guest.dma.granting, backend);
     const port = guest.ports.events.allocateUnbound(backend);
     guest.ports.events.onEvent(port, () => {
       this.interrupts++;

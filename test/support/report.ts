@@ -50,8 +50,11 @@ export function checkExposure(figures: ModeFigures): void {
   for (const fault of FAULTS) assert.equal(figures[fault], 0, `${fault}: ${said}`);
   assert.ok(figures.requestsPerSecond > 0 && figures.bytesPerSecond > 0, `no requests: ${said}`);
   assert.ok(figures.pagesGranted > 0, `no grants: ${said}`);
-  assert.ok(bytesNeeded > 0 && bytesNeeded <= bytesExposed, `needed more than exposed: ${said}`);
+  assert.ok(bytesNeeded > 0 && bytesExposed > 0, `nothing shared: ${said}`);
+  // A grant that is kept serves many buffers.
+  if (mode === 'direct' || mode === 'bounce')
+    assert.ok(bytesNeeded <= bytesExposed, `needed more than exposed: ${said}`);
   const foreign = foreignReadableBytes + foreignWritableBytes;
-  if (mode === 'bounce') assert.equal(foreign, 0, `bounce shows foreign bytes: ${said}`);
+  if (mode !== 'direct') assert.equal(foreign, 0, `${mode} shows foreign bytes: ${said}`);
   else assert.ok(foreign > 0, `direct shows no foreign bytes, so nothing was measured: ${said}`);
 }

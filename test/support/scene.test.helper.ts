@@ -12,7 +12,7 @@ import { VIRTIO_STATUS_DEVICE_NEEDS_RESET } from '../../src/abi/virtio.ts';
 import { BlkDevice } from '../../src/devices/blk.ts';
 import type { BlkDriver } from '../../src/drivers/blk.ts';
 import { addressMap } from '../../src/hosts/model/address-map.ts';
-import type { BackendDomain, ServedDevice } from '../../src/machine/backend-domain.ts';
+import type { BackendDomain, MemoryAccess, ServedDevice } from '../../src/machine/backend-domain.ts';
 import type { GuestDomain } from '../../src/machine/guest-domain.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import type { BlockStore } from '../../src/storage/block-store.ts';
@@ -50,7 +50,12 @@ export interface SceneOptions {
   readonly queues?: number;
   readonly queueSize?: number;
   readonly tracer?: Tracer;
+  /** How the device under test reaches buffers; 'map' unless given. */
+  readonly access?: MemoryAccess;
 }
+
+/** The ways in which a backend reaches what was granted. */
+export const ACCESSES: readonly MemoryAccess[] = ['map', 'copy'];
 
 export class Scene {
   readonly machine: Machine;
@@ -78,6 +83,7 @@ export class Scene {
       options.device ?? new BlkDevice(store, { queues, queueSize, id: 'suspect' }),
       guest.ports.id,
       BASE,
+      options.access,
     );
     this.backend.serve(
       new BlkDevice(new MemoryStore(this.#neighbourBytes), { queues: 1, queueSize: 16, id: 'neighbour' }),

@@ -7,8 +7,10 @@ import {
   GTF_PERMIT_ACCESS,
   GTF_READING,
   GTF_READONLY,
+  GTF_SUB_PAGE,
   GTF_WRITING,
 } from '../../abi/grant.ts';
+import { assert } from '../../errors.ts';
 import type { GrantTable } from '../../xen/grant-table.ts';
 import type { DomainId, FrameNumber, GrantRef } from '../../xen/ids.ts';
 import type { DomainRecord } from './domain-record.ts';
@@ -48,6 +50,10 @@ export class DomainGrantTable implements GrantTable {
     return this.#domain.maxGrantFrames * this.#perFrame;
   }
 
+  get grantsParts(): boolean {
+    return this.#version === 2;
+  }
+
   /** Version of the table, 1 or 2. */
   get version(): number {
     return this.#version;
@@ -73,7 +79,7 @@ export class DomainGrantTable implements GrantTable {
   }
 
   grant(first: GrantRef, count: number, peer: DomainId, frame: FrameNumber, readonly: boolean): void {
-    const flags = GTF_PERMIT_ACCESS | (readonly ? GTF_READONLY : 0) | (peer << 16);
+    const flags = GTF_PERMIT_ACCESS | (readonly ? GTF_READONLY : 0);
     for (let page = 0; page < count; page++) {
       const word = this.#wordOf(first + page);
       if (this.#version === 1) this.#words[word + 1] = this.#granted(frame + page);
@@ -81,9 +87,24 @@ export class DomainGrantTable implements GrantTable {
         this.#words[word + 2] = this.#granted(frame + page);
         this.#words[word + 3] = 0;
       }
-      // Flags last: they make the entry valid.
-      Atomics.store(this.#words, word, flags);
+      this.#publish(word, flags, peer);
     }
+  }
+
+  grantPart(
+    ref: GrantRef,
+    peer: DomainId,
+    frame: FrameNumber,
+    offset: number,
+    length: number,
+    readonly: boolean,
+  ): void {
+    assert(this.#version === 2, 'parts of pages are granted through tables of version 2', this.#version, 2);
+    const word = this.#wordOf(ref);
+    this.#words[word + 1] = offset | (length << 16);
+    this.#words[word + 2] = this.#granted(frame);
+    this.#words[word + 3] = 0;
+    this.#publish(word, GTF_PERMIT_ACCESS | GTF_SUB_PAGE | (readonly ? GTF_READONLY : 0), peer);
   }
 
   revoke(first: GrantRef, count: number): number {
@@ -97,6 +118,11 @@ export class DomainGrantTable implements GrantTable {
 
   isFree(ref: GrantRef): boolean {
     return Atomics.load(this.#words, this.#wordOf(ref)) === 0 && (this.#version === 1 || !this.#inUse(ref));
+  }
+
+  /** Flags last: they make the entry valid. */
+  #publish(word: number, flags: number, peer: DomainId): void {
+    Atomics.store(this.#words, word, flags | (peer << 16));
   }
 
   /** One entry, by compare-and-swap: Xen may be marking it as mapped at this moment. */

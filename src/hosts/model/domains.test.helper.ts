@@ -1,5 +1,6 @@
 // A small machine for tests: Xen just switched on, and domains with everything that they may use.
 
+import type { GuestPageSize } from '../../dma/guest-memory.ts';
 import { noTrace, type Tracer } from '../../trace.ts';
 import { type DomainId, domainId } from '../../xen/ids.ts';
 import type { DomainOptions } from './domain-options.ts';
@@ -34,6 +35,7 @@ export function addDomain(
   options: Partial<DomainOptions> = {},
   tracer: Tracer = noTrace,
   waitWhile: WaitWhile = () => false,
+  pageSize?: GuestPageSize,
 ): TestDomain {
   const record = xen.createDomain(id, {
     memory: TEST_PAGES * 4096,
@@ -41,5 +43,5 @@ export function addDomain(
     maxMaptrackFrames: 1,
     ...options,
   });
-  return { xen, id: domainId(id), record, ports: xen.ports(domainId(id), waitWhile, tracer) };
+  return { xen, id: domainId(id), record, ports: xen.ports(domainId(id), waitWhile, tracer, 0, pageSize) };
 }

@@ -3,11 +3,12 @@
 import { VIRQ_DOM_EXC } from '../../abi/event-channel.ts';
 import { type Region, regionOver } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
-import { GuestMemory } from '../../dma/guest-memory.ts';
+import { GuestMemory, type GuestPageSize } from '../../dma/guest-memory.ts';
 import { noTrace, type Tracer } from '../../trace.ts';
 import type { DomainId, FrameNumber } from '../../xen/ids.ts';
 import type { MmioHandler } from '../../xen/mmio.ts';
 import { AddressSpace } from './address-space.ts';
+import { DomainGrantCopier } from './domain-grant-copier.ts';
 import { DomainGrantMapper } from './domain-grant-mapper.ts';
 import { DomainGrantTable } from './domain-grant-table.ts';
 import { restoreDomain, saveDomain } from './domain-image.ts';
@@ -21,6 +22,7 @@ import { GrantCopying } from './grants/copying.ts';
 import { grantTableOp } from './grants/hypercall.ts';
 import { GrantMapping } from './grants/mapping.ts';
 import { SharedEntries } from './grants/shared-entry.ts';
+import { type ForeignMemory, mapForeignMemory } from './foreign-memory.ts';
 import { releaseForeign } from './foreign-pages.ts';
 import { GuestCopy } from './guest-copy.ts';
 import { DeviceModels, type MmioServer } from './ioreq/device-model.ts';
@@ -123,14 +125,22 @@ export class Xen {
    * Everything that code running on a processor of domain `id` may use.
    *
    * @param waitWhile how the thread that is the processor waits for other domains
+   * @param pageSize of its kernel's allocator, 4096 unless given: Xen itself knows of no other
    */
-  ports(id: DomainId, waitWhile: WaitWhile, tracer: Tracer = noTrace, vcpu = 0): DomainPorts {
+  ports(
+    id: DomainId,
+    waitWhile: WaitWhile,
+    tracer: Tracer = noTrace,
+    vcpu = 0,
+    pageSize?: GuestPageSize,
+  ): DomainPorts {
     const record = this.domain(id);
     const memory = regionOver(
       this.state.memory,
       record.ramFrame * XEN_PAGE_SIZE,
       record.ramFrames * XEN_PAGE_SIZE,
     );
+    const ownMemory = new GuestMemory(memory, record.map.ram * XEN_PAGE_SIZE, pageSize);
     const addressSpace = new AddressSpace(this.#machine, record);
     const events = new DomainEvents(this.#machine, this.events, record);
     const common = { machine: this.#machine, domains: this.domains, servers: this.servers };
@@ -150,13 +160,14 @@ export class Xen {
       id,
       tracer,
       park: () => parkWhilePaused(this.#machine.heap, record.pausedWord, record.parkedWord),
-      memory: new GuestMemory(memory, record.map.ram * XEN_PAGE_SIZE),
+      memory: ownMemory,
       storePage: regionOver(this.state.memory, record.xenstoreFrame * XEN_PAGE_SIZE, XEN_PAGE_SIZE),
       storeFrame: record.map.xenstore as FrameNumber,
       addressSpace,
       grantTable: new DomainGrantTable(this.#machine, record),
       grantTableOp: (command, address, count) => grantTableOp(caller, command, address, count),
       grantMapper: new DomainGrantMapper(this.#machine, this.grants, record, tracer),
+      grantCopier: new DomainGrantCopier(this.copies, record, ownMemory, tracer),
       memoryOp: (command, address) => memoryOp(caller, command, address),
       hvmOp: (command, address) => hvmOp(caller, command, address),
       dmOp: (guest, buffers) => dmOp(caller, guest, buffers),
@@ -173,6 +184,8 @@ export class Xen {
       }),
       serveMmio: (guest, base, size, handler, onDoorbell) =>
         models.serve(this.domain(guest), base, size, handler, onDoorbell),
+      mapForeignMemory: (guest) =>
+        mapForeignMemory({ ...common, mapper: record, tracer }, this.domain(guest)),
     };
   }
 }
@@ -190,6 +203,7 @@ export interface DomainPorts {
   readonly addressSpace: AddressSpace;
   readonly grantTable: DomainGrantTable;
   readonly grantMapper: DomainGrantMapper;
+  readonly grantCopier: DomainGrantCopier;
   /** The grant table hypercall as a kernel makes it: a GNTTABOP_, where its arguments are, and how many. */
   grantTableOp(command: number, address: number, count: number): number;
   /** The same for memory_op: an XENMEM_ command, and where its argument is. */
@@ -216,4 +230,10 @@ export interface DomainPorts {
     handler: MmioHandler,
     onDoorbell: () => void,
   ): MmioServer;
+  /**
+   * Maps all of the memory of `guest`, whose device model this domain has to be: access without grants.
+   *
+   * @throws RangeError when that is refused; see foreign-memory.ts
+   */
+  mapForeignMemory(guest: DomainId): ForeignMemory;
 }

@@ -18,6 +18,7 @@ import {
   MMIO_QUEUE_DRIVER_HIGH,
   MMIO_QUEUE_DRIVER_LOW,
   MMIO_QUEUE_READY,
+  MMIO_QUEUE_RESET,
   MMIO_QUEUE_SEL,
   MMIO_QUEUE_SIZE,
   MMIO_QUEUE_SIZE_MAX,
@@ -83,6 +84,9 @@ export class MmioDevice implements MmioHandler {
         return this.#state.status;
       case MMIO_CONFIG_GENERATION:
         return 0;
+      // §2.6.1.1: a reset is over when the write that asked for it is.
+      case MMIO_QUEUE_RESET:
+        return 0;
       // §4.2.2: what a region of shared memory that does not exist reads as; there is none.
       case MMIO_SHM_LEN_LOW:
       case MMIO_SHM_LEN_HIGH:
@@ -133,6 +137,7 @@ export class MmioDevice implements MmioHandler {
 
   #writeQueue(offset: number, value: number): void {
     if (offset === MMIO_QUEUE_READY && value === 0) this.#state.disableQueue(this.#queueIndex);
+    else if (offset === MMIO_QUEUE_RESET && value === 1) this.#state.resetQueue(this.#queueIndex);
     const queue = this.#queue;
     // Case F21: an enabled queue's registers are frozen.
     if (queue === undefined || !this.#state.configurable(queue)) return;

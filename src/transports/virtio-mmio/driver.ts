@@ -23,6 +23,7 @@ import {
   MMIO_QUEUE_DRIVER_LOW,
   MMIO_QUEUE_NOTIFY,
   MMIO_QUEUE_READY,
+  MMIO_QUEUE_RESET,
   MMIO_QUEUE_SEL,
   MMIO_QUEUE_SIZE,
   MMIO_QUEUE_SIZE_MAX,
@@ -98,6 +99,12 @@ export class MmioTransport implements DriverTransport {
     this.#write(MMIO_QUEUE_DEVICE_LOW, addresses.deviceLow);
     this.#write(MMIO_QUEUE_DEVICE_HIGH, addresses.deviceHigh);
     this.#write(MMIO_QUEUE_READY, 1);
+  }
+
+  resetQueue(index: number): boolean {
+    this.#write(MMIO_QUEUE_SEL, index);
+    this.#write(MMIO_QUEUE_RESET, 1);
+    return this.#read(MMIO_QUEUE_RESET) === 0 && this.#read(MMIO_QUEUE_READY) === 0;
   }
 
   notify(index: number): void {

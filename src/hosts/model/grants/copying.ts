@@ -8,6 +8,7 @@ import {
   GNTST_BAD_DOMAIN,
   GNTST_BAD_GNTREF,
   GNTST_BAD_PAGE,
+  GNTST_EAGAIN,
   GNTST_GENERAL_ERROR,
   GNTST_OKAY,
   GNTST_PERMISSION_DENIED,
@@ -43,6 +44,8 @@ import { headerWord, type SharedEntries } from './shared-entry.ts';
 
 /** Internal status: the entry changed while its source was looked up; the copy is begun again. */
 const RESTART = 1;
+/** How often a copy whose source keeps changing is begun again. */
+const MAX_RESTARTS = 100;
 
 /** One end of a copy. */
 export interface CopyEnd {
@@ -353,4 +356,28 @@ export class GrantCopying {
 
 function contains(claim: Claim, offset: number, length: number): boolean {
   return offset >= claim.start && offset + length <= claim.start + claim.length;
+}
+
+/**
+ * Copies, and begins again as often as the source keeps changing meanwhile, within reason.
+ *
+ * @param pause called before each new beginning
+ * @returns GNTST_OKAY or a negative GNTST status
+ */
+export function patientCopy(
+  copying: GrantCopying,
+  caller: DomainRecord,
+  source: CopyEnd,
+  dest: CopyEnd,
+  length: number,
+  flags: number,
+  pause: () => void,
+): number {
+  for (let tries = 0; tries < MAX_RESTARTS; tries++) {
+    const outcome = copying.copy(caller, source, dest, length, flags);
+    // A positive outcome is no status: it says that nothing was done yet (XSA-318).
+    if (outcome <= 0) return outcome;
+    pause();
+  }
+  return GNTST_EAGAIN;
 }

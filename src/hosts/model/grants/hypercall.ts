@@ -7,7 +7,6 @@ import {
   GNTST_BAD_DOMAIN,
   GNTST_BAD_PAGE,
   GNTST_BAD_VIRT_ADDR,
-  GNTST_EAGAIN,
   GNTST_GENERAL_ERROR,
   GNTST_OKAY,
   GNTST_PERMISSION_DENIED,
@@ -18,7 +17,7 @@ import type { Domains } from '../domains.ts';
 import { EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH } from '../errno.ts';
 import type { GuestCopy } from '../guest-copy.ts';
 import type { Machine } from '../state.ts';
-import type { GrantCopying } from './copying.ts';
+import { type GrantCopying, patientCopy } from './copying.ts';
 import { type GrantMapping, NO_PLACE, Unmapping } from './mapping.ts';
 import { flushCache, swapEntries, tableFrameNumber } from './table-ops.ts';
 import { growGrantTable } from './table-size.ts';
@@ -26,8 +25,6 @@ import { setVersion } from './version.ts';
 
 /** Unmaps between two flushes of the caches of translations. */
 const UNMAP_BATCH = 32;
-/** How often a copy whose source keeps changing is begun again. */
-const MAX_RESTARTS = 100;
 
 /** Bits of an operation's number. Those above are Xen's own, for calls that it continues: there are none here. */
 const COMMAND_MASK = 0xfff;
@@ -179,16 +176,8 @@ function copy(caller: GrantTableCaller, address: number): number {
     isSourceRef(argument.flags),
   );
   const dest = endOf(argument.dest_domid, argument.dest_u, argument.dest_offset, isDestRef(argument.flags));
-  let status = GNTST_EAGAIN;
-  // A positive outcome is no status: it says that nothing was done yet (XSA-318).
-  for (let tries = 0; tries < MAX_RESTARTS; tries++) {
-    const outcome = caller.copying.copy(caller.domain, source, dest, argument.len, argument.flags);
-    if (outcome <= 0) {
-      status = outcome;
-      break;
-    }
-    caller.pause();
-  }
+  const { copying, domain, pause } = caller;
+  const status = patientCopy(copying, domain, source, dest, argument.len, argument.flags, pause);
   return putStatus(caller, address + op.gnttabCopy.offsetOf('status'), status);
 }
 

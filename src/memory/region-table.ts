@@ -4,7 +4,7 @@
 
 import { formatAddress } from '../abi/grant-address.ts';
 import type { Region } from '../abi/region.ts';
-import { ProtocolViolation } from '../errors.ts';
+import { assert, ProtocolViolation } from '../errors.ts';
 import type { ChainAccess, DeviceMemory, MappedRing } from './device-memory.ts';
 import { Segments } from './segments.ts';
 
@@ -49,9 +49,14 @@ class TableAccess implements ChainAccess {
     return 0;
   }
 
-  release(): void {
+  ready(): number {
+    return 0;
+  }
+
+  release(): number {
     this.readable.clear();
     this.writable.clear();
+    return 0;
   }
 }
 
@@ -66,13 +71,17 @@ function outside(low: number, high: number, length: number): ProtocolViolation {
 export class RegionTable implements DeviceMemory {
   /** By guest-physical address. */
   readonly #regions: readonly MemoryRegion[];
+  readonly #guestAddresses = new Map<Region, number>();
   /** The last one that was found: requests use it again. */
   #recent: MemoryRegion | undefined;
 
   /** Throws ProtocolViolation when regions overlap, are empty, or wrap (case T5). */
   constructor(regions: readonly MemoryRegion[]) {
     this.#regions = regions.toSorted((a, b) => a.guest - b.guest);
-    for (const region of this.#regions) checkRegion(region);
+    for (const region of this.#regions) {
+      checkRegion(region);
+      this.#guestAddresses.set(region.memory, region.guest);
+    }
     refuseOverlap(this.#regions, 'guest');
     refuseOverlap(
       regions.toSorted((a, b) => a.user - b.user),
@@ -102,10 +111,30 @@ export class RegionTable implements DeviceMemory {
     return { region: region.memory, offset: address - region.user, release: () => undefined };
   }
 
+  /** Appends `length` bytes from the monitor's `address` to `segments`. Throws ProtocolViolation outside all regions. */
+  collectUser(address: number, length: number, segments: Segments): void {
+    for (let at = address, left = length; left > 0; ) {
+      const region = this.#regions.find(({ user, size }) => at >= user && at < user + size);
+      if (region === undefined) throw outside(address % HIGH, Math.floor(address / HIGH), length);
+      const piece = Math.min(left, region.user + region.size - at);
+      segments.push(region.memory, at - region.user, piece);
+      at += piece;
+      left -= piece;
+    }
+  }
+
+  /** Guest-physical address of the first byte of `memory`, which is a region of this table. */
+  guestAddress(memory: Region): number {
+    const address = this.#guestAddresses.get(memory);
+    assert(address !== undefined, 'memory is of this table');
+    return address;
+  }
+
   /** The region that holds guest-physical `address`. */
   at(address: number): MemoryRegion | undefined {
     const recent = this.#recent;
-    if (recent !== undefined && address >= recent.guest && address < recent.guest + recent.size) return recent;
+    if (recent !== undefined && address >= recent.guest && address < recent.guest + recent.size)
+      return recent;
     const found = this.#regions.find(({ guest, size }) => address >= guest && address < guest + size);
     if (found !== undefined) this.#recent = found;
     return found;

@@ -9,7 +9,14 @@ import { constants } from 'node:os';
 
 /** The functions that are used, with the meaning they have in C. */
 export interface Libc {
-  mmap(address: number, length: number, protection: number, flags: number, fd: number, offset: number): number;
+  mmap(
+    address: number,
+    length: number,
+    protection: number,
+    flags: number,
+    fd: number,
+    offset: number,
+  ): number;
   munmap(address: number, length: number): number;
   memfd_create(name: string, flags: number): number;
   ftruncate(fd: number, length: number): number;

@@ -1,7 +1,11 @@
 // The guest's memory as the frontend announces it: as one table, or region by region. After session.ts, before
 // memory/region-table.ts.
 
-import { vhostUserMemoryHeader, vhostUserMemoryRegion, vhostUserSingleRegionHeader } from '../../abi/vhost-user.ts';
+import {
+  vhostUserMemoryHeader,
+  vhostUserMemoryRegion,
+  vhostUserSingleRegionHeader,
+} from '../../abi/vhost-user.ts';
 import { ProtocolViolation } from '../../errors.ts';
 import { type MemoryRegion, RegionTable } from '../../memory/region-table.ts';
 import type { VhostMessage } from './message-reader.ts';
@@ -73,7 +77,12 @@ export class MemorySlots {
         'vhost-user REM_MEM_REG',
         `no region of ${gone.size} bytes at 0x${gone.guest.toString(16)}`,
       );
-    return this.#change(this.#slots.filter((other) => other !== slot), [], [], [slot]);
+    return this.#change(
+      this.#slots.filter((other) => other !== slot),
+      [],
+      [],
+      [slot],
+    );
   }
 
   /** Ends all mappings; no ring runs any more. */

@@ -89,12 +89,12 @@ export class DeviceQueue {
   }
 
   /**
-   * The available entry from which another device goes on. With a journal, that knows what is in flight. Without
-   * one, what is in flight is taken anew, which is right where chains were completed in the order they came.
+   * The available entry from which another device goes on. What is in flight is in the journal, or is taken anew,
+   * which is right where chains were completed in the order they came.
    */
   get base(): number {
-    const left = this.#inFlight + (this.#again?.length ?? 0);
-    return this.#journal === undefined ? (this.#nextAvailable - left) & 0xffff : this.#nextAvailable;
+    if (this.#journal?.keepsInFlight) return this.#nextAvailable;
+    return (this.#nextAvailable - this.#inFlight) & 0xffff;
   }
 
   /**

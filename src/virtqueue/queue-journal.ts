@@ -3,6 +3,8 @@
 
 /** Told of each chain, in the order in which things happen. All calls are on the hot path. */
 export interface QueueJournal {
+  /** Whether the next device learns from it what was in flight. */
+  readonly keepsInFlight: boolean;
   /** The device has taken the chain that begins with `head`. */
   taken(head: number): void;
   /** Its used element is written; the driver cannot see it before this returns. */

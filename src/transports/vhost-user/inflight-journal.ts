@@ -35,6 +35,7 @@ export function initialiseInflight({ region, offset }: InflightArea, size: numbe
 
 /** The journal of one queue. Stores are ordered, because the process may end between any two of them. */
 export class InflightJournal implements QueueJournal {
+  readonly keepsInFlight = true;
   readonly #u8: Uint8Array;
   readonly #u16: Uint16Array;
   readonly #u32: Uint32Array;

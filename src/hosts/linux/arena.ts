@@ -14,19 +14,21 @@ export interface Scratch {
   readonly u8: Uint8Array;
 }
 
-/** Memory that lives as long as its thread. */
+/** Memory for as long as its owner: a thread, a connection. */
 export class Arena {
+  readonly #libc: Libc;
   readonly #address: number;
   readonly #buffer: ArrayBuffer;
   #used = 0;
 
   constructor(libc: Libc, length: number) {
+    this.#libc = libc;
     const address = libc.mmap(0, length, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
     this.#address = checked(libc, 'mmap', address, 'memory for system calls');
     this.#buffer = libc.view(address, length);
   }
 
-  /** Takes `length` zeroed bytes, aligned to 16, which are never given back. Throws RangeError when none are left. */
+  /** Takes `length` zeroed bytes, aligned to 16, which are given back with all others. Throws RangeError when none are left. */
   take(length: number): Scratch {
     const at = this.#used;
     if (at + length > this.#buffer.byteLength) throw new RangeError(`an arena has no ${length} bytes left`);
@@ -37,5 +39,10 @@ export class Arena {
       view: new DataView(this.#buffer, at, length),
       u8: new Uint8Array(this.#buffer, at, length),
     };
+  }
+
+  /** Gives all of it back: nothing that was taken may be used any more. */
+  close(): void {
+    this.#libc.munmap(this.#address, this.#buffer.byteLength);
   }
 }

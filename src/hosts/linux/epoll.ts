@@ -8,6 +8,7 @@ const EPOLL_CLOEXEC = 0x80000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 const EPOLLIN = 1;
+const EPOLLET = 0x80000000;
 /** struct epoll_event is packed on x86-64 and padded elsewhere (sys/epoll.h). */
 const EVENT_SIZE = process.arch === 'x64' ? 12 : 16;
 const DATA_OFFSET = EVENT_SIZE - 8;
@@ -30,8 +31,20 @@ export class Epoll {
 
   /** Tells of `fd`, as `token`, whenever it can be read. */
   add(fd: number, token: number): void {
+    this.#add(fd, token, EPOLLIN);
+  }
+
+  /**
+   * Tells of `fd`, as `token`, once for each time that something is written to it; nobody has to read it, so a peer
+   * that reads it itself, or has made it block, keeps nobody waiting.
+   */
+  addEdges(fd: number, token: number): void {
+    this.#add(fd, token, EPOLLIN | EPOLLET);
+  }
+
+  #add(fd: number, token: number, events: number): void {
     const { view, address } = this.#events;
-    view.setUint32(0, EPOLLIN, true);
+    view.setUint32(0, events >>> 0, true);
     view.setUint32(DATA_OFFSET, token, true);
     view.setUint32(DATA_OFFSET + 4, 0, true);
     checked(this.#libc, 'epoll_ctl', this.#libc.epoll_ctl(this.fd, EPOLL_CTL_ADD, fd, address), 'watching');

@@ -21,6 +21,8 @@ const EAGAIN = 11;
 const MSGHDR_SIZE = 56;
 const CMSG_HEADER = 16;
 const MAX_FDS = 32;
+/** Connections that wait to be taken. */
+const BACKLOG = 16;
 const SOCKADDR_SIZE = 110;
 const FLAGS_OFFSET = 48;
 
@@ -156,6 +158,19 @@ export function connectTo(libc: Libc, arena: Arena, path: string): number {
   const errno = libc.errno();
   libc.close(fd);
   throw new SystemError('connect', errno, `socket ${path}`);
+}
+
+/** Makes a socket that listens at `path`, which nothing has yet. Throws SystemError, RangeError as `connectTo` does. */
+export function listenOn(libc: Libc, arena: Arena, path: string): number {
+  const address = arena.take(SOCKADDR_SIZE);
+  putPath(address, path);
+  const fd = checked(libc, 'socket', libc.socket(AF_UNIX, SOCK_STREAM_CLOEXEC, 0), path);
+  // With room to spare the name would have zero bytes in it.
+  const length = 2 + new TextEncoder().encode(path).length + 1;
+  if (libc.bind(fd, address.address, length) >= 0 && libc.listen(fd, BACKLOG) >= 0) return fd;
+  const errno = libc.errno();
+  libc.close(fd);
+  throw new SystemError('bind', errno, `socket ${path}`);
 }
 
 /** Takes the next connection of a listening socket. Returns its descriptor, or -1 when there is none. */

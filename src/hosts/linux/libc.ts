@@ -37,8 +37,10 @@ export interface Libc {
   socket(domain: number, type: number, protocol: number): number;
   bind(fd: number, address: number, length: number): number;
   listen(fd: number, backlog: number): number;
+  getsockopt(fd: number, level: number, name: number, value: number, length: number): number;
   accept4(fd: number, address: number, length: number, flags: number): number;
   connect(fd: number, address: number, length: number): number;
+  send(fd: number, address: number, length: number, flags: number): number;
   sendmsg(fd: number, message: number, flags: number): number;
   recvmsg(fd: number, message: number, flags: number): number;
   /** Why the last call failed. */
@@ -69,8 +71,10 @@ const PROTOTYPES = [
   'int socket(int, int, int)',
   'int bind(int, int64_t, unsigned int)',
   'int listen(int, int)',
+  'int getsockopt(int, int, int, int64_t, int64_t)',
   'int accept4(int, int64_t, int64_t, int)',
   'int connect(int, int64_t, unsigned int)',
+  'int64_t send(int, int64_t, size_t, int)',
   'int64_t sendmsg(int, int64_t, int)',
   'int64_t recvmsg(int, int64_t, int)',
 ] as const;

@@ -1,9 +1,10 @@
 // A driver as whoever runs its guest sees it, and the drivers that there are. After machine/guest-domain.ts,
-// before blk.ts and rng.ts.
+// before blk.ts, console.ts and rng.ts.
 
-import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { DeviceRefused } from '../virtio/negotiate.ts';
 import { BlkDriver, type BlkDriverOptions } from './blk.ts';
+import { ConsoleDriver } from './console.ts';
 import type { GuestDevice } from './guest.ts';
 import type { DeviceHealth } from './recovery.ts';
 import { RngDriver } from './rng.ts';
@@ -64,6 +65,7 @@ interface DriverKind {
 /** The driver of each kind of device, by virtio device id: a new kind is one line here. */
 const DRIVERS = new Map<number, DriverKind>([
   [VIRTIO_ID_BLOCK, { name: 'virtio_blk', start: (device, { disk }) => new BlkDriver(device, disk) }],
+  [VIRTIO_ID_CONSOLE, { name: 'virtio_console', start: (device) => new ConsoleDriver(device) }],
   [VIRTIO_ID_RNG, { name: 'virtio_rng', start: (device) => new RngDriver(device) }],
 ]);
 

@@ -76,6 +76,11 @@ export class DeviceQueue {
     return this.#inFlight;
   }
 
+  /** Whether it was disabled or reset: what was taken from it is for nobody any more. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /**
    * Takes the next chain and maps its buffers. A buffer that the platform refuses does not break the
    * device: the chain then has a `fault` and nothing of it is mapped, see `mapAnswerByte`.

@@ -5,9 +5,13 @@
 // that the device does not let go of is left to the quarantine, and another one takes its place.
 
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { ProtocolViolation } from '../errors.ts';
 import { BufferList } from '../virtqueue/buffer-list.ts';
 import { ADDED, type DriverQueue } from '../virtqueue/driver-queue.ts';
 import type { VirtioDriver } from './virtio-driver.ts';
+
+/** A device may return a buffer with nothing in it, but not for ever one after the other (case B17). */
+const MAX_EMPTY = 64;
 
 /** Pages of the guest that buffers on one queue have, by token. */
 class BufferPages {
@@ -70,6 +74,8 @@ export class Inbox {
   /** Tokens of buffers that the device does not have. */
   readonly #idle: number[];
   readonly #count: number;
+  /** Buffers in a row that came back with nothing in them. */
+  #empty = 0;
 
   /** @param count pages at most */
   constructor(driver: VirtioDriver, index: number, count: number) {
@@ -93,6 +99,11 @@ export class Inbox {
     const bytes = this.#pages.bytes(token, XEN_PAGE_SIZE)?.slice(0, queue.lastLength);
     this.#pages.checkShared(token);
     this.#idle.push(token);
+    this.#empty = bytes === undefined || bytes.length === 0 ? this.#empty + 1 : 0;
+    if (this.#empty >= MAX_EMPTY) {
+      this.#empty = 0;
+      throw new ProtocolViolation('§5.3.6', `${MAX_EMPTY} buffers in a row came back with nothing in them`);
+    }
     return bytes;
   }
 

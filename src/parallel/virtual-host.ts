@@ -2,7 +2,7 @@
 // thread is the toolstack: it creates the domains, announces the disks, keeps xenstore and the accounting.
 
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
-import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { Exposure, type TotalExposure } from '../audit/exposure.ts';
 import type { TraceConsumer } from '../audit/events.ts';
 import { LiveMappings } from '../audit/live-mappings.ts';
@@ -49,6 +49,8 @@ const SPARE_MEMORY = 8 * MIB;
 
 /** Bytes that an entropy device delivers to show that it works. */
 const ENTROPY_PROOF = 64;
+/** Bytes that a console echoes to show that it works. */
+const CONSOLE_PROOF = 4096;
 
 /** Milliseconds that a guest's thread is given to stand still. */
 const PARKING_PATIENCE = 5000;
@@ -95,6 +97,8 @@ export interface HostOptions {
   readonly disks: readonly HostDisk[];
   /** The entropy devices that the guest gets besides; each must deliver before the host is ready. */
   readonly entropyDevices: readonly AccessWish[];
+  /** The consoles, each attached to itself; each must echo before the host is ready. */
+  readonly consoles?: readonly AccessWish[];
   readonly mode: ExposureMode;
   /** Number of the first disk in the trace; the others follow. */
   readonly firstDevice: number;
@@ -351,10 +355,15 @@ export class VirtualHost {
 
   /** The tree that Xen hands a guest on Arm: it has all devices that are there when the guest is built. */
   #deviceTree(): Uint8Array {
-    const { disks, entropyDevices, memory } = this.#options;
-    const devices = [...disks, ...entropyDevices].map(({ grantUsage = true }, devid) => ({
+    const { disks, entropyDevices, consoles = [], memory } = this.#options;
+    const typed = (type: string | undefined) => (access: AccessWish) => ({ type, ...access });
+    const devices = [
+      ...disks.map(typed(undefined)),
+      ...entropyDevices.map(typed(`virtio,device${VIRTIO_ID_RNG.toString(16)}`)),
+      ...consoles.map(typed(`virtio,device${VIRTIO_ID_CONSOLE.toString(16)}`)),
+    ].map(({ type, grantUsage = true }, devid) => ({
       ...this.#slots.at(devid),
-      type: devid < disks.length ? undefined : `virtio,device${VIRTIO_ID_RNG.toString(16)}`,
+      type,
       grantsTo: grantUsage ? BACKEND : undefined,
     }));
     return writeBlob(
@@ -370,12 +379,21 @@ export class VirtualHost {
   }
 
   async #plugAll(): Promise<void> {
-    const { queues, queueSize, mode, firstDevice, disks, entropyDevices, dmaDebug } = this.#options;
+    const {
+      queues,
+      queueSize,
+      mode,
+      firstDevice,
+      disks,
+      entropyDevices,
+      consoles = [],
+      dmaDebug,
+    } = this.#options;
     await this.#configureBackend();
     await this.#bootGuest();
     await this.#guest.call('plantSecrets', undefined);
     if (dmaDebug !== undefined) await this.#guest.call('debugDma', dmaDebug);
-    const wishes = [...disks, ...entropyDevices].map((access) => this.#wish(access));
+    const wishes = [...disks, ...entropyDevices, ...consoles].map((access) => this.#wish(access));
     const settings = {
       mode,
       drivers: { disk: { queues, queueSize } },
@@ -386,6 +404,7 @@ export class VirtualHost {
     await this.#guest.call('useDevices', settings);
     for (const disk of disks) await this.plug(disk);
     for (const access of entropyDevices) await this.#inTurn(() => this.#plugEntropy(access));
+    for (const access of consoles) await this.#inTurn(() => this.#plugConsole(access));
   }
 
   #wish({ policy }: AccessWish): DeviceWish {
@@ -401,14 +420,30 @@ export class VirtualHost {
     });
   }
 
-  async #plugEntropy({ grantUsage = true }: AccessWish): Promise<PluggedDevice> {
-    let number = 0;
-    while (this.#devices.has(`entropy${number}`)) number++;
-    const dev = `entropy${number}`;
-    const nodes = await this.#plug(dev, { kind: 'virtio', virtioId: VIRTIO_ID_RNG, grantUsage });
-    return this.#begin({ dev, nodes, uris: [] }, () =>
-      this.#guest.call('drawEntropy', { devid: nodes.devid, bytes: ENTROPY_PROOF }),
+  #plugEntropy(access: AccessWish): Promise<PluggedDevice> {
+    return this.#plugOther('entropy', VIRTIO_ID_RNG, access, (devid) =>
+      this.#guest.call('drawEntropy', { devid, bytes: ENTROPY_PROOF }),
     );
+  }
+
+  #plugConsole(access: AccessWish): Promise<PluggedDevice> {
+    return this.#plugOther('console', VIRTIO_ID_CONSOLE, access, (devid) =>
+      this.#guest.call('tryConsole', { devid, bytes: CONSOLE_PROOF }),
+    );
+  }
+
+  /** Plugs a device that is no disk, under the first name that is free; it has to prove that it works. */
+  async #plugOther(
+    name: string,
+    virtioId: number,
+    { grantUsage = true }: AccessWish,
+    prove: (devid: number) => Promise<void>,
+  ): Promise<PluggedDevice> {
+    let number = 0;
+    while (this.#devices.has(`${name}${number}`)) number++;
+    const dev = `${name}${number}`;
+    const nodes = await this.#plug(dev, { kind: 'virtio', virtioId, grantUsage });
+    return this.#begin({ dev, nodes, uris: [] }, () => prove(nodes.devid));
   }
 
   /** Notes a device that is connected. Where it cannot be put to use, it is taken away again. */

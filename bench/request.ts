@@ -9,6 +9,7 @@ import type { ExposureMode } from '../src/dma/exposure-modes.ts';
 import type { GuestDomain } from '../src/machine/guest-domain.ts';
 import { Machine } from '../src/machine/machine.ts';
 import type { BlockStore, StoreResult } from '../src/storage/block-store.ts';
+import { noTrace, type Tracer } from '../src/trace.ts';
 import { type Figure, measure } from './figures.ts';
 
 const MIB = 2 ** 20;
@@ -28,7 +29,7 @@ class NoStore implements BlockStore {
 }
 
 /** `devices` disks in one machine, each with a buffer for every request in flight. */
-class RequestBench {
+export class RequestBench {
   readonly #backend: BackendDomain;
   readonly #guest: GuestDomain;
   readonly #disks: BlkDriver[] = [];
@@ -36,8 +37,9 @@ class RequestBench {
   readonly #depth: number;
   #finished = 0;
 
-  constructor(mode: ExposureMode, devices: number, depth: number) {
-    const machine = new Machine({ seed: 1, memory: 128 * MIB, heap: 32 * MIB, architecture: 'x86' });
+  constructor(mode: ExposureMode, devices: number, depth: number, tracer: Tracer = noTrace) {
+    const memory = { memory: 128 * MIB, heap: 32 * MIB };
+    const machine = new Machine({ seed: 1, ...memory, architecture: 'x86', tracer });
     const firstWindow = addressMap('x86').virtioMmio;
     this.#backend = machine.createBackend(1);
     this.#guest = machine.createGuest(2, { memory: 64 * MIB });
@@ -56,6 +58,11 @@ class RequestBench {
       );
     }
     for (let i = 0; i < depth; i++) this.#buffers.push(this.#guest.ports.memory.allocatePages(1)!);
+  }
+
+  /** Detaches the disks: nothing of theirs is granted any more. */
+  close(): void {
+    for (const disk of this.#disks) this.#guest.detach(disk);
   }
 
   /** Does about `requests` reads, spread over the disks. Returns ns for each. */

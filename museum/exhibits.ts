@@ -5,6 +5,14 @@ import { EVENTS } from './exhibits/events.ts';
 import { FRONTEND } from './exhibits/frontend.ts';
 import { GRANTS } from './exhibits/grants.ts';
 import { RINGS } from './exhibits/rings.ts';
+import { STORAGE } from './exhibits/storage.ts';
 import { XENSTORE } from './exhibits/xenstore.ts';
 
-export const EXHIBITS: readonly Exhibit[] = [...FRONTEND, ...RINGS, ...GRANTS, ...EVENTS, ...XENSTORE];
+export const EXHIBITS: readonly Exhibit[] = [
+  ...FRONTEND,
+  ...RINGS,
+  ...GRANTS,
+  ...EVENTS,
+  ...XENSTORE,
+  ...STORAGE,
+];

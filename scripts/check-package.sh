@@ -38,9 +38,5 @@ node --input-type=module -e '
 '
 truncate -s 1M disk.img
 node_modules/.bin/grantio run --json --disk disk.img >report.json
-node -e '
-  const { modes } = JSON.parse(require("node:fs").readFileSync("report.json", "utf8"));
-  const good = modes.filter(({ identical, leakedGrants }) => identical && leakedGrants === 0);
-  if (good.length !== 2) throw new Error(`expected two good modes: ${JSON.stringify(modes)}`);
-'
-echo "check-package: the installed grantio $version copies a disk in both modes"
+node "$root/scripts/check-report.mjs" report.json
+echo "check-package: the installed grantio $version copies a disk in every mode"

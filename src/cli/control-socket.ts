@@ -4,7 +4,8 @@
 import { createServer, type Socket } from 'node:net';
 import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { listenAtPath } from '../hosts/linux/unix-socket.ts';
-import type { PluggedDevice, VirtualHost } from '../parallel/virtual-host.ts';
+import type { PluggedDevice } from '../parallel/host-devices.ts';
+import type { VirtualHost } from '../parallel/virtual-host.ts';
 import {
   type ControlAnswer,
   type ControlDevice,

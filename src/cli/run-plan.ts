@@ -12,7 +12,7 @@ import type { DmaDebugOptions } from '../dma/dma-debug-log.ts';
 import { EXPOSURE_MODES, type ExposureMode } from '../dma/exposure-modes.ts';
 import type { GrantPolicy } from '../dma/policy.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
-import type { AccessWish, HostDisk, HostOptions } from '../parallel/virtual-host.ts';
+import type { AccessWish, HostDisk, HostOptions } from '../parallel/host-options.ts';
 import { RawFile } from '../storage/raw-file.ts';
 import type { DiskSpec } from '../toolstack/disk-spec.ts';
 import { formatFinding, type Place } from '../toolstack/finding.ts';

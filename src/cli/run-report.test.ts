@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Exposure } from '../audit/exposure.ts';
-import type { HostReport } from '../parallel/virtual-host.ts';
+import type { HostReport } from '../parallel/host-options.ts';
 import { dmaDebugFault, modeResult } from './run-report.ts';
 
 function resultWith(dmaDebug: HostReport['dmaDebug']) {
@@ -16,6 +16,7 @@ function resultWith(dmaDebug: HostReport['dmaDebug']) {
     dmaDebug,
     mode: 'direct' as const,
     troubles: undefined,
+    references: undefined,
   };
   return modeResult({ withoutGrants: false, architecture: 'x86' }, 'direct', work, host);
 }

@@ -5,7 +5,7 @@ import { type ModeReport, modeReport, type RunResult, reportTable } from '../aud
 import { bytesText } from '../audit/units.ts';
 import { formatDmaDebug } from '../dma/dma-debug-log.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
-import type { HostReport } from '../parallel/virtual-host.ts';
+import type { HostReport } from '../parallel/host-options.ts';
 import type { Decisions } from './run-decisions.ts';
 import { modeLabel, type RunOptions, type RunPlan } from './run-plan.ts';
 
@@ -57,6 +57,7 @@ export function printResults(
       ...report,
       ...(fallback && { fallback }),
       troubles: host.troubles,
+      references: host.references,
       ...thresholdOf(host),
       ...dmaDebugOf(host),
     }));

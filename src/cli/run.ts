@@ -6,7 +6,7 @@ import { ARCHITECTURES } from '../hosts/model/address-map.ts';
 import { DOMID_FIRST_RESERVED } from '../abi/xen.ts';
 import { EXPOSURE_MODES } from '../dma/exposure-modes.ts';
 import { GRANT_POLICIES } from '../dma/policy.ts';
-import { GUEST } from '../parallel/virtual-host.ts';
+import { GUEST } from '../parallel/host-options.ts';
 import { createDemoDisk } from './demo-disk.ts';
 import { sizeInBytes, wholeNumber } from './option-values.ts';
 import { runCopy } from './run-copy.ts';

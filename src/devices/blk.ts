@@ -91,7 +91,8 @@ export class BlkDevice implements VirtioDevice {
       discard_sector_alignment: 1,
       max_write_zeroes_sectors: MAX_RANGE_SECTORS,
       max_write_zeroes_seg: MAX_RANGES,
-      write_zeroes_may_unmap: 1,
+      // No store gives space back: zeroes are written.
+      write_zeroes_may_unmap: 0,
     }).bytes;
   }
 

@@ -43,7 +43,7 @@ export class AutoSharing implements BufferSharing {
       if (direction === DMA_FROM_DEVICE) this.#grants.domain.memory.wipe(address, size);
       const place = this.#direct.share(address, size, direction);
       if (place >= 0) this.#isDirect[place / XEN_PAGE_SIZE] = 1;
-      // The pool gives up idle grants where references are short.
+      // In pieces, or in a shorter run, it may still go through the pool.
       if (place >= 0) return place;
     }
     return this.#pool.share(address, size, direction, copies);
@@ -77,8 +77,8 @@ export class AutoSharing implements BufferSharing {
     this.#pool.revokeIdle();
   }
 
-  releaseIdle(): boolean {
-    return this.#pool.releaseIdle();
+  close(): void {
+    this.#pool.close();
   }
 
   tick(now: number): number {

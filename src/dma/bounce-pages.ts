@@ -12,6 +12,7 @@ import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
 import { MAX_MAPPING_PAGES } from './dma.ts';
 import type { Grants } from './grants.ts';
+import type { IdlePool } from './idle-pools.ts';
 import { type Keepable, KeptRuns } from './kept-runs.ts';
 
 /** How long grants outlive their use. */
@@ -46,7 +47,7 @@ export interface BounceRun extends Keepable {
   isZero: boolean;
 }
 
-export class BouncePages {
+export class BouncePages implements IdlePool {
   readonly #grants: Grants;
   readonly #device: number;
   readonly #retention: Retention;
@@ -64,7 +65,8 @@ export class BouncePages {
     this.#grants = grants;
     this.#device = device;
     this.#retention = retention;
-    const { tracer, id } = grants.domain;
+    const { tracer, id, pools } = grants.domain;
+    pools.add(this);
     if (tracer.enabled && retention.pages > 0)
       tracer.staleLimit(id, device, retention.milliseconds * NANOSECONDS);
   }
@@ -73,7 +75,7 @@ export class BouncePages {
   take(pages: number, readonly: boolean): BounceRun | undefined {
     const kept = this.#kept.take(pages, readonly);
     if (kept !== undefined) return kept;
-    while (this.#granted + pages > this.#retention.pages && this.#revokeOldest());
+    while (this.#granted + pages > this.#retention.pages && this.revokeOldest());
     const run = this.#idle[pages].pop() ?? this.#newRun(pages);
     if (run === undefined || this.#grant(run, readonly)) return run;
     this.#idle[pages].push(run);
@@ -92,7 +94,7 @@ export class BouncePages {
   }
 
   /** Makes `size` bytes at `offset` of a run what the device is to find there: the caller's buffer, or zeroes. */
-  open(
+  fill(
     run: BounceRun,
     offset: number,
     address: number,
@@ -108,7 +110,7 @@ export class BouncePages {
   }
 
   /** Gives the caller what the device wrote, once and for all (case G23), and wipes what the caller did. */
-  close(
+  collect(
     run: BounceRun,
     offset: number,
     address: number,
@@ -122,9 +124,22 @@ export class BouncePages {
     if (direction !== DMA_FROM_DEVICE) memory.wipe(place, size);
   }
 
+  /** Ends access to the run that has been idle longest. Returns false when none is granted and idle. */
+  revokeOldest(): boolean {
+    const run = this.#kept.takeOldest();
+    if (run !== undefined) this.#revoke(run);
+    return run !== undefined;
+  }
+
   /** Ends access to every idle run. */
   revokeIdle(): void {
-    while (this.#revokeOldest());
+    while (this.revokeOldest());
+  }
+
+  /** Gives all runs back to the guest; none is in use any more. */
+  close(): void {
+    this.releaseIdle();
+    this.#grants.domain.pools.remove(this);
   }
 
   /** Gives the idle runs back to the guest. Returns whether there were any. */
@@ -155,31 +170,23 @@ export class BouncePages {
   }
 
   #newRun(pages: number): BounceRun | undefined {
-    const { memory, tracer, id } = this.#grants.domain;
-    // When the guest has none left, those that lie idle for other lengths may be enough.
+    const { memory, tracer, id, pools } = this.#grants.domain;
+    // When the guest has none left, those that lie idle in pools may be enough.
     const address =
-      memory.allocatePages(pages) ?? (this.releaseIdle() ? memory.allocatePages(pages) : undefined);
+      memory.allocatePages(pages) ?? (pools.reclaimPages() ? memory.allocatePages(pages) : undefined);
     if (address === undefined) return undefined;
     const frame = address / XEN_PAGE_SIZE;
     if (tracer.enabled) tracer.privatePages(id, this.#device, frame, pages);
     return { frame, pages, ref: -1, readonly: false, isZero: true, lastUse: 0 };
   }
 
-  /** When no references are free, those of idle runs may be enough. */
   #grant(run: BounceRun, readonly: boolean): boolean {
-    do run.ref = this.#grants.share(run.frame, run.pages, readonly);
-    while (run.ref < 0 && this.#revokeOldest());
+    run.ref = this.#grants.share(run.frame, run.pages, readonly);
     if (run.ref < 0) return false;
     run.readonly = readonly;
     this.#byRef[run.ref] = run;
     this.#granted += run.pages;
     return true;
-  }
-
-  #revokeOldest(): boolean {
-    const run = this.#kept.takeOldest();
-    if (run !== undefined) this.#revoke(run);
-    return run !== undefined;
   }
 
   #revoke(run: BounceRun): void {

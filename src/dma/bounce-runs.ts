@@ -27,7 +27,7 @@ export class BounceRuns {
   share(address: number, size: number, direction: number, copies: boolean): number {
     const run = this.#pages.take((size + 0xfff) >>> XEN_PAGE_SHIFT, direction === DMA_TO_DEVICE);
     if (run === undefined) return -1;
-    this.#pages.open(run, 0, address, size, direction, copies);
+    this.#pages.fill(run, 0, address, size, direction, copies);
     this.#origins[run.ref] = address;
     this.#shapes[run.ref] = mappingShape(0, size, direction);
     return run.ref;
@@ -37,7 +37,7 @@ export class BounceRuns {
   unshare(ref: number, offset: number, size: number, direction: number, copies: boolean): void {
     const run = this.#runOf(ref, offset, size, direction);
     this.#shapes[ref] = 0;
-    this.#pages.close(run, 0, this.#origins[ref], size, direction, copies);
+    this.#pages.collect(run, 0, this.#origins[ref], size, direction, copies);
     this.#pages.put(run);
   }
 

@@ -64,8 +64,8 @@ export class BounceSharing implements BufferSharing {
     this.#pages.revokeIdle();
   }
 
-  releaseIdle(): boolean {
-    return this.#pages.releaseIdle();
+  close(): void {
+    this.#pages.close();
   }
 
   tick(now: number): number {

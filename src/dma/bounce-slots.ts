@@ -68,7 +68,7 @@ export class BounceSlots {
     if (page === undefined) return -1;
     const slot = 31 - Math.clz32(page.free & -page.free);
     const offset = slot << page.slotShift;
-    this.#pages.open(page.run, offset, address, size, direction, copies);
+    this.#pages.fill(page.run, offset, address, size, direction, copies);
     page.free &= ~(1 << slot);
     if (page.free === 0) page.open.pop();
     page.origins[slot] = address;
@@ -81,7 +81,7 @@ export class BounceSlots {
     const page = this.#pageOf(ref, offset, size, direction);
     const slot = offset >>> page.slotShift;
     page.shapes[slot] = 0;
-    this.#pages.close(page.run, offset, page.origins[slot], size, direction, copies);
+    this.#pages.collect(page.run, offset, page.origins[slot], size, direction, copies);
     if (page.free === 0) page.open.push(page);
     page.free |= 1 << slot;
     if (page.free === page.allFree) this.#giveBack(page, sizeClass(size));

@@ -31,8 +31,8 @@ export interface BufferSharing {
   ): void;
   /** Ends access to pages that are granted and not in use. */
   revokeIdle(): void;
-  /** Gives pages that are not in use back to the guest. Returns whether there were any. */
-  releaseIdle(): boolean;
+  /** Gives all pages back to the guest: nothing is shared, and nothing will be any more. */
+  close(): void;
   /** Ends access to what has been idle for too long at `now`. Returns when that is next due; see DmaOperations.tick. */
   tick(now: number): number;
 }

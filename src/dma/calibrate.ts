@@ -72,8 +72,8 @@ export function measureDirectFrom(domain: GrantingDomain, now: () => number): nu
   // The first time is for the engine to learn the code, which copying needs less of.
   gains();
   const cheaperFrom = bestLength(gains());
-  direct.releaseIdle();
-  pool.releaseIdle();
+  direct.close();
+  pool.close();
   memory.freePages(address, LENGTHS[0]);
   return cheaperFrom;
 }

@@ -49,9 +49,8 @@ export class DirectSharing implements BufferSharing {
     // Nothing stays granted.
   }
 
-  /** There is no pool. */
-  releaseIdle(): boolean {
-    return false;
+  close(): void {
+    // There is no pool.
   }
 
   tick(): number {

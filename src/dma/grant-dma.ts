@@ -154,12 +154,12 @@ export class GrantDma implements DmaOperations {
   close(): void {
     this.#sharing.revokeIdle();
     assert(this.#grants.live === 0, 'pages are still shared', this.#grants.live, 0);
-    this.#sharing.releaseIdle();
+    this.#sharing.close();
   }
 
   #allocate(size: number, direction?: number): CoherentBuffer | undefined {
     const buffer = this.#coherent.allocate(size, direction);
-    if (buffer !== undefined || !this.#sharing.releaseIdle()) return buffer;
+    if (buffer !== undefined || !this.#grants.domain.pools.reclaimPages()) return buffer;
     return this.#coherent.allocate(size, direction);
   }
 }

@@ -114,9 +114,14 @@ export class Grants {
     return this.quarantine.retry();
   }
 
-  /** Takes references for a run of pages that is to be shared. Returns the first, or -1. */
+  /**
+   * Takes references for a run of pages that is to be shared; when none are free, those of idle pages of any device
+   * of the domain. Returns the first, or -1.
+   */
   #begin(frame: number, count: number): number {
-    const first = this.domain.references.allocate(count);
+    const { references, pools } = this.domain;
+    let first = references.allocate(count);
+    while (first < 0 && pools.reclaimReferences()) first = references.allocate(count);
     if (first < 0) return -1;
     this.#frames[first] = frame;
     this.#counts[first] = count;

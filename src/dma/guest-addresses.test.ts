@@ -13,6 +13,7 @@ import { Grants } from './grants.ts';
 import { GuestHeap } from './guest-heap.ts';
 import { GuestMemory } from './guest-memory.ts';
 import { PlainDma } from './plain-dma.ts';
+import { IdlePools } from './idle-pools.ts';
 import { References } from './references.ts';
 import { BareTable } from './references.test.helper.ts';
 
@@ -43,7 +44,9 @@ function guestAt(base: number) {
   const memory = new GuestMemory(region, base);
   const table = new RecordingTable(1);
   const references = new References(table);
-  const grants = new Grants({ id: domainId(2), memory, table, references, tracer: noTrace }, domainId(1));
+  const pools = new IdlePools();
+  const domain = { id: domainId(2), memory, table, references, pools, tracer: noTrace };
+  const grants = new Grants(domain, domainId(1));
   /** What a backend finds `offset` bytes into the frame behind a reference. */
   const granted = (low: number, high: number, size: number) => {
     const frame = table.frames.get(grantAddressRef(low, high));

@@ -148,6 +148,7 @@ for (const pageSize of GUEST_PAGE_SIZES) {
             sharing.u8.slice(address, address + size),
             before.map((byte) => byte ^ 0xff),
           );
+          dma.revokeIdle();
           checkNothingShared(sharing);
         }),
         { seed: 2, numRuns: 40 },

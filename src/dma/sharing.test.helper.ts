@@ -12,6 +12,7 @@ import type { DmaAddress, DmaOperations } from './dma.ts';
 import { type ExposureOptions, grantDma } from './exposure-modes.ts';
 import type { GrantingDomain } from './granting-domain.ts';
 import { Grants } from './grants.ts';
+import { IdlePools } from './idle-pools.ts';
 import type { GuestPageSize } from './guest-memory.ts';
 import { References } from './references.ts';
 
@@ -125,6 +126,7 @@ export interface Sharing {
 /**
  * @param maxGrantFrames of the guest's table, one of which exists from the beginning
  * @param version of that table
+ * @param backendPages of the backend's memory
  */
 export function newSharing(
   options: {
@@ -132,6 +134,7 @@ export function newSharing(
     maxGrantFrames?: number;
     tracer?: Tracer;
     version?: number;
+    backendPages?: number;
     pageSize?: GuestPageSize;
   } = {},
 ): Sharing {
@@ -145,7 +148,11 @@ export function newSharing(
     undefined,
     pageSize,
   );
-  const backend = addDomain(xen, 1, { maxMaptrackFrames: 1 });
+  const { backendPages } = options;
+  const backend = addDomain(xen, 1, {
+    maxMaptrackFrames: 1,
+    ...(backendPages !== undefined && { memory: backendPages * XEN_PAGE_SIZE }),
+  });
   const { id, ports } = guest;
   assert.equal(ports.grantTable.setVersion(options.version ?? 1), 0);
   const domain = {
@@ -153,6 +160,7 @@ export function newSharing(
     memory: ports.memory,
     table: ports.grantTable,
     references: new References(ports.grantTable),
+    pools: new IdlePools(),
     tracer,
   };
   return {

@@ -9,6 +9,7 @@ import { DmaDebugLog, type DmaDebugOptions } from '../dma/dma-debug-log.ts';
 import { type ExposureMode, grantDma, possibleMode } from '../dma/exposure-modes.ts';
 import type { GrantingDomain } from '../dma/granting-domain.ts';
 import { Grants } from '../dma/grants.ts';
+import { IdlePools } from '../dma/idle-pools.ts';
 import { PlainDma } from '../dma/plain-dma.ts';
 import { References } from '../dma/references.ts';
 import type { DomainPorts } from '../hosts/model/xen.ts';
@@ -50,8 +51,10 @@ export class GuestDma {
 
   /** What the kernel has for granting, in the table's version of the moment when it is first asked for. */
   get granting(): GrantingDomain {
+    if (this.#granting !== undefined) return this.#granting;
     const { id, memory, grantTable: table, tracer } = this.#ports;
-    this.#granting ??= { id, memory, table, references: new References(table), tracer };
+    const [references, pools] = [new References(table), new IdlePools()];
+    this.#granting = { id, memory, table, references, pools, tracer };
     return this.#granting;
   }
 
@@ -64,7 +67,7 @@ export class GuestDma {
 
   /** Watches what drivers do with their mappings, for devices that come from now on. */
   debug(options: DmaDebugOptions): DmaDebugLog {
-    this.#debugLog = new DmaDebugLog(this.granting, options);
+    this.#debugLog = new DmaDebugLog(this.#ports, options);
     return this.#debugLog;
   }
 

@@ -1,9 +1,12 @@
 // Port: how a backend reaches the guest's memory that descriptors point at. Implemented by grant-memory.ts
-// (mapped grants), grant-copy-memory.ts (copies from and to grants) and plain-memory.ts (all of the guest's memory);
-// used by virtqueue/device-queue.ts.
+// (mapped grants), grant-copy-memory.ts (copies from and to grants), plain-memory.ts and region-table.ts (all of the
+// guest's memory) and iotlb-memory.ts (what the guest's IOMMU maps); used by virtqueue/device-queue.ts.
 
 import type { Region } from '../abi/region.ts';
 import type { Segments } from './segments.ts';
+
+/** Status of `map`: the platform does not know the address yet, and has been asked. Nothing is mapped; try again later. */
+export const MAPPING_PENDING = 1;
 
 /** The buffers of one chain within the device's reach. Objects are made once and reused. */
 export interface ChainAccess {
@@ -14,7 +17,8 @@ export interface ChainAccess {
   /**
    * Makes a descriptor's buffer reachable and appends it to `readable` or `writable`, which hold it from `ready` on.
    *
-   * @returns 0, or a negative status when the platform refuses the address: nothing of it is mapped then
+   * @returns 0, MAPPING_PENDING, or a negative status when the platform refuses the address: nothing of it is mapped
+   *   then
    * @throws ProtocolViolation for an address that no correct driver sends
    */
   map(low: number, high: number, length: number, writable: boolean): number;

@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import { grantAddressHigh, grantAddressLow } from '../abi/grant-address.ts';
 import { GNTST_BAD_GNTREF, GNTST_GENERAL_ERROR, GNTST_NO_SPACE } from '../abi/grant.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
+import { IdlePools } from '../dma/idle-pools.ts';
 import { References } from '../dma/references.ts';
 import { Grants } from '../dma/grants.ts';
 import { traceTo } from '../dma/sharing.test.helper.ts';
@@ -43,7 +44,8 @@ class Bench {
     const { id, ports } = guest;
     ports.grantTable.setVersion(2);
     const references = new References(ports.grantTable);
-    const domain = { id, memory: ports.memory, table: ports.grantTable, references, tracer: noTrace };
+    const pools = new IdlePools();
+    const domain = { id, memory: ports.memory, table: ports.grantTable, references, pools, tracer: noTrace };
     this.#grants = new Grants(domain, this.#peer.id);
     const peer = this.#peer.ports;
     const rings = new GrantMemory(peer.grantMapper, peer.id, id, tracer);

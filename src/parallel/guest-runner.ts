@@ -74,7 +74,8 @@ export class GuestRunner {
     this.#nap ??= this.#guest.ports.events.nextEvent(NAP).then(() => {
       this.#nap = undefined;
     });
-    const alarm = Number.isFinite(due) ? setTimeout(() => this.#rouse(), due - milliseconds()) : undefined;
+    const pause = Math.max(0, due - milliseconds());
+    const alarm = Number.isFinite(due) ? setTimeout(() => this.#rouse(), pause) : undefined;
     await Promise.race([this.#nap, this.#roused()]);
     clearTimeout(alarm);
     const isLate = milliseconds() - this.#busySince > PATIENCE;

@@ -4,6 +4,7 @@
 import type { DmaDebugLog, DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
 import type { ExposureMode } from '../dma/exposure-modes.ts';
 import type { Decision, GuestFacts } from '../dma/policy.ts';
+import type { ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver } from '../drivers/blk.ts';
 import { ConsoleDriver } from '../drivers/console.ts';
 import { DiskError } from '../drivers/disk.ts';
@@ -53,6 +54,8 @@ export interface GuestReport {
   /** What the drivers did wrong, if they were watched. */
   readonly dmaDebug: DmaDebugResult | undefined;
   readonly troubles: Troubles;
+  /** How full and how scattered its grant table is. */
+  readonly references: ReferenceUsage;
 }
 
 /** What the main thread may ask. */
@@ -267,6 +270,7 @@ startDomain(({ ports, xenstore, notify }) => {
       directFrom: asked === 'auto' ? guest.dma.directFrom : undefined,
       dmaDebug: debugLog?.result,
       troubles: guest.troubles,
+      references: guest.referenceUsage(),
     }),
   } satisfies GuestCalls;
 });

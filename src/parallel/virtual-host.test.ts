@@ -9,7 +9,8 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { EXPOSURE_MODES, type ExposureMode } from '../dma/exposure-modes.ts';
 import type { Architecture } from '../hosts/model/address-map.ts';
 import { domainId } from '../xen/ids.ts';
-import { type HostDisk, type HostOptions, VirtualHost } from './virtual-host.ts';
+import type { HostDisk, HostOptions } from './host-options.ts';
+import { VirtualHost } from './virtual-host.ts';
 
 const MIB = 2 ** 20;
 

@@ -2,55 +2,41 @@
 // thread is the toolstack: it creates the domains, announces the disks, keeps xenstore and the accounting.
 
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
-import { VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_RNG } from '../abi/virtio.ts';
-import { Exposure, type TotalExposure } from '../audit/exposure.ts';
-import type { TraceConsumer } from '../audit/events.ts';
+import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { Exposure } from '../audit/exposure.ts';
 import { LiveMappings } from '../audit/live-mappings.ts';
 import { TraceMerger } from '../audit/trace-merger.ts';
 import { RingTracer, type TraceRing, traceRings } from '../audit/trace-ring.ts';
-import type { DmaDebugOptions, DmaDebugResult } from '../dma/dma-debug-log.ts';
-import type { ExposureMode } from '../dma/exposure-modes.ts';
-import type { GrantPolicy } from '../dma/policy.ts';
-import type { Architecture, DomainKind } from '../hosts/model/address-map.ts';
 import { sleepWhile } from '../hosts/model/waiting.ts';
 import { Xen } from '../hosts/model/xen.ts';
-import type { Troubles } from '../machine/guest-domain.ts';
 import { StoreDomain } from '../machine/store-domain.ts';
 import { DeviceSlots } from '../toolstack/device-slots.ts';
 import { writeBlob } from '../toolstack/device-tree/blob-writer.ts';
 import { guestTree } from '../toolstack/device-tree/guest-tree.ts';
-import { plugDevice, unplugDevice } from '../toolstack/hot-plug.ts';
-import { createHome, type VirtioNodes, withdrawDevice } from '../toolstack/virtio-nodes.ts';
-import { type DomainId, domainId } from '../xen/ids.ts';
+import { createHome } from '../toolstack/virtio-nodes.ts';
+import type { DomainId } from '../xen/ids.ts';
 import { Store } from '../xenstore/store.ts';
 import type { BackendCalls } from './backend-thread.ts';
 import { nanoseconds } from './clock.ts';
 import type { CopyResult } from './copy-job.ts';
 import { DomainThread } from './domain-thread.ts';
-import type {
-  CopyProgress,
-  DeviceDecision,
-  DeviceWish,
-  GuestCalls,
-  GuestNotice,
-  GuestReport,
-} from './guest-thread.ts';
-import type { Glimpse } from './peeping-mapper.ts';
+import type { CopyProgress, DeviceWish, GuestCalls, GuestNotice, GuestReport } from './guest-thread.ts';
+import { HostDevices, type PluggedDevice } from './host-devices.ts';
+import {
+  type AccessWish,
+  BACKEND,
+  GUEST,
+  type HostDisk,
+  type HostOptions,
+  type HostReport,
+} from './host-options.ts';
 import { StoreLoop } from './store-loop.ts';
 
 const MIB = 2 ** 20;
-/** The driver domain: not domain 0, which has no part in the data path. */
-export const BACKEND = domainId(1);
-export const GUEST = domainId(2);
 const BACKEND_MEMORY = 8 * MIB;
 const XEN_HEAP = 64 * MIB;
 /** Frames beside the domains' memory: grant tables, shared pages. */
 const SPARE_MEMORY = 8 * MIB;
-
-/** Bytes that an entropy device delivers to show that it works. */
-const ENTROPY_PROOF = 64;
-/** Bytes that a console echoes to show that it works. */
-const CONSOLE_PROOF = 4096;
 
 /** Milliseconds that a guest's thread is given to stand still. */
 const PARKING_PATIENCE = 5000;
@@ -59,88 +45,9 @@ const PARKING_PATIENCE = 5000;
 const DRAIN_INTERVAL = 5;
 const DRAIN_BATCH = 50_000;
 
-/** Milliseconds that both ends are given to connect, and to finish and close. */
-const PLUGGING_PATIENCE = 30_000;
-
 /** What Xen tells the guest of itself in its device tree. */
 const XEN_VERSION = { major: 4, minor: 20 };
 const ADDRESS_BITS = 40;
-
-/** How the guest and its toolstack want a device to reach memory. */
-export interface AccessWish {
-  /** Whether the toolstack gives the device with grants; default true. */
-  readonly grantUsage?: boolean;
-  /** The guest's policy for the device; default its policy for all. */
-  readonly policy?: GrantPolicy;
-}
-
-/** A disk of the guest. */
-export interface HostDisk extends AccessWish {
-  /** Path of the image. */
-  readonly path: string;
-  readonly readOnly: boolean;
-  /** The guest's name for it: "xvda" and so on. */
-  readonly dev: string;
-}
-
-/** A device that the guest has now. */
-export interface PluggedDevice {
-  /** Its name: that of the disk, or "entropy0" and so on. */
-  readonly dev: string;
-  readonly nodes: VirtioNodes;
-  /** Where NBD clients find it; empty where NBD is not served, and for what is no disk. */
-  readonly uris: readonly string[];
-}
-
-/** How a virtual host is made. */
-export interface HostOptions {
-  readonly disks: readonly HostDisk[];
-  /** The entropy devices that the guest gets besides; each must deliver before the host is ready. */
-  readonly entropyDevices: readonly AccessWish[];
-  /** The consoles, each attached to itself; each must echo before the host is ready. */
-  readonly consoles?: readonly AccessWish[];
-  readonly mode: ExposureMode;
-  /** Number of the first disk in the trace; the others follow. */
-  readonly firstDevice: number;
-  /** Of the machine, and so of both domains. */
-  readonly architecture: Architecture;
-  /** Of the guest; not 'pv', whose accesses to registers nobody traps. */
-  readonly kind: DomainKind;
-  /** Bytes of the guest's memory. */
-  readonly memory: number;
-  /** Limits of the guest: of its grant table, and of what it may map itself. */
-  readonly maxGrantFrames: number;
-  readonly maxGrantVersion?: number | undefined;
-  readonly maxMaptrackFrames?: number | undefined;
-  readonly queues: number;
-  readonly queueSize: number;
-  /** Whether, and how, the guest's drivers are watched for misuse of their mappings. */
-  readonly dmaDebug?: DmaDebugOptions | undefined;
-  /** The guest's policy for all devices; default 'require'. */
-  readonly policy?: GrantPolicy | undefined;
-  /** Id of the domain that serves all devices, as the guest's own configuration says it. */
-  readonly configuredBackend?: number | undefined;
-  /** Told how each device is to reach memory, and why, before it is used; devices are counted as in the trace. */
-  readonly onDecision?: (decision: DeviceDecision) => void;
-  /** Takes every event of the run besides the accounting. */
-  readonly trace?: TraceConsumer;
-}
-
-/** What a run has come to. */
-export interface HostReport {
-  readonly exposure: TotalExposure;
-  /** Events that the accounting did not get to see; 0 in an orderly run. */
-  readonly eventsLost: number;
-  readonly glimpse: Glimpse | undefined;
-  /** In mode `auto`: bytes from which on whole pages were granted themselves, Infinity for never. */
-  readonly directFrom: number | undefined;
-  /** What the drivers did wrong, if they were watched and their guest was not destroyed. */
-  readonly dmaDebug: DmaDebugResult | undefined;
-  /** How the guest's devices were exposed: as asked for, or `bounce` where `copy` was not to be had. */
-  readonly mode: ExposureMode;
-  /** Undefined when the guest was destroyed. */
-  readonly troubles: Troubles | undefined;
-}
 
 /** One boot of a host, with its disks attached. */
 export class VirtualHost {
@@ -154,12 +61,10 @@ export class VirtualHost {
   readonly #mappings = new LiveMappings();
   readonly #guest: DomainThread<GuestCalls>;
   readonly #slots: DeviceSlots;
+  readonly #devices: HostDevices;
   readonly #exposure = new Exposure();
   readonly #merger: TraceMerger;
   readonly #drain: NodeJS.Timeout;
-  readonly #devices = new Map<string, PluggedDevice>();
-  /** Devices come and go one after the other. */
-  #plugging: Promise<unknown> = Promise.resolve();
   #stopped: Promise<HostReport> | undefined;
   #guestDestroyed = false;
   /** Called while disks are copied. */
@@ -188,6 +93,7 @@ export class VirtualHost {
     const link = control.introduce(xen.ports(GUEST, sleepWhile));
     const debugs = options.dmaDebug !== undefined;
     this.#guest = new DomainThread('guest-thread', xen, GUEST, link, guestTrace, debugs);
+    this.#devices = new HostDevices(control.tools, this.#slots, this.#guest, () => this.#backend);
     this.#guest.onNotice = (notice) => this.#take(notice as GuestNotice);
     this.#drain = setInterval(() => this.#merger.drain(DRAIN_BATCH), DRAIN_INTERVAL);
   }
@@ -226,18 +132,13 @@ export class VirtualHost {
   }
 
   /** Serves all disks over NBD, by their device names; the first is the default too. Returns their URIs. */
-  async openNbd(address: string): Promise<string[]> {
-    const disks = this.devices.filter(({ nodes }) => nodes.disk !== undefined);
-    const exports = disks.map(({ dev, nodes }) => ({ name: dev, devid: nodes.devid }));
-    const uris = await this.#guest.call('openNbd', { address, exports });
-    for (const [index, disk] of disks.entries())
-      this.#devices.set(disk.dev, { ...disk, uris: [uris[index]!] });
-    return uris;
+  openNbd(address: string): Promise<string[]> {
+    return this.#devices.openNbd(address);
   }
 
   /** The guest's devices, in the order in which they came. */
   get devices(): PluggedDevice[] {
-    return [...this.#devices.values()];
+    return this.#devices.all;
   }
 
   /**
@@ -246,12 +147,12 @@ export class VirtualHost {
    * @throws Error when its name is taken, no place is left, or an end does not want it; nothing is left of it then
    */
   plug(disk: HostDisk): Promise<PluggedDevice> {
-    return this.#inTurn(() => this.#plugDisk(disk));
+    return this.#devices.plugDisk(disk);
   }
 
   /** Gives the running guest an entropy device. Rejects as `plug` does. */
   plugEntropy(): Promise<PluggedDevice> {
-    return this.#inTurn(() => this.#plugEntropy({}));
+    return this.#devices.plugEntropy({});
   }
 
   /**
@@ -262,15 +163,7 @@ export class VirtualHost {
    *   gone all the same
    */
   unplug(dev: string): Promise<boolean> {
-    return this.#inTurn(async () => {
-      const device = this.#devices.get(dev);
-      if (device === undefined) throw new RangeError(`the guest has no device ${dev}`);
-      const retired = this.#guest.call('retire', { devid: device.nodes.devid });
-      await Promise.allSettled([retired]);
-      const closed = await this.#unplug(device);
-      await retired;
-      return closed;
-    });
+    return this.#devices.unplug(dev);
   }
 
   /**
@@ -293,21 +186,11 @@ export class VirtualHost {
    * @param id of the new backend; not that of a domain that exists
    */
   replaceBackend(id: DomainId): Promise<void> {
-    return this.#inTurn(async () => {
-      await this.#guest.call('expectReplacements', true);
-      try {
-        await this.#destroyBackend();
-        await createHome(this.#control.tools, id);
-        this.#backend = this.#startBackend(id);
-        await this.#configureBackend();
-        for (const device of this.devices) {
-          const nodes = { ...device.nodes, backend: id };
-          await this.#connect(nodes);
-          this.#devices.set(device.dev, { ...device, nodes });
-        }
-      } finally {
-        await this.#guest.call('expectReplacements', false);
-      }
+    return this.#devices.replace(async () => {
+      await this.#destroyBackend();
+      await createHome(this.#control.tools, id);
+      this.#backend = this.#startBackend(id);
+      await this.#configureBackend();
     });
   }
 
@@ -320,8 +203,7 @@ export class VirtualHost {
     // A thread that stands still holds no lock of Xen's.
     await this.pauseGuest();
     await this.#guest.terminate();
-    for (const { nodes } of this.devices) await withdrawDevice(this.#control.tools, nodes);
-    this.#devices.clear();
+    await this.#devices.withdraw();
     this.#control.release(GUEST);
     for (const _ of this.#xen.destroyDomain(GUEST)) await turn();
     while (this.#xen.domains.find(GUEST) !== undefined) await turn();
@@ -355,15 +237,10 @@ export class VirtualHost {
 
   /** The tree that Xen hands a guest on Arm: it has all devices that are there when the guest is built. */
   #deviceTree(): Uint8Array {
-    const { disks, entropyDevices, consoles = [], memory } = this.#options;
-    const typed = (type: string | undefined) => (access: AccessWish) => ({ type, ...access });
-    const devices = [
-      ...disks.map(typed(undefined)),
-      ...entropyDevices.map(typed(`virtio,device${VIRTIO_ID_RNG.toString(16)}`)),
-      ...consoles.map(typed(`virtio,device${VIRTIO_ID_CONSOLE.toString(16)}`)),
-    ].map(({ type, grantUsage = true }, devid) => ({
+    const { disks, entropyDevices, memory } = this.#options;
+    const devices = [...disks, ...entropyDevices].map(({ grantUsage = true }, devid) => ({
       ...this.#slots.at(devid),
-      type,
+      type: devid < disks.length ? undefined : `virtio,device${VIRTIO_ID_RNG.toString(16)}`,
       grantsTo: grantUsage ? BACKEND : undefined,
     }));
     return writeBlob(
@@ -393,7 +270,7 @@ export class VirtualHost {
     await this.#bootGuest();
     await this.#guest.call('plantSecrets', undefined);
     if (dmaDebug !== undefined) await this.#guest.call('debugDma', dmaDebug);
-    const wishes = [...disks, ...entropyDevices, ...consoles].map((access) => this.#wish(access));
+    const wishes = [...disks, ...entropyDevices].map((access) => this.#wish(access));
     const settings = {
       mode,
       drivers: { disk: { queues, queueSize } },
@@ -402,104 +279,13 @@ export class VirtualHost {
       wish: this.#wish({}),
     };
     await this.#guest.call('useDevices', settings);
-    for (const disk of disks) await this.plug(disk);
-    for (const access of entropyDevices) await this.#inTurn(() => this.#plugEntropy(access));
-    for (const access of consoles) await this.#inTurn(() => this.#plugConsole(access));
+    for (const disk of disks) await this.#devices.plugDisk(disk);
+    for (const access of entropyDevices) await this.#devices.plugEntropy(access);
+    for (const access of consoles) await this.#devices.plugConsole(access);
   }
 
   #wish({ policy }: AccessWish): DeviceWish {
     return { policy, backend: this.#options.configuredBackend };
-  }
-
-  async #plugDisk({ dev, path, readOnly, grantUsage = true }: HostDisk): Promise<PluggedDevice> {
-    const disk = { params: path, readOnly, dev };
-    const nodes = await this.#plug(dev, { kind: 'virtio_disk', virtioId: VIRTIO_ID_BLOCK, grantUsage, disk });
-    return this.#begin({ dev, nodes, uris: [] }, async () => {
-      const uris = await this.#guest.call('addExport', { name: dev, devid: nodes.devid });
-      this.#devices.set(dev, { dev, nodes, uris });
-    });
-  }
-
-  #plugEntropy(access: AccessWish): Promise<PluggedDevice> {
-    return this.#plugOther('entropy', VIRTIO_ID_RNG, access, (devid) =>
-      this.#guest.call('drawEntropy', { devid, bytes: ENTROPY_PROOF }),
-    );
-  }
-
-  #plugConsole(access: AccessWish): Promise<PluggedDevice> {
-    return this.#plugOther('console', VIRTIO_ID_CONSOLE, access, (devid) =>
-      this.#guest.call('tryConsole', { devid, bytes: CONSOLE_PROOF }),
-    );
-  }
-
-  /** Plugs a device that is no disk, under the first name that is free; it has to prove that it works. */
-  async #plugOther(
-    name: string,
-    virtioId: number,
-    { grantUsage = true }: AccessWish,
-    prove: (devid: number) => Promise<void>,
-  ): Promise<PluggedDevice> {
-    let number = 0;
-    while (this.#devices.has(`${name}${number}`)) number++;
-    const dev = `${name}${number}`;
-    const nodes = await this.#plug(dev, { kind: 'virtio', virtioId, grantUsage });
-    return this.#begin({ dev, nodes, uris: [] }, () => prove(nodes.devid));
-  }
-
-  /** Notes a device that is connected. Where it cannot be put to use, it is taken away again. */
-  async #begin(device: PluggedDevice, use: () => Promise<void>): Promise<PluggedDevice> {
-    this.#devices.set(device.dev, device);
-    try {
-      await use();
-      return this.#devices.get(device.dev)!;
-    } catch (error) {
-      await this.#unplug(device);
-      throw error;
-    }
-  }
-
-  /** Announces a device in the lowest place that is free, and waits until it is connected. */
-  async #plug(
-    dev: string,
-    kind: Pick<VirtioNodes, 'kind' | 'virtioId' | 'grantUsage' | 'disk'>,
-  ): Promise<VirtioNodes> {
-    if (this.#devices.has(dev))
-      throw new RangeError(`the guest has a device ${dev} already; choose another name`);
-    const slot = this.#slots.take();
-    const { index: devid, base, irq } = slot;
-    const nodes = { ...kind, backend: this.#backend.id, guest: GUEST, devid, base, irq };
-    try {
-      await this.#connect(nodes);
-      return nodes;
-    } catch (error) {
-      this.#slots.give(slot);
-      throw error;
-    }
-  }
-
-  #connect(nodes: VirtioNodes): Promise<void> {
-    return this.#patiently('connect', (signal) => plugDevice(this.#control.tools, nodes, signal));
-  }
-
-  async #unplug({ dev, nodes }: PluggedDevice): Promise<boolean> {
-    const closed = await this.#patiently('close', (signal) =>
-      unplugDevice(this.#control.tools, nodes, signal),
-    );
-    this.#devices.delete(dev);
-    this.#slots.give({ index: nodes.devid });
-    return closed;
-  }
-
-  /** Ends the waiting for two ends that do not come to what they are asked for, or of which one has died. */
-  async #patiently<T>(what: string, wait: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    const impatience = new AbortController();
-    const late = new Error(`guest and backend did not ${what} in ${PLUGGING_PATIENCE / 1000} s`);
-    const timer = setTimeout(() => impatience.abort(late), PLUGGING_PATIENCE);
-    try {
-      return await wait(AbortSignal.any([impatience.signal, this.#guest.ended, this.#backend.ended]));
-    } finally {
-      clearTimeout(timer);
-    }
   }
 
   async #pause(id: DomainId): Promise<void> {
@@ -526,20 +312,11 @@ export class VirtualHost {
     const dead = this.#backend;
     await this.#pause(dead.id);
     await dead.terminate();
-    for (const { nodes } of this.devices) await withdrawDevice(this.#control.tools, nodes);
+    await this.#devices.withdraw();
     this.#control.release(dead.id);
     for (const _ of this.#xen.destroyDomain(dead.id)) await turn();
     while (this.#merger.drain() > 0) await turn();
     this.#mappings.end(dead.id, new RingTracer(this.#backendTrace, nanoseconds));
-  }
-
-  #inTurn<T>(change: () => Promise<T>): Promise<T> {
-    const result = this.#plugging.then(() => {
-      if (this.#stopped !== undefined) throw new Error('the host is being stopped');
-      return change();
-    });
-    this.#plugging = result.catch(() => undefined);
-    return result;
   }
 
   async #stop(): Promise<HostReport> {
@@ -556,6 +333,7 @@ export class VirtualHost {
         dmaDebug: told?.dmaDebug,
         mode: told?.mode ?? this.#options.mode,
         troubles: told?.troubles,
+        references: told?.references,
       };
     } finally {
       await this.#terminate();
@@ -565,9 +343,7 @@ export class VirtualHost {
   /** Returns what the guest has to tell, up to the end of its last device. */
   async #unplugAll(): Promise<GuestReport> {
     await this.#guest.call('cancel', undefined);
-    await this.#plugging;
-    await this.#guest.call('closeNbd', undefined);
-    await Promise.all(this.devices.map((device) => this.#unplug(device)));
+    await this.#devices.unplugAll();
     return this.#guest.call('report', undefined);
   }
 

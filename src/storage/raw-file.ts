@@ -25,14 +25,17 @@ export class ImageError extends Error {
 
 const SECTOR = 512;
 const ZEROES = new Uint8Array(256 * 1024);
+/** So often a call is repeated that was interrupted before it had moved anything. */
+const MOST_TRIES = 10_000;
 
 function errnoOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
+/** What a failed system call is to the guest. Node's own complaints (ERR_) are about us, and are no I/O errors. */
 function resultOf(error: unknown): StoreResult {
   const code = errnoOf(error);
-  if (code === undefined) throw error;
+  if (code === undefined || code.startsWith('ERR_')) throw error;
   return code === 'ENOSPC' || code === 'EDQUOT' ? 'ENOSPC' : 'EIO';
 }
 
@@ -107,14 +110,14 @@ function transfer(
   return 'ok';
 }
 
-/** Repeats a system call that a signal interrupted. */
+/** Repeats a system call that a signal interrupted, but not for ever. */
 function retry(call: () => number): number {
-  for (;;) {
+  for (let tries = 1; ; tries++) {
     try {
       return call();
     } catch (error) {
       const code = errnoOf(error);
-      if (code !== 'EINTR' && code !== 'EAGAIN') throw error;
+      if ((code !== 'EINTR' && code !== 'EAGAIN') || tries === MOST_TRIES) throw error;
     }
   }
 }
@@ -124,8 +127,12 @@ export class RawFile implements BlockStore {
   readonly size: number;
   readonly readOnly: boolean;
   readonly #fd: number;
-  /** A failed fdatasync may have dropped pages: nothing written before can be vouched for any more. */
-  #syncFailed = false;
+  /**
+   * Nothing written before can be vouched for any more. Linux reports a failed write-back once and then takes the
+   * pages for clean: the next fdatasync succeeds, and the data are not on the disk (known as fsyncgate). The same holds
+   * for an image that became shorter. So every flush fails until somebody opens the image again, and has seen to it.
+   */
+  #untrusted = false;
 
   /** @throws ImageError when the image is missing, no file, empty, or no whole number of sectors */
   constructor(path: string, readOnly: boolean) {
@@ -137,7 +144,10 @@ export class RawFile implements BlockStore {
 
   read(offset: number, into: Segments): StoreResult {
     try {
-      return transfer(this.#fd, offset, into, readSync, readvSync);
+      const result = transfer(this.#fd, offset, into, readSync, readvSync);
+      // No system call has failed: the file has ended.
+      if (result !== 'ok') this.#untrusted = true;
+      return result;
     } catch (error) {
       return resultOf(error);
     }
@@ -154,12 +164,13 @@ export class RawFile implements BlockStore {
 
   flush(): StoreResult {
     if (this.readOnly) return 'ok';
-    if (this.#syncFailed) return 'EIO';
+    if (this.#untrusted) return 'EIO';
     try {
+      this.#untrusted = fstatSync(this.#fd).size < this.size;
       fdatasyncSync(this.#fd);
-      return 'ok';
+      return this.#untrusted ? 'EIO' : 'ok';
     } catch (error) {
-      this.#syncFailed = true;
+      this.#untrusted = true;
       return resultOf(error);
     }
   }

@@ -4,13 +4,7 @@
 // This is the one place where a ProtocolViolation of a driver is caught: the device is broken
 // (DEVICE_NEEDS_RESET), lets go of everything, and stays quiet until the driver resets it.
 
-import {
-  isSplitRingSize,
-  splitRingSizes,
-  VIRTQ_AVAIL_ALIGN,
-  VIRTQ_DESC_ALIGN,
-  VIRTQ_USED_ALIGN,
-} from '../abi/split-ring.ts';
+import { isSplitRingSize } from '../abi/split-ring.ts';
 import {
   VIRTIO_F_ACCESS_PLATFORM,
   VIRTIO_F_EVENT_IDX,
@@ -24,15 +18,14 @@ import {
   VIRTIO_STATUS_FEATURES_OK,
 } from '../abi/virtio.ts';
 import { ProtocolViolation } from '../errors.ts';
-import type { DeviceMemory, MappedRing } from '../memory/device-memory.ts';
-import { DeviceQueue, type RingAreas } from '../virtqueue/device-queue.ts';
+import type { DeviceMemory } from '../memory/device-memory.ts';
+import { DeviceQueue } from '../virtqueue/device-queue.ts';
+import { mapRingAreas } from '../virtqueue/ring-areas.ts';
 import type { DeviceHost, VirtioDevice } from './device.ts';
+import { serveTurn } from './serve-turn.ts';
 
 /** §3.1.1: what comes before FEATURES_OK (case F23). */
 const INTRODUCED = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
-/** Chains served in one turn before others get theirs (case F25); each 256 KiB of buffers count as one more. */
-const TURN = 64;
-const BYTES_THAT_COUNT = 256 * 1024;
 
 /** A queue as the driver configures it, before and after it is enabled. */
 export interface QueueRegisters {
@@ -185,7 +178,7 @@ export class DeviceState {
     if (queue === undefined || !this.running) return false;
     let more = false;
     this.guard(() => {
-      more = this.#serveTurn(queue, index);
+      more = serveTurn(this.device, queue, index, () => this.#signals.interruptQueue());
     });
     return more;
   }
@@ -229,21 +222,6 @@ export class DeviceState {
     this.#queues.length = 0;
   }
 
-  #serveTurn(queue: DeviceQueue, index: number): boolean {
-    queue.disableNotifications();
-    let left = TURN;
-    do {
-      for (let chain = queue.pop(); chain !== undefined; chain = queue.pop()) {
-        this.device.handle(queue, chain, index);
-        if (queue.takeInterrupt()) this.#signals.interruptQueue();
-        left -= 1 + Math.floor(chain.byteLength / BYTES_THAT_COUNT);
-        if (left <= 0) return true;
-      }
-      // A driver that moves its index to and fro makes this loop end as well.
-    } while (queue.enableNotifications() && --left > 0);
-    return left <= 0;
-  }
-
   /** A restricted device MAY fail to operate without ACCESS_PLATFORM (§6.1); ours does. */
   #featuresAcceptable(): boolean {
     if ((this.driverFeatures & ~this.offered) !== 0n) return false;
@@ -259,46 +237,12 @@ export class DeviceState {
         '§2.7',
         `queue ${index}: size ${size}, at most ${this.device.queueSizes[index]}`,
       );
-    if (
-      registers.descriptorLow % VIRTQ_DESC_ALIGN ||
-      registers.driverLow % VIRTQ_AVAIL_ALIGN ||
-      registers.deviceLow % VIRTQ_USED_ALIGN
-    )
-      throw new ProtocolViolation('§2.7', `queue ${index}: a ring area is not aligned`);
-    const areas = this.#mapRings(size, registers);
+    const areas = mapRingAreas(size, registers, (low, high, length) =>
+      this.#memory.mapRing(low, high, length),
+    );
     return new DeviceQueue(size, areas, this.#memory, {
       indirect: (this.driverFeatures & VIRTIO_F_INDIRECT_DESC) !== 0n,
       eventIndex: (this.driverFeatures & VIRTIO_F_EVENT_IDX) !== 0n,
     });
-  }
-
-  /** Maps all three areas or none. */
-  #mapRings(size: number, registers: QueueRegisters): RingAreas {
-    const bytes = splitRingSizes(size);
-    const mapped: MappedRing[] = [];
-    try {
-      mapped.push(this.#memory.mapRing(registers.descriptorLow, registers.descriptorHigh, bytes.descriptor));
-      mapped.push(this.#memory.mapRing(registers.driverLow, registers.driverHigh, bytes.driver));
-      mapped.push(this.#memory.mapRing(registers.deviceLow, registers.deviceHigh, bytes.device));
-    } catch (error) {
-      for (const ring of mapped) ring.release();
-      throw error;
-    }
-    const [descriptor, driver, device] = mapped;
-    refuseOverlap(mapped, [bytes.descriptor, bytes.driver, bytes.device]);
-    return { descriptor, driver, device };
-  }
-}
-
-/** Case F19: areas that overlap would let one index rewrite another. */
-function refuseOverlap(areas: readonly MappedRing[], sizes: readonly number[]): void {
-  for (const [i, one] of areas.entries()) {
-    for (const [j, other] of areas.entries()) {
-      if (i >= j || one.region !== other.region) continue;
-      if (one.offset < other.offset + sizes[j] && other.offset < one.offset + sizes[i]) {
-        for (const ring of areas) ring.release();
-        throw new ProtocolViolation('§2.7', 'ring areas overlap');
-      }
-    }
   }
 }

@@ -53,7 +53,7 @@ export class ChainReader {
    * Reads and validates the chain that starts at descriptor `head`. Nothing is mapped yet but, for a
    * moment, an indirect table.
    *
-   * @returns 0, or the negative status with which mapping the indirect table was refused
+   * @returns 0, or the status with which mapping the indirect table was refused or put off
    * @throws ProtocolViolation for a chain that the specification forbids
    */
   read(head: number): number {
@@ -111,7 +111,7 @@ export class ChainReader {
         `an indirect table of ${len} bytes for a queue of ${this.#size}`,
       );
     const status = this.#tableAccess.map(low, high, len, false) || this.#tableAccess.ready();
-    if (status < 0) return status;
+    if (status !== 0) return status;
     this.#tableAccess.readable.copyTo(this.#copy, 0, len);
     this.#tableAccess.release(len, 0, 0);
     return this.#walk(this.#copyTable, len / VIRTQ_DESC_SIZE, 0, true);

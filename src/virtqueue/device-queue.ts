@@ -4,17 +4,12 @@
 
 import { passedEvent, VIRTQ_AVAIL_F_NO_INTERRUPT, VIRTQ_USED_F_NO_NOTIFY } from '../abi/split-ring.ts';
 import { assert, ProtocolViolation } from '../errors.ts';
-import type { ChainAccess, DeviceMemory, MappedRing } from '../memory/device-memory.ts';
+import { type ChainAccess, type DeviceMemory, MAPPING_PENDING } from '../memory/device-memory.ts';
 import type { Segments } from '../memory/segments.ts';
 import { ChainReader } from './chain-reader.ts';
+import { FRESH_QUEUE, type QueueJournal, type QueueStart } from './queue-journal.ts';
+import type { RingAreas } from './ring-areas.ts';
 import { AvailableRing, DescriptorTable, type QueueFeatures, UsedRing } from './split-ring.ts';
-
-/** The mapped ring areas of a queue. */
-export interface RingAreas {
-  readonly descriptor: MappedRing;
-  readonly driver: MappedRing;
-  readonly device: MappedRing;
-}
 
 /** One request on its way through the device. */
 export class Chain {
@@ -54,14 +49,26 @@ export class DeviceQueue {
   readonly #chains: Chain[] = [];
   readonly #memory: DeviceMemory;
   /** Free-running u16 indices: next available entry to take, next used entry to fill. */
-  #nextAvailable = 0;
-  #nextUsed = 0;
+  #nextAvailable: number;
+  #nextUsed: number;
   /** The used index when the driver was last interrupted. */
-  #signalledUsed = 0;
+  #signalledUsed: number;
+  readonly #journal: QueueJournal | undefined;
+  /** Heads that are to be served again, the first one last; undefined when there are none any more. */
+  #again: number[] | undefined;
+  /** Whether the next chain waits for the platform to say where its buffers are. */
+  #pending = false;
   #inFlight = 0;
   #closed = false;
 
-  constructor(size: number, rings: RingAreas, memory: DeviceMemory, features: QueueFeatures) {
+  /** @param start where to go on in rings that were served before */
+  constructor(
+    size: number,
+    rings: RingAreas,
+    memory: DeviceMemory,
+    features: QueueFeatures,
+    start: QueueStart = FRESH_QUEUE,
+  ) {
     this.size = size;
     this.#rings = rings;
     this.#memory = memory;
@@ -69,6 +76,11 @@ export class DeviceQueue {
     this.#used = new UsedRing(rings.device, size);
     this.#reader = new ChainReader(size, new DescriptorTable(rings.descriptor), features.indirect, memory);
     this.#eventIndex = features.eventIndex;
+    this.#nextAvailable = start.base;
+    this.#nextUsed = start.used;
+    this.#signalledUsed = start.used;
+    this.#journal = start.journal;
+    this.#again = start.again.length === 0 ? undefined : start.again.toReversed();
   }
 
   /** Chains taken and not yet completed. */
@@ -82,26 +94,32 @@ export class DeviceQueue {
   }
 
   /**
+   * The available entry from which another device goes on. What is in flight is in the journal, or is taken anew,
+   * which is right where chains were completed in the order they came.
+   */
+  get base(): number {
+    if (this.#journal?.keepsInFlight) return this.#nextAvailable;
+    return (this.#nextAvailable - this.#inFlight) & 0xffff;
+  }
+
+  /**
    * Takes the next chain and maps its buffers. A buffer that the platform refuses does not break the
    * device: the chain then has a `fault` and nothing of it is mapped, see `mapAnswerByte`.
    *
-   * @returns undefined when the driver has made nothing more available
+   * @returns undefined when the driver has made nothing more available, or the platform does not know yet where
+   *   the next chain's buffers are: it is the next one then, too
    */
   pop(): Chain | undefined {
+    if (this.#again !== undefined) return this.#popAgain(this.#again);
     // §2.7.13.1.1 The driver's index; it is the only thing read before it says there is something to read.
     const pending = (this.#available.index - this.#nextAvailable) & 0xffff;
     if (pending === 0) return undefined;
     if (pending > this.size)
       throw new ProtocolViolation('§2.7.6.1', `available index ${pending} ahead in a queue of ${this.size}`);
-    const head = this.#available.head(this.#nextAvailable);
-    if (head >= this.size) throw new ProtocolViolation('§2.7.6', `head ${head} in a queue of ${this.size}`);
-    const chain = this.#chainAt(head);
-    if (chain.inFlight) throw new ProtocolViolation('§2.7.6', `head ${head} made available while in flight`);
-    chain.fault = this.#reader.read(head) || this.#mapBuffers(chain);
-    chain.byteLength = this.#reader.byteLength;
-    chain.inFlight = true;
-    this.#inFlight++;
+    const chain = this.#take(this.#available.head(this.#nextAvailable));
+    if (chain === undefined) return undefined;
     this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
+    this.#journal?.taken(chain.head);
     return chain;
   }
 
@@ -148,7 +166,9 @@ export class DeviceQueue {
     this.#inFlight--;
     this.#used.setElement(this.#nextUsed, chain.head, written);
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
+    this.#journal?.completing(chain.head);
     this.#used.index = this.#nextUsed;
+    this.#journal?.completed(chain.head, this.#nextUsed);
     return 0;
   }
 
@@ -167,11 +187,11 @@ export class DeviceQueue {
     // With event indices, leaving avail_event behind is enough.
   }
 
-  /** Asks to be notified of the next chain. Returns true when one has come meanwhile: look again. */
+  /** Asks to be notified of the next chain. Returns true when one has come meanwhile that can be taken: look again. */
   enableNotifications(): boolean {
     if (this.#eventIndex) this.#used.availEvent = this.#nextAvailable;
     else this.#used.flags = 0;
-    return this.#available.index !== this.#nextAvailable;
+    return !this.#pending && this.#available.index !== this.#nextAvailable;
   }
 
   /** Lets go of chains in flight and of the rings; nothing is written to guest memory any more. */
@@ -184,6 +204,29 @@ export class DeviceQueue {
     this.#rings.device.release();
   }
 
+  /** Chains that the device before this one had taken come first; its journal has them. */
+  #popAgain(again: number[]): Chain | undefined {
+    const chain = this.#take(again[again.length - 1]);
+    if (chain === undefined) return undefined;
+    again.pop();
+    if (again.length === 0) this.#again = undefined;
+    return chain;
+  }
+
+  #take(head: number): Chain | undefined {
+    if (head >= this.size) throw new ProtocolViolation('§2.7.6', `head ${head} in a queue of ${this.size}`);
+    const chain = this.#chainAt(head);
+    if (chain.inFlight) throw new ProtocolViolation('§2.7.6', `head ${head} made available while in flight`);
+    const fault = this.#reader.read(head) || this.#mapBuffers(chain);
+    this.#pending = fault === MAPPING_PENDING;
+    if (this.#pending) return undefined;
+    chain.fault = fault;
+    chain.byteLength = this.#reader.byteLength;
+    chain.inFlight = true;
+    this.#inFlight++;
+    return chain;
+  }
+
   #chainAt(head: number): Chain {
     this.#chains[head] ??= new Chain(head, this.#memory.newChainAccess());
     return this.#chains[head];
@@ -194,7 +237,7 @@ export class DeviceQueue {
     for (let i = 0; i < count; i++) {
       if (len[i] === 0) continue;
       const status = chain.access.map(low[i], high[i], len[i], i >= readableCount);
-      if (status < 0) {
+      if (status !== 0) {
         chain.access.release(0, 0, 0);
         return status;
       }

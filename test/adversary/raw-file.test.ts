@@ -9,7 +9,9 @@ import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { regionOver } from '../../src/abi/region.ts';
 import * as blk from '../../src/abi/virtio-blk.ts';
+import { Segments } from '../../src/memory/segments.ts';
 import { RawFile } from '../../src/storage/raw-file.ts';
 import { RawDisk, range } from '../support/raw-disk.test.helper.ts';
 import { DISK_SIZE, diskBytes, Scene } from '../support/scene.test.helper.ts';
@@ -31,6 +33,24 @@ function serveFile(t: TestContext) {
   });
   const scene = new Scene({ store });
   return { scene, path, bytes, disk: new RawDisk(scene) };
+}
+
+/** An image without a device, which can be opened once more. */
+function openFile(t: TestContext) {
+  const folder = mkdtempSync(join(tmpdir(), 'grantio-'));
+  const path = join(folder, 'disk.img');
+  writeFileSync(path, diskBytes(DISK_SIZE, 0x3e));
+  const opened: RawFile[] = [];
+  t.after(() => {
+    for (const store of opened) store.close();
+    rmSync(folder, { recursive: true });
+  });
+  const again = () => {
+    const store = new RawFile(path, false);
+    opened.push(store);
+    return store;
+  };
+  return { store: again(), path, again };
 }
 
 /** The image as it is, read by other calls than those that are faked here. */
@@ -172,7 +192,30 @@ test('R1 ENOSPC half way through a write leaves all other sectors as they were',
   await scene.finish();
 });
 
+test('R5 an image that was truncated under us: a flush fails until the image is opened again, also when it has grown', (t) => {
+  for (const notice of ['by the flush', 'by a read']) {
+    const { store, path, again } = openFile(t);
+    truncateSync(path, 512);
+    const memory = regionOver(new ArrayBuffer(512));
+    const one = new Segments();
+    one.push(memory, 0, 512);
+    if (notice === 'by the flush') assert.equal(store.flush(), 'EIO');
+    else assert.equal(store.read(1024, one), 'EIO');
+    assert.equal(store.write(DISK_SIZE - 512, one), 'ok', 'the hole would read as zeroes');
+    assert.equal(store.flush(), 'EIO', notice);
+    assert.equal(again().flush(), 'ok');
+  }
+});
+
 for (const code of ['EINTR', 'EAGAIN']) {
+  test(`R3 ${code} for ever is an error of the request in the end`, async (t) => {
+    const { scene, disk } = serveFile(t);
+    failWith(t, code, () => true);
+    assert.equal(disk.ask(IN, 3, undefined, 1024).status, IOERR);
+    assert.equal(disk.ask(OUT, 3, new Uint8Array(512)).status, IOERR);
+    await scene.finish();
+  });
+
   test(`R3 ${code} is tried again until the call gets through`, async (t) => {
     const { scene, path, bytes, disk } = serveFile(t);
     let calls = 0;
@@ -289,4 +332,31 @@ test('R1 a flush that failed once fails for good: what was written before may be
   assert.equal(disk.ask(blk.VIRTIO_BLK_T_FLUSH, 0).status, IOERR);
   assert.equal(disk.ask(IN, 0, undefined, 512).status, OK, 'reads go on');
   await scene.finish();
+});
+
+test('R1 after a failed flush a driver that cannot flush is told with each write, until the image is opened again', async (t) => {
+  const { store, again } = openFile(t);
+  let failing = true;
+  fakeCall(t, 'fdatasyncSync', (real, args) => {
+    if (failing) throw systemError('EIO');
+    return real(...args);
+  });
+  const ask = async (image: RawFile) => {
+    const scene = new Scene({ store: image });
+    const { status } = new RawDisk(scene, blk.VIRTIO_BLK_F_FLUSH).ask(OUT, 0, new Uint8Array(512));
+    await scene.finish();
+    return status;
+  };
+  assert.equal(await ask(store), IOERR);
+  failing = false;
+  assert.equal(await ask(store), IOERR);
+  assert.equal(await ask(again()), OK);
+});
+
+test('a mistake of ours is no I/O error of the guest', (t) => {
+  const { store } = openFile(t);
+  const beyond = new Segments();
+  beyond.push(regionOver(new ArrayBuffer(512)), 0, 1024);
+  for (const call of [() => store.read(0, beyond), () => store.write(0, beyond)])
+    assert.throws(call, { code: 'ERR_OUT_OF_RANGE' });
 });

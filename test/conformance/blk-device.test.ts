@@ -58,6 +58,7 @@ test('§5.2.4 the configuration space says what the device is', async () => {
   assert.equal(fields.num_queues, 3);
   assert.deepEqual([fields.max_discard_seg, fields.max_discard_sectors], [16, 2 ** 21]);
   assert.deepEqual([fields.max_write_zeroes_seg, fields.max_write_zeroes_sectors], [16, 2 ** 21]);
+  assert.equal(fields.write_zeroes_may_unmap, 0, 'what no store does is not announced');
   // §5.2.5.2: padding is zero, and so is what belongs to features that are not offered.
   assert.deepEqual([fields.unused0, ...fields.unused1, ...fields.unused2], [0, 0, 0, 0, 0, 0, 0]);
   assert.deepEqual([fields.size_max, fields.cylinders, fields.writeback, fields.model], [0, 0, 0, 0]);

@@ -3,6 +3,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { LossyStore } from '../../src/storage/lossy-store.ts';
 import { MemoryStore } from '../../src/storage/memory-store.ts';
 import { RawFile } from '../../src/storage/raw-file.ts';
 import { blockStoreContract } from './block-store.ts';
@@ -12,6 +13,11 @@ blockStoreContract('MemoryStore', (bytes, readOnly) => ({
   contents: () => bytes.slice(),
   remove: () => undefined,
 }));
+
+blockStoreContract('LossyStore', (bytes, readOnly) => {
+  const store = new LossyStore(bytes, readOnly);
+  return { store, contents: () => store.bytes.slice(), remove: () => undefined };
+});
 
 blockStoreContract('RawFile', (bytes, readOnly) => {
   const folder = mkdtempSync(join(tmpdir(), 'grantio-'));

@@ -2,17 +2,23 @@
 // DMA debugging around each.
 
 import assert from 'node:assert/strict';
-import { grantAddressRef } from '../../src/abi/grant-address.ts';
+import { GNTST_OKAY } from '../../src/abi/grant.ts';
+import { grantAddressOffset, grantAddressRef } from '../../src/abi/grant-address.ts';
+import { XEN_PAGE_SIZE } from '../../src/abi/xen.ts';
 import type { DmaAddress, DmaOperations } from '../../src/dma/dma.ts';
 import { DmaDebug } from '../../src/dma/dma-debug.ts';
 import { DmaDebugLog } from '../../src/dma/dma-debug-log.ts';
-import { EXPOSURE_MODES, grantDma } from '../../src/dma/exposure-modes.ts';
+import { EXPOSURE_MODES, type ExposureMode, grantDma } from '../../src/dma/exposure-modes.ts';
 import { PlainDma } from '../../src/dma/plain-dma.ts';
 import { checkNothingShared, newSharing, type Sharing } from '../../src/dma/sharing.test.helper.ts';
+import { GrantCopies } from '../../src/xen/grant-copier.ts';
 import { type DmaUnderTest, dmaOperationsContract } from './dma-operations.ts';
 
 /** Enough for the longest mapping twice, the caller's and a copy. */
 const PAGES = 640;
+
+/** Where driver and device see the same bytes. */
+const IN_PLACE: readonly ExposureMode[] = ['direct', 'copy'];
 
 type Device = DmaUnderTest['device'];
 
@@ -34,6 +40,42 @@ function mappingDevice({ backend }: Sharing): Device {
   };
 }
 
+/** A backend that copies, and maps nothing but what it holds on to. */
+function copyingDevice(sharing: Sharing): Device {
+  const { backend, guest } = sharing;
+  const { grantCopier } = backend.domain.ports;
+  const place = grantCopier.takePages(PAGES / 2);
+  const copies = new GrantCopies();
+  /** The pieces of a buffer, page by page, each to or from its place in the backend's memory. */
+  const list = ({ low, high }: DmaAddress, size: number) => {
+    copies.clear();
+    let offset = grantAddressOffset(low);
+    for (let done = 0, ref = grantAddressRef(low, high); done < size; ref++) {
+      const length = Math.min(size - done, XEN_PAGE_SIZE - offset);
+      copies.add(ref, offset, length, place + done);
+      done += length;
+      offset = 0;
+    }
+    return copies;
+  };
+  const bytes = (size: number) => grantCopier.region.u8.subarray(place, place + size);
+  return {
+    read(at, size) {
+      assert.equal(grantCopier.copyIn(guest.id, list(at, size)), GNTST_OKAY);
+      return bytes(size).slice();
+    },
+    write(at, written) {
+      bytes(written.length).set(written);
+      assert.equal(grantCopier.copyOut(guest.id, list(at, written.length)), GNTST_OKAY);
+    },
+    mayWrite(at) {
+      assert.equal(grantCopier.copyIn(guest.id, list(at, 1)), GNTST_OKAY);
+      return grantCopier.copyOut(guest.id, list(at, 1)) === GNTST_OKAY;
+    },
+    hold: mappingDevice(sharing).hold,
+  };
+}
+
 /** A backend that may reach all of the memory. */
 function plainDevice({ domain }: Sharing): Device {
   const place = ({ low, high }: DmaAddress, size: number) => domain.memory.bytes(high * 2 ** 32 + low, size);
@@ -47,7 +89,8 @@ function plainDevice({ domain }: Sharing): Device {
 
 function leaveReferences({ domain }: Sharing, count: number): () => void {
   const { references } = domain;
-  const taken = Array.from({ length: references.free - count }, () => references.allocate(1));
+  const { headroom } = references.usage();
+  const taken = Array.from({ length: headroom - count }, () => references.allocate(1));
   return () => {
     for (const ref of taken) references.release(ref, 1);
   };
@@ -57,15 +100,17 @@ function make(
   grants: boolean,
   operations: (sharing: Sharing) => DmaOperations,
   debugs: boolean,
+  deviceOf: (sharing: Sharing) => Device,
+  version = 1,
 ): DmaUnderTest {
-  const sharing = newSharing({ pages: PAGES });
+  const sharing = newSharing({ pages: PAGES, maxGrantFrames: version, backendPages: PAGES, version });
   const log = new DmaDebugLog(sharing.domain);
   const watched = { driver: 'contract', device: 'virtio0', number: 0, restricted: grants };
   const dma = operations(sharing);
   return {
     dma: debugs ? new DmaDebug(dma, log, watched) : dma,
     memory: sharing.domain.memory,
-    device: grants ? mappingDevice(sharing) : plainDevice(sharing),
+    device: deviceOf(sharing),
     leaveReferences: (count) => (grants ? leaveReferences(sharing, count) : undefined),
     checkNothingLeft() {
       checkNothingShared(sharing);
@@ -77,10 +122,11 @@ function make(
 for (const debugs of [false, true]) {
   const around = debugs ? 'DmaDebug around ' : '';
   for (const mode of EXPOSURE_MODES)
-    dmaOperationsContract(`${around}${mode}`, { grants: true, copies: mode !== 'direct' }, () =>
-      make(true, ({ grants }) => grantDma(mode, grants, 0), debugs),
-    );
+    dmaOperationsContract(`${around}${mode}`, { grants: true, copies: !IN_PLACE.includes(mode) }, () => {
+      const [deviceOf, version] = mode === 'copy' ? [copyingDevice, 2] : [mappingDevice, 1];
+      return make(true, ({ grants }) => grantDma(mode, grants, 0), debugs, deviceOf, version);
+    });
   dmaOperationsContract(`${around}PlainDma`, { grants: false, copies: false }, () =>
-    make(false, ({ domain }) => new PlainDma(domain.memory), debugs),
+    make(false, ({ domain }) => new PlainDma(domain.memory), debugs, plainDevice),
   );
 }

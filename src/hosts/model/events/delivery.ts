@@ -24,8 +24,9 @@ import {
 import { Fifo } from './fifo.ts';
 import { TwoLevel } from './two-level.ts';
 
-/** Looks at the count of deliveries before a port is given up that others keep sending to. */
+/** Looks at the count of deliveries, and then milliseconds, before a port is given up that others keep sending to. */
 const SETTLE_LOOKS = 10_000;
+const SETTLE_NAPS = 100;
 /** Milliseconds that the end of a domain waits for those who deliver to it: a thread that was ended never leaves. */
 const PATIENCE = 1000;
 /** A word of Xen's heap that stays 0, to sleep on. */
@@ -127,11 +128,13 @@ export class Delivery {
   }
 
   /**
-   * Waits until nobody is delivering to the domain who may have seen a port before it was closed. Where others never
-   * stop sending to other ports of it, not for ever: the port's next channel may then begin with an event too many.
+   * Waits until nobody is delivering to the domain who may have seen a port before it was closed; for a thread that
+   * has lost its processor in the middle of it, by leaving it one. Where others never stop sending to other ports of
+   * the domain, not for ever: the port's next channel may then begin with an event too many.
    */
   settle(domain: DomainRecord): void {
-    for (let looks = 0; looks < SETTLE_LOOKS && this.#isDelivering(domain); looks++);
+    for (let looks = 0; looks < SETTLE_LOOKS; looks++) if (!this.#isDelivering(domain)) return;
+    this.#nap(domain, SETTLE_NAPS);
   }
 
   /** Has all later events for a domain dropped, and waits for those on their way, before its pages are taken. */
@@ -142,7 +145,12 @@ export class Delivery {
 
   /** The same as `settle` where nothing may be left, and no port is open that others could go on sending to. */
   settleForGood(domain: DomainRecord): void {
-    for (let waited = 0; waited < PATIENCE && this.#isDelivering(domain); waited++)
+    this.#nap(domain, PATIENCE);
+  }
+
+  /** Sleeps for up to `most` milliseconds, until nobody is delivering to the domain. */
+  #nap(domain: DomainRecord, most: number): void {
+    for (let waited = 0; waited < most && this.#isDelivering(domain); waited++)
       Atomics.wait(this.#heap, NEVER_CHANGES, 0, 1);
   }
 

@@ -1,0 +1,86 @@
+// Disks that lose what they said was safe: found by cutting the power at every event (docs/crash-consistency.md).
+
+import type { Exhibit } from '../exhibit.ts';
+
+const POWER_CUTS = 'test/machine/power-cuts.test.ts';
+
+export const STORAGE: readonly Exhibit[] = [
+  {
+    id: 'C8/flush',
+    what: 'A flush is answered and not done, as in virtual machines that are set to ignore them.',
+    file: 'src/devices/blk.ts',
+    find: "return statusOf(this.#store.flush() === 'ok');",
+    replace: 'return VIRTIO_BLK_S_OK;',
+    tests: [POWER_CUTS],
+    titles: /C8 a power cut at any event/,
+  },
+  {
+    id: 'C8/early',
+    what: 'A write is answered while its data are still in a buffer that no flush knows of.',
+    file: 'src/devices/blk.ts',
+    find: "return statusOf(this.#store.write(offset, data) === 'ok' && this.#stable());",
+    replace: `this.late?.();
+    const copy = new Uint8Array(data.byteLength);
+    data.copyTo(copy, 0, copy.length);
+    const later = new Segments();
+    later.push({ u8: copy }, 0, copy.length);
+    this.late = () => this.#store.write(offset, later);
+    return VIRTIO_BLK_S_OK;`,
+    tests: [POWER_CUTS],
+    titles: /C8 a power cut at any event/,
+  },
+  {
+    id: 'C8/write-through',
+    what: 'A driver that cannot flush is answered before its write is stable.',
+    file: 'src/devices/blk.ts',
+    find: "return !this.#writeThrough || this.#store.flush() === 'ok';",
+    replace: 'return true;',
+    tests: [POWER_CUTS],
+    titles: /C8 a driver without/,
+  },
+  {
+    id: 'C8/flush-first',
+    what: 'For a driver that cannot flush, the device flushes before the write and not after it.',
+    file: 'src/devices/blk.ts',
+    find: "this.#store.write(offset, data) === 'ok' && this.#stable()",
+    replace: "this.#stable() && this.#store.write(offset, data) === 'ok'",
+    tests: [POWER_CUTS],
+    titles: /C8 a driver without/,
+  },
+  {
+    id: 'C8/zeroes',
+    what: 'Writes are made stable for a driver that cannot flush, zeroes are forgotten.',
+    file: 'src/devices/blk.ts',
+    find: 'return statusOf(discard || this.#stable());',
+    replace: 'return VIRTIO_BLK_S_OK;',
+    tests: [POWER_CUTS],
+    titles: /C8 a driver without/,
+  },
+  {
+    id: 'fsyncgate',
+    what: 'After a failed fdatasync the next one is believed, though the kernel has dropped the data.',
+    file: 'src/storage/raw-file.ts',
+    find: "if (this.#untrusted) return 'EIO';",
+    replace: '',
+    tests: [POWER_CUTS],
+    titles: /C8 R1 R3 .* with flush/,
+  },
+  {
+    id: 'R3/short-write',
+    what: 'A system call that moved less than it was asked to is taken for done.',
+    file: 'src/storage/raw-file.ts',
+    find: 'skip += moved;\n      done += moved;',
+    replace: 'skip = length;\n      done += length;',
+    tests: [POWER_CUTS],
+    titles: /C8 R3 a raw image/,
+  },
+  {
+    id: 'R5/grown-again',
+    what: 'An image that became shorter and longer again is flushed as if nothing had been lost.',
+    file: 'src/storage/raw-file.ts',
+    find: "if (result !== 'ok') this.#untrusted = true;",
+    replace: '',
+    tests: ['test/adversary/raw-file.test.ts'],
+    titles: /R5/,
+  },
+];

@@ -1,0 +1,80 @@
+// What the guest's IOMMU maps, as far as the monitor has told us: translations from the guest's I/O addresses to
+// the monitor's own, each with a right (QEMU, docs/interop/vhost-user.rst, "IOMMU support").
+// After transports/vhost-user/, before iotlb-memory.ts.
+
+import { ProtocolViolation } from '../errors.ts';
+
+/** Translations kept; the oldest makes room, and is asked for again when it is needed. */
+const MOST_ENTRIES = 2048;
+/** Misses that have been asked for and not been answered. */
+const MOST_MISSES = 1024;
+const PAGE = 4096;
+
+/** A right, as bits: VHOST_ACCESS_RO, VHOST_ACCESS_WO or both. */
+export type IotlbRight = number;
+
+/** One translation. */
+export interface Translation {
+  /** The guest's I/O address of its first byte. */
+  readonly iova: number;
+  /** The same byte's address in the monitor. */
+  readonly user: number;
+  /** Bytes. */
+  readonly size: number;
+  readonly right: IotlbRight;
+}
+
+/** The translations of one device. */
+export class Iotlb {
+  readonly #ask: (iova: number, right: IotlbRight) => void;
+  /** The oldest first. They do not overlap. */
+  #entries: Translation[] = [];
+  /** Pages that have been asked for, with the rights. */
+  readonly #asked = new Set<string>();
+
+  /** @param ask asks the monitor for the translation of an address; the answer comes as `update`, or never */
+  constructor(ask: (iova: number, right: IotlbRight) => void) {
+    this.#ask = ask;
+  }
+
+  get count(): number {
+    return this.#entries.length;
+  }
+
+  /** Takes a translation, in place of whatever it overlaps. Throws ProtocolViolation for one that cannot be. */
+  update(entry: Translation): void {
+    const { iova, user, size, right } = entry;
+    if (size <= 0 || iova + size > Number.MAX_SAFE_INTEGER || user + size > Number.MAX_SAFE_INTEGER)
+      throw new ProtocolViolation(
+        'vhost-user IOTLB',
+        `${size} bytes at 0x${iova.toString(16)}: empty, or past the end of the address space`,
+      );
+    if (right < 1 || right > 3)
+      throw new ProtocolViolation('vhost-user IOTLB', `access ${right}, expected 1 to 3`);
+    this.invalidate(iova, size);
+    if (this.#entries.length === MOST_ENTRIES) this.#entries.shift();
+    this.#entries.push(entry);
+    this.#asked.clear();
+  }
+
+  /** Forgets every translation that has a byte of [iova, iova + size). */
+  invalidate(iova: number, size: number): void {
+    this.#entries = this.#entries.filter(
+      (entry) => entry.iova >= iova + size || entry.iova + entry.size <= iova,
+    );
+  }
+
+  /** The translation of the byte at `iova`. */
+  at(iova: number): Translation | undefined {
+    return this.#entries.find((entry) => iova >= entry.iova && iova < entry.iova + entry.size);
+  }
+
+  /** Asks the monitor for the page of `iova`, unless it has been asked since it last answered. */
+  miss(iova: number, right: IotlbRight): void {
+    const page = iova - (iova % PAGE);
+    const key = `${page} ${right}`;
+    if (this.#asked.has(key) || this.#asked.size === MOST_MISSES) return;
+    this.#asked.add(key);
+    this.#ask(page, right);
+  }
+}

@@ -1,0 +1,179 @@
+// Runs the rings of a session in this thread: a device and its queues over the guest's memory. Kicks come as calls;
+// who waits on descriptors is another's business. After vrings.ts, before virtio/serve-turn.ts.
+
+import { splitRingSizes } from '../../abi/split-ring.ts';
+import { VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC } from '../../abi/virtio.ts';
+import { ProtocolViolation } from '../../errors.ts';
+import type { DeviceMemory } from '../../memory/device-memory.ts';
+import { IotlbMemory } from '../../memory/iotlb-memory.ts';
+import { LoggedMemory } from '../../memory/logged-memory.ts';
+import { RegionTable } from '../../memory/region-table.ts';
+import type { DeviceHost, VirtioDevice } from '../../virtio/device.ts';
+import { serveTurn } from '../../virtio/serve-turn.ts';
+import { DeviceQueue } from '../../virtqueue/device-queue.ts';
+import type { QueueStart } from '../../virtqueue/queue-journal.ts';
+import { type MapRing, mapRingAreas, type RingAreas, type RingPlaces } from '../../virtqueue/ring-areas.ts';
+import { UsedRing } from '../../virtqueue/split-ring.ts';
+import { recoverInflight } from './inflight-journal.ts';
+import { LoggedRing } from './logged-ring.ts';
+import type { RingEvents, RingMemory, RingRunner, RingSetup } from './platform.ts';
+
+const READ = 1;
+const READ_WRITE = 3;
+
+/** A ring that runs. */
+interface Running {
+  readonly queue: DeviceQueue;
+  readonly logged: LoggedRing | undefined;
+}
+
+/** The rings of one device. */
+export class LocalRings implements RingRunner {
+  readonly #device: VirtioDevice;
+  readonly #events: RingEvents;
+  readonly #signal: (fd: number) => void;
+  readonly #running = new Map<number, Running>();
+  readonly #calls = new Map<number, number>();
+  #features = 0n;
+  #started = false;
+  #memory: RingMemory = { table: new RegionTable([]), iotlb: undefined, log: undefined };
+  #iotlbMemory: IotlbMemory | undefined;
+
+  /** @param signal adds one to an eventfd */
+  constructor(device: VirtioDevice, events: RingEvents, signal: (fd: number) => void) {
+    this.#device = device;
+    this.#events = events;
+    this.#signal = signal;
+  }
+
+  readonly #host: DeviceHost = {
+    completed: (queue) => {
+      for (const [index, ring] of this.#running)
+        if (ring.queue === queue && queue.takeInterrupt()) this.#interrupt(index);
+    },
+    configChanged: () => this.#events.configChanged(),
+  };
+
+  setFeatures(features: bigint): void {
+    if (features === this.#features) return;
+    this.reset();
+    this.#features = features;
+  }
+
+  setMemory(memory: RingMemory): void {
+    this.#memory = memory;
+    const { iotlb, table } = memory;
+    this.#iotlbMemory = iotlb === undefined ? undefined : new IotlbMemory(table, iotlb);
+  }
+
+  start(setup: RingSetup): boolean {
+    if (!this.#translated(setup)) return false;
+    const areas = mapRingAreas(setup.size, setup.places, this.#mapRing());
+    const { start, logged } = this.#startOf(setup, areas);
+    if (!this.#started) this.#device.start(this.#features, this.#host);
+    this.#started = true;
+    const features = {
+      indirect: (this.#features & VIRTIO_F_INDIRECT_DESC) !== 0n,
+      eventIndex: (this.#features & VIRTIO_F_EVENT_IDX) !== 0n,
+    };
+    const queue = new DeviceQueue(setup.size, areas, this.#bufferMemory(), features, start);
+    this.#running.set(setup.index, { queue, logged });
+    return true;
+  }
+
+  stop(index: number): number {
+    const ring = this.#running.get(index)!;
+    this.#running.delete(index);
+    const { base } = ring.queue;
+    ring.logged?.markRing();
+    ring.queue.close();
+    return base;
+  }
+
+  setCall(index: number, fd: number): void {
+    this.#calls.set(index, fd);
+  }
+
+  kick(index: number): void {
+    while (this.serve(index));
+  }
+
+  reset(): void {
+    if (this.#started) this.#device.stop();
+    this.#started = false;
+    this.#features = 0n;
+  }
+
+  /**
+   * Serves a ring for a turn, if it runs.
+   *
+   * @returns whether more is waiting: call again when others have had their turn
+   */
+  serve(index: number): boolean {
+    const ring = this.#running.get(index);
+    if (ring === undefined) return false;
+    try {
+      return serveTurn(this.#device, ring.queue, index, () => this.#interrupt(index));
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) throw error;
+      this.#events.failed(index, error);
+      return false;
+    }
+  }
+
+  #interrupt(index: number): void {
+    const call = this.#calls.get(index) ?? -1;
+    if (call >= 0) this.#signal(call);
+    else this.#events.interrupt(index);
+  }
+
+  /** Without an IOMMU, rings have the frontend's addresses and buffers the guest's. */
+  #mapRing(): MapRing {
+    const { table } = this.#memory;
+    const translated = this.#iotlbMemory;
+    if (translated === undefined) return (low, high, length) => table.userRing(low, high, length);
+    return (low, high, length) => translated.mapRing(low, high, length);
+  }
+
+  #bufferMemory(): DeviceMemory {
+    const { table, log } = this.#memory;
+    const memory = this.#iotlbMemory ?? table;
+    return log === undefined ? memory : new LoggedMemory(memory, table, log);
+  }
+
+  /** Whether the IOMMU lets us have the ring; what is not known yet is asked for. */
+  #translated({ size, places }: RingSetup): boolean {
+    const memory = this.#iotlbMemory;
+    if (memory === undefined) return true;
+    const statuses = ringPieces(size, places).map(([low, high, length, right]) =>
+      memory.reach(low, high, length, right),
+    );
+    if (statuses.some((status) => status < 0))
+      throw new ProtocolViolation('§2.7', 'the IOMMU does not let the device use its ring');
+    return statuses.every((status) => status === 0);
+  }
+
+  #startOf(setup: RingSetup, areas: RingAreas): { start: QueueStart; logged: LoggedRing | undefined } {
+    const { size, base, inflight, logAddress } = setup;
+    const used = new UsedRing(areas.device, size).index;
+    const start =
+      inflight === undefined
+        ? { base, used, again: [], journal: undefined }
+        : recoverInflight(inflight, size, used, base);
+    const { log } = this.#memory;
+    if (log === undefined || logAddress === undefined) return { start, logged: undefined };
+    const logged = new LoggedRing(log, logAddress, size, start.journal);
+    return { start: { ...start, journal: logged }, logged };
+  }
+}
+
+type Piece = readonly [low: number, high: number, length: number, right: number];
+
+function ringPieces(size: number, places: RingPlaces): readonly Piece[] {
+  const bytes = splitRingSizes(size);
+  return [
+    [places.descriptorLow, places.descriptorHigh, bytes.descriptor, READ],
+    [places.driverLow, places.driverHigh, bytes.driver, READ],
+    [places.deviceLow, places.deviceHigh, bytes.device, READ_WRITE],
+  ];
+}

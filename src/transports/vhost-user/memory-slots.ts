@@ -1,0 +1,176 @@
+// The guest's memory as the frontend announces it: as one table, or region by region. After session.ts, before
+// memory/region-table.ts.
+
+import {
+  vhostUserMemoryHeader,
+  vhostUserMemoryRegion,
+  vhostUserSingleRegionHeader,
+} from '../../abi/vhost-user.ts';
+import { vhostUserXenRegion, xenMapping } from '../../abi/vhost-user-xen.ts';
+import { ProtocolViolation } from '../../errors.ts';
+import { type MemoryRegion, RegionTable } from '../../memory/region-table.ts';
+import { mapFile } from './map-file.ts';
+import type { VhostMessage } from './message-reader.ts';
+import type { MappedFile, VhostPlatform, XenMemory } from './platform.ts';
+
+/** Regions that a guest may have: what we answer to GET_MAX_MEM_SLOTS. */
+export const MAX_SLOTS = 32;
+
+/** A region and its mapping. */
+interface Slot extends MemoryRegion {
+  readonly file: MappedFile;
+  readonly domainId: number | undefined;
+}
+
+/** One region as the message describes it. */
+interface Described {
+  readonly guest: number;
+  readonly user: number;
+  readonly size: number;
+  readonly offset: number;
+  /** Whose memory it is, where it is not a file. */
+  readonly xen: XenMemory | undefined;
+}
+
+const CLAUSE = 'vhost-user memory region';
+const HIGH = 2 ** 32;
+
+/** The regions of a session. */
+export class MemorySlots {
+  readonly #platform: VhostPlatform;
+  #slots: readonly Slot[] = [];
+
+  constructor(platform: VhostPlatform) {
+    this.#platform = platform;
+  }
+
+  get count(): number {
+    return this.#slots.length;
+  }
+
+  /** What the message of a whole table describes; its descriptors stay the message's. */
+  replacement({ payload, fds }: VhostMessage, xen: boolean): MemoryChange {
+    const { regions } = vhostUserMemoryHeader.over(payload);
+    const size = vhostUserMemoryHeader.size + regions * regionSize(xen);
+    // User-Mode Linux always sends room for two regions, so there may be more bytes than are counted.
+    if (regions > MAX_SLOTS || payload.length < size || fds.length !== regions)
+      throw new ProtocolViolation(
+        'vhost-user SET_MEM_TABLE',
+        `${regions} regions in ${payload.length} bytes with ${fds.length} descriptors`,
+      );
+    const described = Array.from({ length: regions }, (_, i) =>
+      describedAt(payload, vhostUserMemoryHeader.size + i * regionSize(xen), xen),
+    );
+    return this.#change([], described, fds, this.#slots);
+  }
+
+  /** What a message that adds a region comes to. */
+  addition({ payload, fds }: VhostMessage, xen: boolean): MemoryChange {
+    if (fds.length !== 1)
+      throw new ProtocolViolation('vhost-user ADD_MEM_REG', `${fds.length} descriptors, expected 1`);
+    if (this.#slots.length === MAX_SLOTS)
+      throw new ProtocolViolation('vhost-user ADD_MEM_REG', `more than ${MAX_SLOTS} regions`);
+    return this.#change(this.#slots, [singleRegion(payload, xen)], fds, []);
+  }
+
+  /** What a message that removes a region comes to. */
+  removal({ payload }: VhostMessage, xen: boolean): MemoryChange {
+    const gone = singleRegion(payload, xen);
+    const slot = this.#slots.find(
+      ({ guest, user, size }) => guest === gone.guest && user === gone.user && size === gone.size,
+    );
+    if (slot === undefined)
+      throw new ProtocolViolation(
+        'vhost-user REM_MEM_REG',
+        `no region of ${gone.size} bytes at 0x${gone.guest.toString(16)}`,
+      );
+    return this.#change(
+      this.#slots.filter((other) => other !== slot),
+      [],
+      [],
+      [slot],
+    );
+  }
+
+  /** Ends all mappings; no ring runs any more. */
+  close(): void {
+    for (const { file } of this.#slots) file.close();
+    this.#slots = [];
+  }
+
+  #change(
+    kept: readonly Slot[],
+    added: readonly Described[],
+    fds: readonly number[],
+    gone: readonly Slot[],
+  ): MemoryChange {
+    const mapped: Slot[] = [];
+    try {
+      for (const [index, { guest, user, size, offset, xen }] of added.entries()) {
+        const file = mapFile(this.#platform, CLAUSE, fds[index], offset, size, xen);
+        mapped.push({ guest, user, size, memory: file.region, file, domainId: xen?.domainId });
+      }
+      const slots = [...kept, ...mapped];
+      refuseTwoDomains(slots);
+      const table = new RegionTable(slots);
+      return {
+        table,
+        commit: () => {
+          for (const { file } of gone) file.close();
+          this.#slots = slots;
+        },
+      };
+    } catch (error) {
+      for (const { file } of mapped) file.close();
+      throw error;
+    }
+  }
+}
+
+/** Memory that has been mapped and not been taken into use. */
+export interface MemoryChange {
+  readonly table: RegionTable;
+  /** Ends the mappings that it replaces; to be called when no ring uses them any more. */
+  commit(): void;
+}
+
+function regionSize(xen: boolean): number {
+  return xen ? vhostUserXenRegion.size : vhostUserMemoryRegion.size;
+}
+
+function singleRegion(payload: Uint8Array, xen: boolean): Described {
+  const size = vhostUserSingleRegionHeader.size + regionSize(xen);
+  if (payload.length < size) throw new ProtocolViolation(CLAUSE, `${payload.length} bytes, expected ${size}`);
+  return describedAt(payload, vhostUserSingleRegionHeader.size, xen);
+}
+
+function describedAt(payload: Uint8Array, at: number, xen: boolean): Described {
+  // The first four fields are the same with and without Xen.
+  const region = vhostUserMemoryRegion.over(payload).at(at);
+  const guest = region.guest_addressHigh * HIGH + region.guest_addressLow;
+  return {
+    guest,
+    user: region.user_addressHigh * HIGH + region.user_addressLow,
+    size: region.size,
+    offset: region.mmap_offset,
+    xen: xen ? xenMemoryAt(payload, at, guest) : undefined,
+  };
+}
+
+/** Case T14: what the flags of a Xen region say, refused where they contradict each other. */
+function xenMemoryAt(payload: Uint8Array, at: number, guest: number): XenMemory | undefined {
+  const { xen_mmap_flags, domid } = vhostUserXenRegion.over(payload).at(at);
+  const mapping = xenMapping(xen_mmap_flags);
+  if ('fault' in mapping) throw new ProtocolViolation('vhost-user XEN_MMAP', mapping.reason);
+  if (mapping.kind === 'file') return undefined;
+  if (!mapping.inAdvance)
+    throw new ProtocolViolation('vhost-user XEN_MMAP', 'granted memory that is mapped only when it is used');
+  return { kind: mapping.kind, domainId: domid, guest };
+}
+
+/** Case T14: a session serves one guest. */
+function refuseTwoDomains(slots: readonly Slot[]): void {
+  const domains = new Set(slots.flatMap(({ domainId }) => (domainId === undefined ? [] : [domainId])));
+  if (domains.size > 1)
+    throw new ProtocolViolation('vhost-user XEN_MMAP', `memory of domains ${[...domains].join(' and ')}`);
+}

@@ -1,0 +1,101 @@
+// Ports of a vhost-user session: the machine that it runs on, and whoever runs the rings. So the protocol can be
+// tested without a socket, a descriptor or a thread.
+
+import type { Region } from '../../abi/region.ts';
+import type { ProtocolViolation } from '../../errors.ts';
+import type { DirtyLog } from '../../memory/dirty-log.ts';
+import type { Iotlb } from '../../memory/iotlb.ts';
+import type { RegionTable } from '../../memory/region-table.ts';
+import type { RingPlaces } from '../../virtqueue/ring-areas.ts';
+import type { InflightArea } from './inflight-journal.ts';
+
+/** A file of the frontend's mapped into this process. */
+export interface MappedFile {
+  readonly region: Region;
+  /** After it, the region's memory is gone: nobody may look at it. */
+  close(): void;
+}
+
+/** Memory of a Xen domain, which a descriptor of Xen's driver maps by frame numbers or grants. */
+export interface XenMemory {
+  readonly kind: 'foreign' | 'grant';
+  readonly domainId: number;
+  /** Guest-physical address of its first byte. */
+  readonly guest: number;
+}
+
+/** What a session asks of its machine. */
+export interface VhostPlatform {
+  /**
+   * Maps `length` bytes of `fd` from `offset`. The descriptor stays the caller's.
+   *
+   * @param xen what the memory is, where it is not a file
+   * @throws an error whose message says why not: the file is shorter than that, or may shrink (case T5)
+   */
+  map(fd: number, offset: number, length: number, xen?: XenMemory): MappedFile;
+  /** A file of `length` zeroed bytes that nobody can shrink; the descriptor is the caller's. */
+  createFile(length: number): number;
+  close(fd: number): void;
+  /** Adds one to an eventfd of the frontend's; a descriptor that is none is the frontend's loss. */
+  signal(fd: number): void;
+  /** Sends bytes over a socket of the frontend's. A frontend that does not take them loses them. */
+  send(fd: number, bytes: Uint8Array): void;
+}
+
+/** What rings need of the guest's memory. */
+export interface RingMemory {
+  readonly table: RegionTable;
+  /** The guest's IOMMU, if addresses in rings and of rings are its. */
+  readonly iotlb: Iotlb | undefined;
+  /** Where written pages are marked, during a migration. */
+  readonly log: DirtyLog | undefined;
+}
+
+/** Everything that a ring needs to run. */
+export interface RingSetup {
+  readonly index: number;
+  readonly size: number;
+  /** The next entry of the available ring to take. */
+  readonly base: number;
+  /** Addresses of the three areas: the frontend's own, or the IOMMU's where it translates. */
+  readonly places: RingPlaces;
+  /** Guest-physical address of the used ring, if writes to it are to be logged. */
+  readonly logAddress: number | undefined;
+  /** Where to keep what is under way. */
+  readonly inflight: InflightArea | undefined;
+  /** Descriptor to be woken by, -1 where the frontend says so in a message. */
+  readonly kick: number;
+}
+
+/** Runs the rings of one session. */
+export interface RingRunner {
+  /** The driver's choice of features; no ring runs meanwhile. */
+  setFeatures(features: bigint): void;
+  /** The guest's memory from now on; no ring runs meanwhile, and none looks at what was before. */
+  setMemory(memory: RingMemory): void;
+  /**
+   * Runs a ring.
+   *
+   * @returns false when the IOMMU's translation of the ring is not known yet: to be tried again
+   * @throws ProtocolViolation when the ring cannot lie there
+   */
+  start(ring: RingSetup): boolean;
+  /** Ends a ring; nothing is written to the guest any more. Returns the entry from which to go on. */
+  stop(index: number): number;
+  /** Descriptor by which the driver is interrupted, -1 for none. The runner does not close it. */
+  setCall(index: number, fd: number): void;
+  /** Looks at a ring: a message says so, or a translation has come. */
+  kick(index: number): void;
+  /** The device forgets everything; no ring runs. */
+  reset(): void;
+}
+
+/** What a runner tells its session, never within one of the session's own calls to it but `kick`. */
+export interface RingEvents {
+  /** The driver of a ring without a call descriptor wants to be interrupted. */
+  interrupt(index: number): void;
+  /** The driver broke a rule: the ring has stopped. */
+  failed(index: number, violation: ProtocolViolation): void;
+  /** The device's configuration space has changed. */
+  configChanged(): void;
+}

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 
 const folder = process.argv[2];
 const { packages } = JSON.parse(readFileSync(new URL('../package-lock.json', import.meta.url), 'utf8'));
-const { version, license, bin, dependencies, engines } = packages[''];
+const { version, license, bin, dependencies, optionalDependencies, engines } = packages[''];
 const needed = Object.entries(packages).filter(([path, { dev }]) => path !== '' && !dev);
 
 const project = {
@@ -15,7 +15,15 @@ const project = {
   private: true,
   dependencies: { grantio: 'file:grantio.tgz' },
 };
-const grantio = { version, resolved: 'file:grantio.tgz', license, bin, dependencies, engines };
+const grantio = {
+  version,
+  resolved: 'file:grantio.tgz',
+  license,
+  bin,
+  dependencies,
+  optionalDependencies,
+  engines,
+};
 const lock = {
   name: project.name,
   lockfileVersion: 3,

@@ -3,7 +3,10 @@
 # Needs root, or sudo without a password. `npm run peers:install` calls it.
 set -euo pipefail
 
-packages=(libnbd-bin qemu-utils fio e2fsprogs nbdkit device-tree-compiler xenstore-utils)
+packages=(
+  libnbd-bin qemu-utils fio e2fsprogs nbdkit device-tree-compiler xenstore-utils
+  qemu-system-x86 qemu-system-common user-mode-linux linux-image-amd64 busybox-static
+)
 attempts=10
 seconds_between=15
 
@@ -17,7 +20,9 @@ is_installed() {
 }
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-  fail "this is not Debian; install nbdcopy, nbdinfo, qemu-img, qemu-io, fio, mke2fs, nbdkit, dtc and xenstore-ls by hand."
+  fail "this is not Debian; install by hand what the peers' packages hold: ${packages[*]}."
+fio, mke2fs, nbdkit, dtc, xenstore-ls, qemu-system-x86_64,"\
+ qemu-system-x86_64, qemu-storage-daemon, linux.uml and a static busybox by hand."
 fi
 
 missing=()

@@ -77,6 +77,7 @@ export const RINGS: readonly Exhibit[] = [
     this.#inFlight--;
     this.#used.setElement(this.#nextUsed, chain.head, written);
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
+    this.#journal?.completing(chain.head);
     this.#used.index = this.#nextUsed;
 `,
     replace: `    chain.inFlight = false;
@@ -124,7 +125,7 @@ export const RINGS: readonly Exhibit[] = [
   {
     id: 'CVE-2019-3900',
     what: 'A ring that its driver refills for ever is served for ever, and nothing else is.',
-    file: 'src/virtio/device-state.ts',
+    file: 'src/virtio/serve-turn.ts',
     find: 'if (left <= 0) return true;',
     replace: '',
     tests: ['test/adversary/indices.test.ts'],

@@ -66,7 +66,7 @@ export const STORAGE: readonly Exhibit[] = [
     titles: /C8 R1 R3 .* with flush/,
   },
   {
-    id: 'R3/short-write',
+    id: 'host-R3/short-write',
     what: 'A system call that moved less than it was asked to is taken for done.',
     file: 'src/storage/raw-file.ts',
     find: 'skip += moved;\n      done += moved;',
@@ -75,7 +75,7 @@ export const STORAGE: readonly Exhibit[] = [
     titles: /C8 R3 a raw image/,
   },
   {
-    id: 'R5/grown-again',
+    id: 'host-R5/grown-again',
     what: 'An image that became shorter and longer again is flushed as if nothing had been lost.',
     file: 'src/storage/raw-file.ts',
     find: "if (result !== 'ok') this.#untrusted = true;",

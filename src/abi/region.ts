@@ -14,13 +14,20 @@ export interface Region {
   readonly u16: Uint16Array;
   readonly u32: Uint32Array;
   readonly i32: Int32Array;
+  /** Where its first byte is in this process's address space, for system calls; 0 where they cannot have it. */
+  readonly address: number;
 }
 
-/** Makes the views over `byteLength` bytes of `buffer` from `byteOffset`; both must be multiples of 8. */
+/**
+ * Makes the views over `byteLength` bytes of `buffer` from `byteOffset`; both must be multiples of 8.
+ *
+ * @param address where these bytes are in this process's address space, if they never move
+ */
 export function regionOver(
   buffer: ArrayBufferLike,
   byteOffset = 0,
   byteLength = buffer.byteLength - byteOffset,
+  address = 0,
 ): Region {
   return {
     buffer,
@@ -30,5 +37,6 @@ export function regionOver(
     u16: new Uint16Array(buffer, byteOffset, byteLength / 2),
     u32: new Uint32Array(buffer, byteOffset, byteLength / 4),
     i32: new Int32Array(buffer, byteOffset, byteLength / 4),
+    address,
   };
 }

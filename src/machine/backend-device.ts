@@ -19,7 +19,7 @@ import {
 } from '../toolstack/virtio-nodes.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import { domainId } from '../xen/ids.ts';
-import type { Unwatch, Xenstore, XenstoreNodes } from '../xen/xenstore.ts';
+import type { Xenstore, XenstoreNodes } from '../xen/xenstore.ts';
 import { changeState, stateAt, valueAt } from '../toolstack/xenbus.ts';
 import type { BackendDomain, MemoryAccess, ServedDevice } from './backend-domain.ts';
 import { Looks } from './looks.ts';
@@ -49,7 +49,6 @@ export class BackendDevice {
   readonly #own: string;
   readonly #other: string;
   readonly #looks = new Looks(() => this.#look());
-  #unwatch: Unwatch | undefined;
   #running: Running | undefined;
 
   constructor(backend: BackendDomain, store: Xenstore, make: MakeDevice, address: DeviceAddress) {
@@ -62,8 +61,8 @@ export class BackendDevice {
   }
 
   /** Begins to watch the guest's end. */
-  async start(): Promise<void> {
-    this.#unwatch = await this.#store.watch(`${this.#other}/state`, () => this.#looks.soon());
+  start(): Promise<void> {
+    return this.#looks.watch(this.#store, `${this.#other}/state`);
   }
 
   /** To be called when the backend's own nodes have changed. */
@@ -74,7 +73,6 @@ export class BackendDevice {
   /** Ends it at once: its nodes have gone, or the backend stops. */
   async end(): Promise<void> {
     this.#close();
-    await this.#unwatch?.();
     await this.#looks.end();
     // A look that was under way may have begun again.
     this.#close();

@@ -2,7 +2,7 @@
 // Before backend-device.ts; its counterpart is guest-devices.ts. The nodes are those of toolstack/virtio-nodes.ts.
 
 import { backendPath, childrenOf, type DeviceAddress, VIRTIO_KINDS } from '../toolstack/virtio-nodes.ts';
-import type { Unwatch, Xenstore } from '../xen/xenstore.ts';
+import type { Xenstore } from '../xen/xenstore.ts';
 import { oneTransaction } from '../xenstore/one-transaction.ts';
 import { BackendDevice, type MakeDevice } from './backend-device.ts';
 import type { BackendDomain } from './backend-domain.ts';
@@ -15,7 +15,6 @@ export class BackendService {
   readonly #make: MakeDevice;
   readonly #looks = new Looks(() => this.#look());
   readonly #devices = new Map<string, BackendDevice>();
-  #unwatch: Unwatch | undefined;
 
   constructor(backend: BackendDomain, store: Xenstore, make: MakeDevice) {
     this.#backend = backend;
@@ -24,13 +23,12 @@ export class BackendService {
   }
 
   /** Starts watching. */
-  async start(): Promise<void> {
-    this.#unwatch = await this.#store.watch(this.#root, () => this.#looks.soon());
+  start(): Promise<void> {
+    return this.#looks.watch(this.#store, this.#root);
   }
 
   /** Ends all devices and gives back what they hold. */
   async stop(): Promise<void> {
-    await this.#unwatch?.();
     await this.#looks.end();
     for (const path of [...this.#devices.keys()]) await this.#end(path);
   }

@@ -19,7 +19,7 @@ import {
 } from '../toolstack/virtio-nodes.ts';
 import { changeState, stateAt } from '../toolstack/xenbus.ts';
 import { DeviceRefused } from '../virtio/negotiate.ts';
-import type { Unwatch, Xenstore } from '../xen/xenstore.ts';
+import type { Xenstore } from '../xen/xenstore.ts';
 import { Looks } from './looks.ts';
 
 /** What a guest does with its devices. */
@@ -44,7 +44,6 @@ export class GuestDevice {
   readonly #own: string;
   readonly #other: string;
   readonly #looks = new Looks(() => this.#look());
-  #unwatch: Unwatch | undefined;
   #driver: Driver | undefined;
 
   constructor(store: Xenstore, address: DeviceAddress, use: DeviceUse) {
@@ -56,8 +55,8 @@ export class GuestDevice {
   }
 
   /** Begins to watch the backend. */
-  async start(): Promise<void> {
-    this.#unwatch = await this.#store.watch(`${this.#other}/state`, () => this.#looks.soon());
+  start(): Promise<void> {
+    return this.#looks.watch(this.#store, `${this.#other}/state`);
   }
 
   /** To be called when the guest's own nodes have changed. */
@@ -68,7 +67,6 @@ export class GuestDevice {
   /** Ends it at once: its nodes have gone, or the guest stops using its devices. */
   async end(reason: string): Promise<void> {
     this.#drop(reason);
-    await this.#unwatch?.();
     await this.#looks.end();
     // A look that was under way may have attached it again.
     this.#drop(reason);

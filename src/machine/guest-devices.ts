@@ -5,7 +5,7 @@ import { DOMID_FIRST_RESERVED } from '../abi/xen.ts';
 import { childrenOf, type DeviceAddress, frontendPath, VIRTIO_KINDS } from '../toolstack/virtio-nodes.ts';
 import { valueAt } from '../toolstack/xenbus.ts';
 import { domainId, type DomainId } from '../xen/ids.ts';
-import type { Unwatch, Xenstore } from '../xen/xenstore.ts';
+import type { Xenstore } from '../xen/xenstore.ts';
 import { oneTransaction } from '../xenstore/one-transaction.ts';
 import { type DeviceUse, GuestDevice } from './guest-device.ts';
 import { Looks } from './looks.ts';
@@ -18,7 +18,6 @@ export class GuestDevices {
   readonly #looks = new Looks(() => this.#look());
   /** By place and backend: a device that moves to another backend is another device. */
   readonly #devices = new Map<string, GuestDevice>();
-  #unwatch: Unwatch | undefined;
 
   constructor(store: Xenstore, guest: DomainId, use: DeviceUse) {
     this.#store = oneTransaction(store);
@@ -27,13 +26,12 @@ export class GuestDevices {
   }
 
   /** Starts watching. */
-  async start(): Promise<void> {
-    this.#unwatch = await this.#store.watch(`/local/domain/${this.#guest}/device`, () => this.#looks.soon());
+  start(): Promise<void> {
+    return this.#looks.watch(this.#store, `/local/domain/${this.#guest}/device`);
   }
 
   /** Detaches all drivers and stops watching. The nodes stay as they are: they are the toolstack's. */
   async stop(): Promise<void> {
-    await this.#unwatch?.();
     await this.#looks.end();
     for (const key of [...this.#devices.keys()]) await this.#end(key, 'the guest stops using its devices');
   }

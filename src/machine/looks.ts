@@ -1,7 +1,8 @@
-// Looks at the store, one after the other, in answer to events that may come faster than they can be answered
-// (cases X7 and X17). Used by both ends of a device, guest-devices.ts and backend-service.ts.
+// Looks at the store, one after the other, in answer to watch events that may come faster than they can be answered
+// (cases X7 and X17). Used by both ends of a device: guest-devices.ts and guest-device.ts, backend-service.ts and
+// backend-device.ts.
 
-import { XenstoreError } from '../xen/xenstore.ts';
+import { type Unwatch, type Xenstore, XenstoreError } from '../xen/xenstore.ts';
 
 /** A function that finds out what has changed; run once for all the events that come while it has not begun. */
 export class Looks {
@@ -9,6 +10,7 @@ export class Looks {
   #running: Promise<void> = Promise.resolve();
   #due = false;
   #ended = false;
+  #unwatch: Unwatch | undefined;
   /** Why the last look could not be finished; nothing is done before the next event then. */
   trouble: XenstoreError | undefined;
 
@@ -29,10 +31,16 @@ export class Looks {
     this.#running = this.#running.then(() => this.#run());
   }
 
-  /** Resolves when no look is under way, and begins no other. */
-  end(): Promise<void> {
+  /** Looks whenever something at or below `path` changes; the store says so once at once. */
+  async watch(store: Xenstore, path: string): Promise<void> {
+    this.#unwatch = await store.watch(path, () => this.soon());
+  }
+
+  /** Stops watching. Resolves when no look is under way, and begins no other. */
+  async end(): Promise<void> {
+    await this.#unwatch?.();
     this.#ended = true;
-    return this.#running;
+    await this.#running;
   }
 
   async #run(): Promise<void> {

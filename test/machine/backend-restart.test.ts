@@ -5,27 +5,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { EXPOSURE_MODES, type ExposureMode } from '../../src/dma/exposure-modes.ts';
 import { Machine } from '../../src/machine/machine.ts';
-import { DiskWork, mappable, OPTIONS, serveDisk } from '../support/disk-work.test.helper.ts';
+import { DiskWork, mappable, OPTIONS, serveDisk, workUnderWay } from '../support/disk-work.test.helper.ts';
 import { BASE, DISK_SIZE, diskBytes } from '../support/scene.test.helper.ts';
 
 const [BACKEND, GUEST, OTHER] = [1, 2, 3];
 
-async function working(mode: ExposureMode, seed: number) {
-  const machine = new Machine({ seed });
-  const bytes = diskBytes(DISK_SIZE, 0x31);
-  const backend = machine.createBackend(BACKEND);
-  const guest = machine.createGuest(GUEST, { memory: 2 ** 21 });
-  serveDisk(backend, guest, bytes);
-  const place = { base: BASE, backend: backend.ports.id, device: 0 };
-  const disk = guest.attachBlk(place, mode, OPTIONS);
-  const work = new DiskWork(bytes);
-  await work.begin(disk);
-  for (let steps = 0; steps < seed % 7; steps++) {
-    machine.step();
-    await Promise.resolve();
-  }
-  return { machine, bytes, backend, guest, disk, work, place };
-}
+const working = (mode: ExposureMode, seed: number) =>
+  workUnderWay(new Machine({ seed }), mode, { backend: BACKEND, guest: GUEST }, seed % 7);
 
 for (const mode of EXPOSURE_MODES) {
   for (const successor of [BACKEND, OTHER]) {

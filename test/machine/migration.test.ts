@@ -8,8 +8,7 @@ import { DirectTracer } from '../../src/audit/event-tracer.ts';
 import { EXPOSURE_MODES, type ExposureMode } from '../../src/dma/exposure-modes.ts';
 import { SHUTDOWN_SUSPEND } from '../../src/hosts/model/domains.ts';
 import { Machine } from '../../src/machine/machine.ts';
-import { DiskWork, mappable, OPTIONS, serveDisk } from '../support/disk-work.test.helper.ts';
-import { BASE, DISK_SIZE, diskBytes } from '../support/scene.test.helper.ts';
+import { mappable, serveDisk, workUnderWay } from '../support/disk-work.test.helper.ts';
 
 const [BACKEND, GUEST] = [1, 2];
 
@@ -29,19 +28,8 @@ function suspended(machine: Machine, guest: ReturnType<Machine['createGuest']>):
 
 async function working(mode: ExposureMode, seed: number) {
   const { machine, exposure } = newHost(seed);
-  const bytes = diskBytes(DISK_SIZE, 0x31);
-  const backend = machine.createBackend(BACKEND);
-  const guest = machine.createGuest(GUEST, { memory: 2 ** 21 });
-  serveDisk(backend, guest, bytes);
-  const place = { base: BASE, backend: backend.ports.id, device: 0 };
-  const disk = guest.attachBlk(place, mode, OPTIONS);
-  const work = new DiskWork(bytes);
-  await work.begin(disk);
-  for (let steps = 0; steps < seed % 7; steps++) {
-    machine.step();
-    await Promise.resolve();
-  }
-  return { machine, exposure, bytes, backend, guest, disk, work, place };
+  const scene = await workUnderWay(machine, mode, { backend: BACKEND, guest: GUEST }, seed % 7);
+  return { ...scene, exposure };
 }
 
 for (const mode of EXPOSURE_MODES) {

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { BlkDevice } from '../../src/devices/blk.ts';
+import type { ExposureMode } from '../../src/dma/exposure-modes.ts';
 import type { BlkDriver } from '../../src/drivers/blk.ts';
 import type { BackendDomain } from '../../src/machine/backend-domain.ts';
 import type { GuestDomain } from '../../src/machine/guest-domain.ts';
@@ -77,6 +78,28 @@ export class DiskWork {
     for (const { page, content } of this.#reads)
       assert.deepEqual(content(), this.#expected.subarray(page * PAGE, (page + 1) * PAGE), `page ${page}`);
   }
+}
+
+/** A guest whose work on its disk is under way: it has begun, and the machine has done `steps` steps. */
+export async function workUnderWay(
+  machine: Machine,
+  mode: ExposureMode,
+  ids: { backend: number; guest: number },
+  steps: number,
+) {
+  const bytes = diskBytes(DISK_SIZE, 0x31);
+  const backend = machine.createBackend(ids.backend);
+  const guest = machine.createGuest(ids.guest, { memory: 2 ** 21 });
+  serveDisk(backend, guest, bytes);
+  const place = { base: BASE, backend: backend.ports.id, device: 0 };
+  const disk = guest.attachBlk(place, mode, OPTIONS);
+  const work = new DiskWork(bytes);
+  await work.begin(disk);
+  for (let step = 0; step < steps; step++) {
+    machine.step();
+    await Promise.resolve();
+  }
+  return { machine, bytes, backend, guest, disk, work, place };
 }
 
 /** Tries every reference of a guest, as a writer and as a reader. Returns those that could be mapped. */

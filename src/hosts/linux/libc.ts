@@ -1,0 +1,140 @@
+// The C library, called through koffi: what Node has no function for, and what must not cost an event loop.
+// koffi is an optional dependency; everything that needs it says so in one sentence when it is not there.
+//
+// Pointers are numbers (addresses of today's machines have 47 bits). A call that fails returns what C returns;
+// `errno` then has the reason, until the next call.
+
+import { createRequire } from 'node:module';
+import { constants } from 'node:os';
+
+/** The functions that are used, with the meaning they have in C. */
+export interface Libc {
+  mmap(
+    address: number,
+    length: number,
+    protection: number,
+    flags: number,
+    fd: number,
+    offset: number,
+  ): number;
+  munmap(address: number, length: number): number;
+  memfd_create(name: string, flags: number): number;
+  ftruncate(fd: number, length: number): number;
+  fcntl(fd: number, command: number, argument: number): number;
+  close(fd: number): number;
+  dup(fd: number): number;
+  eventfd(initial: number, flags: number): number;
+  read(fd: number, address: number, length: number): number;
+  write(fd: number, address: number, length: number): number;
+  preadv(fd: number, vectors: number, count: number, offset: number): number;
+  pwritev(fd: number, vectors: number, count: number, offset: number): number;
+  preadv2(fd: number, vectors: number, count: number, offset: number, flags: number): number;
+  fdatasync(fd: number): number;
+  fallocate(fd: number, mode: number, offset: number, length: number): number;
+  epoll_create1(flags: number): number;
+  epoll_ctl(epoll: number, operation: number, fd: number, event: number): number;
+  epoll_wait(epoll: number, events: number, most: number, milliseconds: number): number;
+  socket(domain: number, type: number, protocol: number): number;
+  bind(fd: number, address: number, length: number): number;
+  listen(fd: number, backlog: number): number;
+  accept4(fd: number, address: number, length: number, flags: number): number;
+  connect(fd: number, address: number, length: number): number;
+  sendmsg(fd: number, message: number, flags: number): number;
+  recvmsg(fd: number, message: number, flags: number): number;
+  /** Why the last call failed. */
+  errno(): number;
+  /** An ArrayBuffer over `length` bytes at `address`, which must stay mapped for as long as it is used. */
+  view(address: number, length: number): ArrayBuffer;
+}
+
+const PROTOTYPES = [
+  'int64_t mmap(int64_t, size_t, int, int, int, int64_t)',
+  'int munmap(int64_t, size_t)',
+  'int memfd_create(const char *, unsigned int)',
+  'int ftruncate(int, int64_t)',
+  'int fcntl(int, int, int64_t)',
+  'int close(int)',
+  'int dup(int)',
+  'int eventfd(unsigned int, int)',
+  'int64_t read(int, int64_t, size_t)',
+  'int64_t write(int, int64_t, size_t)',
+  'int64_t preadv(int, int64_t, int, int64_t)',
+  'int64_t pwritev(int, int64_t, int, int64_t)',
+  'int64_t preadv2(int, int64_t, int, int64_t, int)',
+  'int fdatasync(int)',
+  'int fallocate(int, int, int64_t, int64_t)',
+  'int epoll_create1(int)',
+  'int epoll_ctl(int, int, int, int64_t)',
+  'int epoll_wait(int, int64_t, int, int)',
+  'int socket(int, int, int)',
+  'int bind(int, int64_t, unsigned int)',
+  'int listen(int, int)',
+  'int accept4(int, int64_t, int64_t, int)',
+  'int connect(int, int64_t, unsigned int)',
+  'int64_t sendmsg(int, int64_t, int)',
+  'int64_t recvmsg(int, int64_t, int)',
+] as const;
+
+/** What of koffi is used. */
+interface Koffi {
+  load(path: null): { func(prototype: string): unknown };
+  errno(): number;
+  view(address: number, length: number): ArrayBuffer;
+}
+
+/** The system's C library cannot be called on this machine. */
+export class NativeUnavailable extends Error {
+  constructor(what: string, cause?: unknown) {
+    super(what, { cause });
+    this.name = 'NativeUnavailable';
+  }
+}
+
+/** The C library of this process, bound anew: once for each thread. Throws NativeUnavailable where it cannot be called. */
+export function loadLibc(): Libc {
+  return bind(loadKoffi());
+}
+
+function loadKoffi(): Koffi {
+  if (process.platform !== 'linux')
+    throw new NativeUnavailable(`virtual machines are served on Linux only, this is ${process.platform}`);
+  try {
+    return createRequire(import.meta.url)('koffi') as Koffi;
+  } catch (error) {
+    throw new NativeUnavailable(
+      'serving virtual machines needs the optional package koffi, which is not installed: npm install koffi',
+      error,
+    );
+  }
+}
+
+function bind(koffi: Koffi): Libc {
+  const library = koffi.load(null);
+  const functions = PROTOTYPES.map((prototype) => {
+    const name = /(\w+)\(/.exec(prototype)![1];
+    return [name, library.func(prototype)] as const;
+  });
+  // The prototypes have the interface's names and types; nothing can check that they do.
+  return { ...Object.fromEntries(functions), errno: koffi.errno, view: koffi.view } as unknown as Libc;
+}
+
+const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));
+
+/** A system call that failed, in words that name it and its reason. */
+export class SystemError extends Error {
+  /** "ENOENT" and so on. */
+  readonly code: string;
+
+  constructor(call: string, errno: number, about: string) {
+    const code = ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
+    super(`${about}: ${call} failed: ${code}`);
+    this.name = 'SystemError';
+    this.code = code;
+  }
+}
+
+/** Hands on the result of a call; throws a SystemError, which says what it was about, when it is negative. */
+export function checked(libc: Libc, call: string, result: number, about: string): number {
+  if (result < 0) throw new SystemError(call, libc.errno(), about);
+  return result;
+}

@@ -23,9 +23,9 @@ import {
 import { VIRTIO_ID_CONSOLE } from '../abi/virtio.ts';
 import { DeviceRefused } from '../virtio/negotiate.ts';
 import { GuestConsolePort } from './console-port.ts';
+import { Driver } from './driver.ts';
 import type { GuestDevice } from './guest.ts';
 import { Inbox, Outbox } from './page-queues.ts';
-import type { DeviceHealth } from './recovery.ts';
 import { DeviceFailed, VirtioDriver } from './virtio-driver.ts';
 
 const QUEUE_SIZE = 16;
@@ -45,15 +45,14 @@ interface KnownPort {
 }
 
 /** A console. Whoever runs the guest calls `poll` and `interrupt`. */
-export class ConsoleDriver {
+export class ConsoleDriver extends Driver {
   /** Requests whose end could give references back: none, for what a host has not read may stay unread. */
-  readonly inFlight = 0;
+  override readonly inFlight = 0;
   /** Control messages of the device that made no sense. */
   ignored = 0;
   /** Called when the device has a port, anew or again; `port` waits for one. */
   onPort: (port: GuestConsolePort) => void = () => undefined;
 
-  readonly #driver: VirtioDriver;
   readonly #isMultiport: boolean;
   readonly #maxPorts: number;
   readonly #inbox: Inbox;
@@ -74,7 +73,7 @@ export class ConsoleDriver {
       VIRTIO_ID_CONSOLE,
       VIRTIO_CONSOLE_F_SIZE | VIRTIO_CONSOLE_F_MULTIPORT,
     );
-    this.#driver = driver;
+    super(driver);
     this.#isMultiport = driver.has(VIRTIO_CONSOLE_F_MULTIPORT);
     this.#inbox = new Inbox(driver, CONSOLE_CONTROL_QUEUE, CONTROL_BUFFERS);
     this.#outbox = new Outbox(driver, CONSOLE_CONTROL_QUEUE + 1);
@@ -88,30 +87,8 @@ export class ConsoleDriver {
     this.#begin();
   }
 
-  get failure(): string | undefined {
-    return this.#driver.failure;
-  }
-
-  /** Why the device cannot be used for the time being; writes wait. */
-  get outage(): string | undefined {
-    return this.#driver.outage;
-  }
-
-  get health(): DeviceHealth {
-    return this.#driver.health;
-  }
-
-  /** How often the device was reset because something was wrong. */
-  get resets(): number {
-    return this.#driver.resets;
-  }
-
-  get holdsDevice(): boolean {
-    return this.#driver.holdsDevice;
-  }
-
   /** Whether something was written that the device has not taken. */
-  get busy(): boolean {
+  override get busy(): boolean {
     for (const { port } of this.#ports.values()) if (port.busy) return true;
     return false;
   }
@@ -130,63 +107,20 @@ export class ConsoleDriver {
   }
 
   /** Takes what the device has completed. Returns how much that was. */
-  poll(): number {
-    const taken = this.#driver.guard(() => this.#move(), 0);
-    if (taken > 0) this.#driver.relieve();
+  override poll(): number {
+    const taken = this.driver.guard(() => this.#move(), 0);
+    if (taken > 0) this.driver.relieve();
     return taken;
   }
 
-  /** Does what is due at `now`, in milliseconds. Returns when that is next so; see DmaOperations.tick. */
-  tick(now: number): number {
-    return this.#driver.tick(now);
-  }
-
-  interrupt(): void {
-    if (this.#driver.takeInterrupt()) this.poll();
-  }
-
-  /** Resets a device that went wrong; gives it up when that has been done too often. */
-  recover(reason: string): void {
-    this.#driver.recover(reason);
-  }
-
-  /** Stops the device for the time being: nothing stays shared, what is written waits for `resume`. */
-  suspend(reason: string): void {
-    this.#driver.stop(reason);
-  }
-
-  /** Goes on where the device is now. Throws DeviceRefused when that is another one; it may be tried again. */
-  resume(guest: GuestDevice): void {
-    this.#driver.restart(guest);
-  }
-
-  /** Stops using the device: it is reset, all streams end. */
-  fail(reason: string): void {
-    this.#driver.fail(reason);
-  }
-
-  /** Asks for an interrupt at the next completion. Returns true when there is one to poll for already. */
-  arm(): boolean {
-    return this.#driver.guard(() => {
-      let more = false;
-      for (const queue of this.#driver.queues) if (queue.enableInterrupts()) more = true;
-      return more;
-    }, false);
-  }
-
   /** Stops the device. Returns whether all pages could be taken back from the backend. */
-  close(): boolean {
-    this.#driver.fail('the console was detached');
-    const clean = this.#driver.close();
+  override close(): boolean {
+    const clean = this.detach('the console');
     // While the backend still maps them, the quarantine holds them too.
     this.#inbox.close();
     this.#outbox.close();
     for (const { port } of this.#ports.values()) port.release();
     return clean;
-  }
-
-  release(): void {
-    // Nothing of it is held back by `close`.
   }
 
   /** The device has been started. Without MULTIPORT it has one port, of which nothing is said. */
@@ -218,7 +152,7 @@ export class ConsoleDriver {
   }
 
   #moveSoon(): void {
-    this.#driver.guard(() => this.#move(), 0);
+    this.driver.guard(() => this.#move(), 0);
   }
 
   #move(): number {
@@ -292,7 +226,7 @@ export class ConsoleDriver {
 
   #appear(id: number): KnownPort {
     const known = this.#ports.get(id) ?? {
-      port: new GuestConsolePort(id, this.#driver, () => this.#moveSoon()),
+      port: new GuestConsolePort(id, this.driver, () => this.#moveSoon()),
       announced: true,
       toldReady: false,
       toldOpen: false,
@@ -320,9 +254,9 @@ export class ConsoleDriver {
   /** §5.3.5: without MULTIPORT, the size is in the configuration space. One that never rests is not taken up. */
   #readSize(): void {
     const port = this.#ports.get(0)?.port;
-    if (this.#isMultiport || port === undefined || !this.#driver.has(VIRTIO_CONSOLE_F_SIZE)) return;
+    if (this.#isMultiport || port === undefined || !this.driver.has(VIRTIO_CONSOLE_F_SIZE)) return;
     try {
-      const { cols, rows } = readConfig(this.#driver);
+      const { cols, rows } = readConfig(this.driver);
       setSize(port, { columns: cols, rows });
     } catch (error) {
       if (!(error instanceof DeviceRefused)) throw error;

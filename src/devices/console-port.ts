@@ -1,6 +1,7 @@
 // One port of a console on its device's side (virtio 1.3 §5.3.6): bytes from the guest to the endpoint, as the
 // endpoint takes them, and bytes to the guest, as the guest has buffers for them. After console.ts.
 
+import type { ConsoleSize } from '../abi/virtio-console.ts';
 import { assert } from '../errors.ts';
 import type { Segments } from '../memory/segments.ts';
 import type { DeviceHost } from '../virtio/device.ts';
@@ -14,9 +15,13 @@ export const CONSOLE_BACKLOG = 64 * 1024;
 /** Bytes that an endpoint is given at once. */
 const PIECE = 4096;
 
+/** What a port's endpoint says that is not data. */
+export type PortNotices = Pick<ConsoleLine, 'setOpen' | 'resize'>;
+
 /** Data of one port. */
 export class ConsolePort implements ConsoleLine {
   readonly #endpoint: ConsoleEndpoint;
+  readonly #notices: PortNotices;
   readonly #backlog = new ByteRing(CONSOLE_BACKLOG);
   /** Buffers that the guest has posted, and what it has written and the endpoint has not taken. */
   readonly #empty = new HeldChains();
@@ -34,9 +39,15 @@ export class ConsolePort implements ConsoleLine {
   /** Buffers of the guest's that could not be reached. */
   unreachable = 0;
 
-  constructor(endpoint: ConsoleEndpoint) {
+  /** @param notices takes what the endpoint has to say to the guest's driver */
+  constructor(endpoint: ConsoleEndpoint, notices: PortNotices) {
     this.#endpoint = endpoint;
-    endpoint.connect(this);
+    this.#notices = notices;
+  }
+
+  /** To be called once, when the notices can be taken. */
+  connect(): void {
+    this.#endpoint.connect(this);
   }
 
   /** The driver has started the device. */
@@ -87,6 +98,14 @@ export class ConsolePort implements ConsoleLine {
 
   resume(): void {
     this.#move();
+  }
+
+  setOpen(open: boolean): void {
+    this.#notices.setOpen(open);
+  }
+
+  resize(size: ConsoleSize): void {
+    this.#notices.resize(size);
   }
 
   /** A buffer that was not granted, or not so, carries nothing. */

@@ -51,8 +51,6 @@ export interface ConsolePortOptions {
   readonly name: string;
   /** Whether it is for a person at a terminal; others are for programs. */
   readonly isConsole: boolean;
-  /** Of the terminal, if that is known. */
-  readonly size?: ConsoleSize;
   readonly endpoint: ConsoleEndpoint;
 }
 
@@ -62,6 +60,8 @@ interface Port {
   readonly isConsole: boolean;
   size: ConsoleSize | undefined;
   open: boolean;
+  /** Whether the driver knows of it: §5.3.6.2.1 wants a port to be announced once. */
+  announced: boolean;
   /** Whether the driver uses it. */
   ready: boolean;
   /** VIRTIO_CONSOLE_ events to send. */
@@ -84,7 +84,6 @@ export class ConsoleDevice implements VirtioDevice {
   readonly #message = virtioConsoleControl.make();
   #host: DeviceHost | undefined;
   #features = 0n;
-  #announced = false;
 
   /**
    * @param ports 1 to MAX_CONSOLE_PORTS; a driver that knows one port only gets the first
@@ -93,10 +92,10 @@ export class ConsoleDevice implements VirtioDevice {
   constructor(ports: readonly ConsolePortOptions[]) {
     if (ports.length < 1 || ports.length > MAX_CONSOLE_PORTS)
       throw new RangeError(`a console with ${ports.length} ports; expected 1 to ${MAX_CONSOLE_PORTS}`);
-    this.#ports = ports.map(portOf);
+    this.#ports = ports.map((options, id) => this.#portOf(options, id));
     this.queueSizes = Array.from({ length: 2 * ports.length + 2 }, () => QUEUE_SIZE);
     this.#config.max_nr_ports = ports.length;
-    this.#configure(this.#ports[0].size);
+    for (const { data } of this.#ports) data.connect();
   }
 
   get config(): Uint8Array {
@@ -118,10 +117,9 @@ export class ConsoleDevice implements VirtioDevice {
 
   stop(): void {
     this.#host = undefined;
-    this.#announced = false;
     this.#buffers.clear();
     for (const port of this.#ports) {
-      port.ready = false;
+      port.announced = port.ready = false;
       port.unsaid.clear();
       port.data.stop();
     }
@@ -138,24 +136,40 @@ export class ConsoleDevice implements VirtioDevice {
     }
   }
 
-  /** Tells the guest that a console's size is another now. Throws RangeError when there is no such console. */
-  resize(id: number, size: ConsoleSize): void {
+  #portOf({ name, isConsole, endpoint }: ConsolePortOptions, id: number): Port {
+    const data = new ConsolePort(endpoint, {
+      setOpen: (open) => this.#setOpen(id, open),
+      resize: (size) => this.#resize(id, size),
+    });
+    return {
+      name: nameOf(name),
+      isConsole,
+      size: undefined,
+      open: true,
+      announced: false,
+      ready: false,
+      unsaid: new Set(),
+      data,
+    };
+  }
+
+  #setOpen(id: number, open: boolean): void {
     const port = this.#ports[id];
-    if (!port?.isConsole) throw new RangeError(`port ${id} of the console is not a terminal`);
+    if (port.open === open) return;
+    port.open = open;
+    this.#say(port, VIRTIO_CONSOLE_PORT_OPEN);
+  }
+
+  #resize(id: number, size: ConsoleSize): void {
+    const port = this.#ports[id];
+    if (!port.isConsole) return;
     port.size = size;
     if (id === 0) this.#configure(size);
     this.#say(port, VIRTIO_CONSOLE_RESIZE);
   }
 
-  /** Tells the guest whether anybody is at the host's end of a port: yes, unless said otherwise. */
-  setOpen(id: number, open: boolean): void {
-    const port = this.#ports[id];
-    if (port === undefined) throw new RangeError(`the console has no port ${id}`);
-    port.open = open;
-    this.#say(port, VIRTIO_CONSOLE_PORT_OPEN);
-  }
-
-  #configure({ columns, rows }: ConsoleSize = { columns: 0, rows: 0 }): void {
+  /** §5.3.6: the size in configuration space is port 0's. */
+  #configure({ columns, rows }: ConsoleSize): void {
     this.#config.cols = columns;
     this.#config.rows = rows;
     this.#generation = (this.#generation + 1) >>> 0;
@@ -191,8 +205,7 @@ export class ConsoleDevice implements VirtioDevice {
     if ((this.#features & VIRTIO_CONSOLE_F_MULTIPORT) === 0n) return false;
     if (event === VIRTIO_CONSOLE_DEVICE_READY) return this.#announce(value);
     const port = this.#ports[id];
-    // Nothing is known of ports before they were announced.
-    if (port === undefined || !this.#announced) return false;
+    if (port === undefined || !port.announced) return false;
     if (event === VIRTIO_CONSOLE_PORT_READY) return describe(port, value);
     if (event !== VIRTIO_CONSOLE_PORT_OPEN || !port.ready) return false;
     port.data.setGuestOpen(value === 1);
@@ -200,9 +213,11 @@ export class ConsoleDevice implements VirtioDevice {
   }
 
   #announce(value: number): boolean {
-    if (value !== 1) return false;
-    this.#announced = true;
-    for (const { unsaid } of this.#ports) unsaid.add(VIRTIO_CONSOLE_DEVICE_ADD);
+    if (value !== 1 || this.#ports[0].announced) return false;
+    for (const port of this.#ports) {
+      port.announced = true;
+      port.unsaid.add(VIRTIO_CONSOLE_DEVICE_ADD);
+    }
     return true;
   }
 
@@ -233,27 +248,19 @@ export class ConsoleDevice implements VirtioDevice {
   }
 }
 
-function portOf({ name, isConsole, size, endpoint }: ConsolePortOptions): Port {
+function nameOf(name: string): Uint8Array {
   const bytes = new TextEncoder().encode(name);
-  if (bytes.length > MAX_NAME)
-    throw new RangeError(
-      `the console port "${name}" has a name of ${bytes.length} bytes; at most ${MAX_NAME}`,
-    );
-  return {
-    name: bytes,
-    isConsole,
-    size,
-    open: true,
-    ready: false,
-    unsaid: new Set(),
-    data: new ConsolePort(endpoint),
-  };
+  if (bytes.length <= MAX_NAME) return bytes;
+  throw new RangeError(`the console port "${name}" has a name of ${bytes.length} bytes; at most ${MAX_NAME}`);
 }
 
 /** The driver has taken a port up, and is told all about it; or it could not. */
 function describe(port: Port, value: number): boolean {
   port.ready = value === 1;
-  if (!port.ready) return true;
+  if (!port.ready) {
+    port.data.setGuestOpen(false);
+    return true;
+  }
   if (port.isConsole) port.unsaid.add(VIRTIO_CONSOLE_CONSOLE_PORT);
   if (port.isConsole && port.size !== undefined) port.unsaid.add(VIRTIO_CONSOLE_RESIZE);
   if (port.name.length > 0) port.unsaid.add(VIRTIO_CONSOLE_PORT_NAME);

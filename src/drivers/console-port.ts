@@ -19,7 +19,7 @@ interface Write {
 }
 
 /**
- * A port. Open it, then read and write: what the host does not take makes `write` wait, what is not read makes the
+ * A port. Open it, unless it is a console, which is open; then read and write: what the host does not take makes `write` wait, what is not read makes the
  * host wait. Over a reset or a move to another backend the streams go on; what had been sent and was not reported as
  * taken is sent again.
  */

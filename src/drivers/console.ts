@@ -211,7 +211,7 @@ export class ConsoleDriver extends Driver {
     const { port } = known;
     const more = message.subarray(HEADER_SIZE);
     if (event === VIRTIO_CONSOLE_DEVICE_REMOVE) this.#remove(known);
-    else if (event === VIRTIO_CONSOLE_CONSOLE_PORT) port.isConsole = true;
+    else if (event === VIRTIO_CONSOLE_CONSOLE_PORT) beConsole(known);
     else if (event === VIRTIO_CONSOLE_PORT_OPEN) port.hostOpen = value === 1;
     else if (event === VIRTIO_CONSOLE_PORT_NAME) port.name = printable(more);
     else return event === VIRTIO_CONSOLE_RESIZE && resize(port, more);
@@ -263,6 +263,13 @@ export class ConsoleDriver extends Driver {
       this.ignored++;
     }
   }
+}
+
+/** §5.3.6.2.2: a console is open, and the device is told so each time that it asks for one. */
+function beConsole(known: KnownPort): void {
+  known.port.isConsole = true;
+  known.toldOpen = false;
+  known.port.open();
 }
 
 function forget(known: KnownPort): void {

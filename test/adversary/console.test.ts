@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
+  VIRTIO_CONSOLE_CONSOLE_PORT,
   VIRTIO_CONSOLE_DEVICE_ADD,
   VIRTIO_CONSOLE_DEVICE_READY,
   VIRTIO_CONSOLE_DEVICE_REMOVE,
@@ -15,11 +16,16 @@ import {
   virtioConsoleControl,
 } from '../../src/abi/virtio-console.ts';
 import { VIRTIO_ID_CONSOLE } from '../../src/abi/virtio.ts';
-import { ConsoleDevice } from '../../src/devices/console.ts';
 import { CONSOLE_BACKLOG } from '../../src/devices/console-port.ts';
-import { ConsoleScene, someBytes, terminal, TestEndpoint } from '../support/console.test.helper.ts';
+import {
+  ConsoleScene,
+  RawConsole,
+  someBytes,
+  terminal,
+  TestEndpoint,
+} from '../support/console.test.helper.ts';
 import { HostileScene, HostileDisk } from '../support/hostile-disk.test.helper.ts';
-import { BASE, Scene } from '../support/scene.test.helper.ts';
+import { BASE } from '../support/scene.test.helper.ts';
 
 /** A device that says what the test wants on its control queue. */
 class HostileConsole extends HostileDisk {
@@ -55,6 +61,21 @@ test('B16: ports that are none, messages about ports that nobody announced: coun
   for (const event of [VIRTIO_CONSOLE_DEVICE_REMOVE, VIRTIO_CONSOLE_PORT_OPEN, VIRTIO_CONSOLE_RESIZE, 99])
     say(0, event, 1);
   assert.deepEqual([console.ports.length, console.ignored, console.failure], [0, 8, undefined]);
+  scene.guest.detach(console);
+  scene.nothingLeft();
+});
+
+test('B16: a storm of sizes: each is taken, none is kept; of a port that is no console none is taken', () => {
+  const { scene, console, say } = hostile();
+  say(0, VIRTIO_CONSOLE_DEVICE_ADD, 1);
+  say(0, VIRTIO_CONSOLE_RESIZE, 0, [1, 0, 1, 0]);
+  assert.deepEqual([console.ports[0].size, console.ignored], [undefined, 1]);
+  say(0, VIRTIO_CONSOLE_CONSOLE_PORT, 1);
+  const { pagesFree } = scene.guest.ports.memory;
+  for (let columns = 0; columns < 200; columns++) say(0, VIRTIO_CONSOLE_RESIZE, 0, [columns, 1, 24, 0]);
+  say(0, VIRTIO_CONSOLE_RESIZE, 0, [1, 0]);
+  assert.deepEqual([console.ports[0].size, console.ignored], [{ columns: 256 + 199, rows: 24 }, 2]);
+  assert.equal(scene.guest.ports.memory.pagesFree, pagesFree);
   scene.guest.detach(console);
   scene.nothingLeft();
 });
@@ -105,58 +126,61 @@ test('F33: a guest that posts no buffers: the host is told that nothing fits, an
 
 test('F33 F26: a driver that asks for everything again and again, and is reset with buffers posted', async () => {
   const endpoint = new TestEndpoint();
-  const device = new ConsoleDevice([terminal(endpoint)]);
-  const scene = new Scene({ device });
-  scene.driver.negotiate();
-  const queues = [0, 1, 2, 3].map((index) => scene.driver.layOut(index, 16));
-  for (const queue of queues) scene.driver.enable(queue);
-  scene.driver.driverOk();
-  const page = scene.driver.share(1);
-  const tell = (id: number, event: number) => {
-    page.bytes.set(virtioConsoleControl.make({ id, event, value: 1 }).bytes);
-    scene.driver.chain(queues[3], 0, [{ at: page, length: 8 }]);
-    scene.driver.submit(queues[3], 0);
-  };
-  tell(0, VIRTIO_CONSOLE_PORT_READY);
-  tell(7, VIRTIO_CONSOLE_PORT_OPEN);
-  assert.equal(device.ignored, 2, 'nothing was announced, and there is no port 7');
+  const raw = new RawConsole([terminal(endpoint)]);
+  raw.tell(0, VIRTIO_CONSOLE_PORT_READY);
+  raw.tell(7, VIRTIO_CONSOLE_PORT_OPEN);
+  assert.equal(raw.device.ignored, 2, 'nothing was announced, and there is no port 7');
   for (let round = 0; round < 100; round++) {
-    tell(0, VIRTIO_CONSOLE_DEVICE_READY);
-    tell(0, VIRTIO_CONSOLE_PORT_READY);
+    raw.tell(0, VIRTIO_CONSOLE_DEVICE_READY);
+    raw.tell(0, VIRTIO_CONSOLE_PORT_READY);
   }
-  // One message of each kind, however often it was asked for.
-  const answers = scene.driver.share(1);
-  for (let head = 0; head < 8; head++) {
-    scene.driver.chain(queues[2], head, [{ at: answers, length: 128, writable: true }]);
-    scene.driver.submit(queues[2], head);
-  }
-  assert.equal(queues[2].used.index, 5);
+  assert.equal(raw.hearAll().length, 5, 'one message of each kind, however often it was asked for');
   endpoint.allowance = 0;
-  scene.driver.chain(queues[1], 0, [{ at: page, length: 4096 }]);
-  scene.driver.submit(queues[1], 0);
-  assert.equal(queues[1].used.index, 0, 'what the host does not take stays in the buffers of the guest');
-  scene.driver.reset();
+  raw.write(1, { at: raw.scene.driver.share(1), length: 4096 });
+  assert.equal(raw.queues[1].used.index, 0, 'what the host does not take stays in the buffers of the guest');
+  raw.scene.driver.reset();
   endpoint.allow(Number.POSITIVE_INFINITY);
   assert.equal(endpoint.bytes.length, 0, 'a reset drops what was under way');
-  await scene.finish();
+  await raw.scene.finish();
 });
 
 test('F25 D9: whatever a guest writes is data, in pieces of a page at most', async () => {
   const endpoint = new TestEndpoint();
-  const device = new ConsoleDevice([terminal(endpoint)]);
-  const scene = new Scene({ device });
-  scene.driver.negotiate();
-  const queues = [0, 1, 2, 3].map((index) => scene.driver.layOut(index, 16));
-  for (const queue of queues) scene.driver.enable(queue);
-  scene.driver.driverOk();
-  const pages = scene.driver.share(4);
+  const raw = new RawConsole([terminal(endpoint)]);
+  const pages = raw.scene.driver.share(4);
   pages.bytes.set(someBytes(4 * 4096));
-  scene.driver.chain(queues[1], 0, [
-    { at: pages, length: 4 * 4096 },
-    { at: pages, length: 100 },
-  ]);
-  scene.driver.submit(queues[1], 0);
+  raw.write(1, { at: pages, length: 4 * 4096 }, { at: pages, length: 100 });
   assert.deepEqual(endpoint.bytes, [...someBytes(4 * 4096), ...someBytes(100)]);
   assert.ok(endpoint.longest <= 4096);
-  await scene.finish();
+  await raw.scene.finish();
+});
+
+test('F25 F5: buffers of the wrong direction, or of no length, come back and carry nothing', async () => {
+  const endpoint = new TestEndpoint();
+  const raw = new RawConsole([terminal(endpoint)]);
+  const page = raw.scene.driver.share(1);
+  page.bytes.fill(0x5a);
+  for (const event of [VIRTIO_CONSOLE_DEVICE_READY, VIRTIO_CONSOLE_PORT_READY, VIRTIO_CONSOLE_PORT_OPEN])
+    raw.tell(0, event);
+  raw.write(0, { at: page, length: 100 });
+  endpoint.line.send(someBytes(10));
+  assert.equal(raw.queues[0].used.index, 1, 'nothing fits where the device must not write');
+  raw.write(1, { at: page, length: 100, writable: true });
+  raw.write(1, { at: page, length: 0 });
+  assert.equal(raw.queues[1].used.index, 2);
+  assert.equal(endpoint.bytes.length, 0);
+  raw.write(0, { at: page, length: 100, writable: true });
+  assert.deepEqual([...page.bytes.slice(0, 11)], [...someBytes(10), 0x5a], 'the bytes went to the next one');
+  await raw.scene.finish();
+});
+
+test('F33: control messages that are too short, or buffers too short for them, are counted', async () => {
+  const raw = new RawConsole([terminal(new TestEndpoint())]);
+  const page = raw.scene.driver.share(1);
+  raw.write(3, { at: page, length: 7 });
+  assert.equal(raw.device.ignored, 1);
+  raw.write(2, { at: page, length: 7, writable: true });
+  raw.tell(0, VIRTIO_CONSOLE_DEVICE_READY);
+  assert.deepEqual([raw.device.ignored, raw.queues[2].used.index, raw.queues[2].used.len(0)], [2, 1, 0]);
+  await raw.scene.finish();
 });

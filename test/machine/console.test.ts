@@ -93,13 +93,13 @@ test('a guest writes to nobody: it waits until somebody is there', async () => {
   const endpoint = new TestEndpoint();
   const scene = new ConsoleScene([terminal(endpoint)]);
   const port = await scene.open();
-  scene.device.setOpen(0, false);
+  endpoint.line.setOpen(false);
   await scene.rest();
   assert.equal(port.hostOpen, false);
   const written = port.write(someBytes(10));
   await scene.rest();
   assert.equal(endpoint.bytes.length, 0);
-  scene.device.setOpen(0, true);
+  endpoint.line.setOpen(true);
   await scene.machine.settle(written);
   assert.equal(endpoint.bytes.length, 10);
   scene.finish();

@@ -2,6 +2,7 @@
 // ports in the hands of the test.
 
 import assert from 'node:assert/strict';
+import { CONSOLE_CONTROL_QUEUE, virtioConsoleControl } from '../../src/abi/virtio-console.ts';
 import { ConsoleDevice, type ConsolePortOptions } from '../../src/devices/console.ts';
 import type { ConsoleEndpoint, ConsoleLine } from '../../src/devices/console-endpoint.ts';
 import type { ExposureMode } from '../../src/dma/exposure-modes.ts';
@@ -11,8 +12,12 @@ import type { BackendDomain, MemoryAccess } from '../../src/machine/backend-doma
 import type { GuestDomain } from '../../src/machine/guest-domain.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import { hideFeatures } from './hide-features.test.helper.ts';
+import type { RawBuffer, RawQueue, SharedPages } from './raw-driver.test.helper.ts';
+import { Scene } from './scene.test.helper.ts';
 
 const MIB = 2 ** 20;
+/** Of the queues of a driver by hand. */
+const QUEUE_SIZE = 16;
 
 /** A host's end that takes as much as the test allows, and remembers all of it. */
 export class TestEndpoint implements ConsoleEndpoint {
@@ -29,6 +34,7 @@ export class TestEndpoint implements ConsoleEndpoint {
 
   connect(line: ConsoleLine): void {
     this.line = line;
+    line.resize({ columns: 80, rows: 24 });
   }
 
   take(bytes: Uint8Array): number {
@@ -56,7 +62,7 @@ export class TestEndpoint implements ConsoleEndpoint {
 
 /** One console for a person, called "tty". */
 export function terminal(endpoint: ConsoleEndpoint): ConsolePortOptions {
-  return { name: 'tty', isConsole: true, size: { columns: 80, rows: 24 }, endpoint };
+  return { name: 'tty', isConsole: true, endpoint };
 }
 
 export interface ConsoleSceneOptions {
@@ -128,4 +134,64 @@ export class ConsoleScene {
 /** Bytes that differ from place to place. */
 export function someBytes(length: number, salt = 0): Uint8Array {
   return Uint8Array.from({ length }, (_, i) => (i * 7) ^ (i >>> 8) ^ salt);
+}
+
+/** A console's driver by hand, on a stage with a neighbour: it posts and says what the test wants. */
+export class RawConsole {
+  readonly scene: Scene;
+  readonly device: ConsoleDevice;
+  /** Queues by their index in the device. */
+  readonly queues: readonly RawQueue[];
+  readonly #page: SharedPages;
+  readonly #answers: SharedPages;
+  #posted = 0;
+  #heard = 0;
+
+  constructor(ports: readonly ConsolePortOptions[]) {
+    this.device = new ConsoleDevice(ports);
+    this.scene = new Scene({ device: this.device });
+    const { driver } = this.scene;
+    driver.negotiate();
+    this.queues = this.device.queueSizes.map((_, index) => driver.layOut(index, QUEUE_SIZE));
+    for (const queue of this.queues) driver.enable(queue);
+    driver.driverOk();
+    this.#page = driver.share(1);
+    this.#answers = driver.share(1);
+  }
+
+  /** Sends a control message. */
+  tell(id: number, event: number, value = 1): void {
+    const { bytes } = virtioConsoleControl.make({ id, event, value });
+    this.#page.bytes.set(bytes);
+    this.write(CONSOLE_CONTROL_QUEUE + 1, { at: this.#page, length: bytes.length });
+  }
+
+  /** Puts a chain of its own on a queue: at head 0, which is free again when the device has returned it. */
+  write(index: number, ...buffers: readonly RawBuffer[]): void {
+    this.scene.driver.chain(this.queues[index], 0, buffers);
+    this.scene.driver.submit(this.queues[index], 0);
+  }
+
+  /** What the device says in the next buffer for control messages; undefined when it has nothing to say. */
+  hear(): { id: number; event: number; value: number; more: number[] } | undefined {
+    const queue = this.queues[CONSOLE_CONTROL_QUEUE];
+    if (this.#posted === this.#heard) this.#post(queue);
+    if (queue.used.index === this.#heard) return undefined;
+    const length = queue.used.len(this.#heard++);
+    const { id, event, value } = virtioConsoleControl.over(this.#answers.bytes);
+    return { id, event, value, more: [...this.#answers.bytes.slice(virtioConsoleControl.size, length)] };
+  }
+
+  /** All that the device has to say. */
+  hearAll(): NonNullable<ReturnType<RawConsole['hear']>>[] {
+    const messages = [];
+    for (let message = this.hear(); message !== undefined; message = this.hear()) messages.push(message);
+    return messages;
+  }
+
+  #post(queue: RawQueue): void {
+    const head = this.#posted++ % QUEUE_SIZE;
+    this.scene.driver.chain(queue, head, [{ at: this.#answers, length: 128, writable: true }]);
+    this.scene.driver.submit(queue, head);
+  }
 }

@@ -10,7 +10,7 @@ import { Iotlb, type Translation } from '../../memory/iotlb.ts';
 import { IotlbMemory } from '../../memory/iotlb-memory.ts';
 import { LoggedMemory } from '../../memory/logged-memory.ts';
 import { RegionTable } from '../../memory/region-table.ts';
-import type { VirtioDevice } from '../../virtio/device.ts';
+import type { DeviceHost, VirtioDevice } from '../../virtio/device.ts';
 import { serveAvailable, serveTurn, TURN } from '../../virtio/serve-turn.ts';
 import { DeviceQueue } from '../../virtqueue/device-queue.ts';
 import type { QueueStart } from '../../virtqueue/queue-journal.ts';
@@ -47,6 +47,13 @@ export class LocalRings implements RingRunner {
   #table = new RegionTable([]);
   #log: DirtyLog | undefined;
   #iotlbMemory: IotlbMemory | undefined;
+  readonly #host: DeviceHost = {
+    completed: (queue) => {
+      for (const [index, ring] of this.#running)
+        if (ring.queue === queue && queue.takeInterrupt()) this.#interrupt(index);
+    },
+    configChanged: () => this.#events.configChanged(),
+  };
 
   /** @param signal adds one to an eventfd */
   constructor(device: VirtioDevice, events: RingEvents, signal: (fd: number) => void) {
@@ -80,7 +87,7 @@ export class LocalRings implements RingRunner {
     if (!this.#translated(setup)) return false;
     const areas = mapRingAreas(setup.size, setup.places, this.#mapRing());
     const { start, logged } = this.#startOf(setup, areas);
-    if (!this.#started) this.#device.start(this.#features);
+    if (!this.#started) this.#device.start(this.#features, this.#host);
     this.#started = true;
     const features = {
       indirect: (this.#features & VIRTIO_F_INDIRECT_DESC) !== 0n,

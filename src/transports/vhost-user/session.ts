@@ -100,6 +100,7 @@ export class VhostUserSession {
       interrupt: (index) => this.#interrupt(index),
       failed: (index, violation) => this.#rings.fail(index, violation),
       miss: (iova, right) => this.#channel.iotlbMiss(iova, right),
+      configChanged: () => this.configChanged(),
     });
     const session = this;
     this.#rings = new Vrings(device.queueSizes, platform, this.#runner, {

@@ -8,7 +8,7 @@ import { native } from '../hosts/linux/native.test.helper.ts';
 
 const SERVER = new URL('./vhost-server.js', import.meta.url).href;
 
-test('a process that exits does not wait for threads that sleep', { skip: native }, async () => {
+test('a process that exits does not wait for threads that sleep', native, async () => {
   const script = `
     const { VhostServer } = await import(${JSON.stringify(SERVER)});
     const silent = () => undefined;

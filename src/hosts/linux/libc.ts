@@ -35,6 +35,7 @@ export interface Libc {
   epoll_ctl(epoll: number, operation: number, fd: number, event: number): number;
   epoll_wait(epoll: number, events: number, most: number, milliseconds: number): number;
   socket(domain: number, type: number, protocol: number): number;
+  socketpair(domain: number, type: number, protocol: number, pair: number): number;
   bind(fd: number, address: number, length: number): number;
   listen(fd: number, backlog: number): number;
   accept4(fd: number, address: number, length: number, flags: number): number;
@@ -67,6 +68,7 @@ const PROTOTYPES = [
   'int epoll_ctl(int, int, int, int64_t)',
   'int epoll_wait(int, int64_t, int, int)',
   'int socket(int, int, int)',
+  'int socketpair(int, int, int, int64_t)',
   'int bind(int, int64_t, unsigned int)',
   'int listen(int, int)',
   'int accept4(int, int64_t, int64_t, int)',

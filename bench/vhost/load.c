@@ -1,13 +1,15 @@
-// The load generator of `npm run bench:vhost`: a vhost-user-blk frontend that keeps requests under way on a backend's
-// disk for a while, and says in JSON how many were done, how long they took and what they cost the backend.
+// The load generator of `npm run bench:vhost`: a vhost-user-blk frontend that keeps requests under way on a
+// backend's disk for a while, and says in JSON how many were done, how long they took and what they cost the
+// backend.
 //
-//   load --make IMAGE --bytes N                            makes an image with the pattern that reads are checked for
+//   load --make IMAGE --bytes N [--uncached]    makes an image with the pattern that reads are checked for
 //   load --socket PATH [--write] [--sequential] [--size BYTES] [--depth N] [--rings N] [--interrupts]
 //        [--seconds S | --requests N] [--warm-up S] [--backend PID] [--cpu N] [--verify [--salt N]] [--idle S]
 //
-// It polls the used rings, or with --interrupts blocks until the backend signals, as a guest's processor sleeps until
-// its interrupt. Of each read the first and the last word are checked, with --verify all; --verify --write writes
-// the pattern of another --salt, for a later read to find. After frontend.h and histogram.h.
+// It polls the used rings, or with --interrupts blocks until the backend signals, as a guest's processor
+// sleeps until its interrupt. Of each read the first and the last word are checked, with --verify all;
+// --verify --write writes the pattern of another --salt, for a later read to find. After frontend.h and
+// histogram.h.
 
 #include <getopt.h>
 #include <poll.h>
@@ -19,6 +21,7 @@
 
 struct options {
   const char *make;
+  bool uncached;
   const char *socket;
   uint64_t bytes;
   size_t size;
@@ -74,7 +77,9 @@ static void make_image(const char *path, uint64_t bytes) {
     fill((uint8_t *)block, at, sizeof block, 0);
     if (fwrite(block, sizeof block, 1, file) != 1) fail(path);
   }
-  if (fflush(file) != 0 || fsync(fileno(file)) != 0 || fclose(file) != 0) fail(path);
+  if (fflush(file) != 0 || fsync(fileno(file)) != 0) fail(path);
+  if (options.uncached) posix_fadvise(fileno(file), 0, 0, POSIX_FADV_DONTNEED);
+  if (fclose(file) != 0) fail(path);
 }
 
 static void check(const struct slot *slot) {
@@ -197,8 +202,9 @@ static void drain(void) {
 static void run(void) {
   uint64_t started = now_ns();
   for (unsigned i = 0; i < options.rings; i++) {
-    for (unsigned j = 0; j < options.depth; j++) submit(&frontend.rings[i], &frontend.rings[i].slots[j], started);
-    kick(&frontend.rings[i]);
+    struct ring *ring = &frontend.rings[i];
+    for (unsigned j = 0; j < options.depth; j++) submit(ring, &ring->slots[j], started);
+    kick(ring);
   }
   while (turns(true) == 0);
   result.first_ns = now_ns();
@@ -235,14 +241,19 @@ static void run_requests(void) {
 static void print_result(void) {
   double seconds = (double)(result.end_ns - result.begin_ns) / 1e9;
   double total = (double)result.latencies.total;
-  const struct histogram *latencies = &result.latencies;
-  printf("{\"requests\":%.0f,\"seconds\":%.6f,\"iops\":%.1f,\"us\":%.4f,", total, seconds, total / seconds,
-         seconds * 1e6 / total);
-  printf("\"p50\":%.3f,\"p99\":%.3f,\"p999\":%.3f,", (double)histogram_quantile(latencies, 0.5) / 1e3,
-         (double)histogram_quantile(latencies, 0.99) / 1e3, (double)histogram_quantile(latencies, 0.999) / 1e3);
-  printf("\"cpu\":%.4f,\"kicks\":%.4f,\"interrupts\":%.4f,\"firstNs\":%llu}\n",
-         (double)result.cpu_ns / 1e3 / total, (double)result.kicks / total, (double)result.interrupts / total,
-         (unsigned long long)result.first_ns);
+  printf("{\"requests\":%.0f,\"seconds\":%.6f,", total, seconds);
+  printf("\"iops\":%.1f,\"us\":%.4f,", total / seconds, seconds * 1e6 / total);
+  static const struct {
+    const char *name;
+    double share;
+  } quantiles[] = {{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}};
+  for (size_t i = 0; i < sizeof quantiles / sizeof *quantiles; i++) {
+    uint64_t value = histogram_quantile(&result.latencies, quantiles[i].share);
+    printf("\"%s\":%.3f,", quantiles[i].name, (double)value / 1e3);
+  }
+  printf("\"cpu\":%.4f,\"kicks\":%.4f,", (double)result.cpu_ns / 1e3 / total, (double)result.kicks / total);
+  printf("\"interrupts\":%.4f,", (double)result.interrupts / total);
+  printf("\"firstNs\":%llu}\n", (unsigned long long)result.first_ns);
 }
 
 /** A backend that loses a request or an interrupt must not make the bench wait for ever. */
@@ -253,41 +264,49 @@ static void on_alarm(int signal) {
   _exit(1);
 }
 
-enum { MAKE, BYTES, SOCKET, WRITE, SEQUENTIAL, SIZE, DEPTH, RINGS, INTERRUPTS, SECONDS, REQUESTS, WARM_UP, BACKEND, CPU,
-       VERIFY, SALT, IDLE };
-
 static const struct option names[] = {
-  {"make", required_argument, NULL, MAKE},         {"bytes", required_argument, NULL, BYTES},
-  {"socket", required_argument, NULL, SOCKET},     {"write", no_argument, NULL, WRITE},
-  {"sequential", no_argument, NULL, SEQUENTIAL},   {"size", required_argument, NULL, SIZE},
-  {"depth", required_argument, NULL, DEPTH},       {"rings", required_argument, NULL, RINGS},
-  {"interrupts", no_argument, NULL, INTERRUPTS},   {"seconds", required_argument, NULL, SECONDS},
-  {"requests", required_argument, NULL, REQUESTS}, {"warm-up", required_argument, NULL, WARM_UP},
-  {"backend", required_argument, NULL, BACKEND},   {"cpu", required_argument, NULL, CPU},
-  {"verify", no_argument, NULL, VERIFY},           {"salt", required_argument, NULL, SALT},
-  {"idle", required_argument, NULL, IDLE},         {0},
+  {"make", required_argument, NULL, 'm'},
+  {"bytes", required_argument, NULL, 'b'},
+  {"uncached", no_argument, NULL, 'u'},
+  {"socket", required_argument, NULL, 'S'},
+  {"write", no_argument, NULL, 'w'},
+  {"sequential", no_argument, NULL, 'q'},
+  {"size", required_argument, NULL, 's'},
+  {"depth", required_argument, NULL, 'd'},
+  {"rings", required_argument, NULL, 'r'},
+  {"interrupts", no_argument, NULL, 'i'},
+  {"seconds", required_argument, NULL, 't'},
+  {"requests", required_argument, NULL, 'n'},
+  {"warm-up", required_argument, NULL, 'W'},
+  {"backend", required_argument, NULL, 'B'},
+  {"cpu", required_argument, NULL, 'c'},
+  {"verify", no_argument, NULL, 'v'},
+  {"salt", required_argument, NULL, 'a'},
+  {"idle", required_argument, NULL, 'I'},
+  {0},
 };
 
 static void read_options(int count, char **words) {
   for (int option; (option = getopt_long(count, words, "", names, NULL)) != -1;) {
     switch (option) {
-      case MAKE: options.make = optarg; break;
-      case BYTES: options.bytes = strtoull(optarg, NULL, 10); break;
-      case SOCKET: options.socket = optarg; break;
-      case WRITE: options.write = true; break;
-      case SEQUENTIAL: options.sequential = true; break;
-      case SIZE: options.size = strtoull(optarg, NULL, 10); break;
-      case DEPTH: options.depth = (unsigned)atoi(optarg); break;
-      case RINGS: options.rings = (unsigned)atoi(optarg); break;
-      case INTERRUPTS: options.interrupts = true; break;
-      case SECONDS: options.seconds = atof(optarg); break;
-      case REQUESTS: options.requests = strtoull(optarg, NULL, 10); break;
-      case WARM_UP: options.warm_up = atof(optarg); break;
-      case BACKEND: options.backend = atoi(optarg); break;
-      case CPU: options.cpu = atoi(optarg); break;
-      case VERIFY: options.verify = true; break;
-      case SALT: options.salt = (unsigned)atoi(optarg); break;
-      case IDLE: options.idle = atof(optarg); break;
+      case 'm': options.make = optarg; break;
+      case 'b': options.bytes = strtoull(optarg, NULL, 10); break;
+      case 'u': options.uncached = true; break;
+      case 'S': options.socket = optarg; break;
+      case 'w': options.write = true; break;
+      case 'q': options.sequential = true; break;
+      case 's': options.size = strtoull(optarg, NULL, 10); break;
+      case 'd': options.depth = (unsigned)atoi(optarg); break;
+      case 'r': options.rings = (unsigned)atoi(optarg); break;
+      case 'i': options.interrupts = true; break;
+      case 't': options.seconds = atof(optarg); break;
+      case 'n': options.requests = strtoull(optarg, NULL, 10); break;
+      case 'W': options.warm_up = atof(optarg); break;
+      case 'B': options.backend = atoi(optarg); break;
+      case 'c': options.cpu = atoi(optarg); break;
+      case 'v': options.verify = true; break;
+      case 'a': options.salt = (unsigned)atoi(optarg); break;
+      case 'I': options.idle = atof(optarg); break;
       default: exit(2);
     }
   }

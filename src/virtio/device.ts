@@ -3,6 +3,14 @@
 
 import type { Chain, DeviceQueue } from '../virtqueue/device-queue.ts';
 
+/** What a device uses between its start and its stop, for what it does without being asked. */
+export interface DeviceHost {
+  /** Chains of `queue` were completed outside of their own `handle`: the driver is told if it wants to know. */
+  completed(queue: DeviceQueue): void;
+  /** The device's configuration space has changed. */
+  configChanged(): void;
+}
+
 /** A device's behaviour and what it offers. One instance serves one driver. */
 export interface VirtioDevice {
   /** virtio 1.3 §5: what kind of device it is. */
@@ -13,8 +21,10 @@ export interface VirtioDevice {
   readonly queueSizes: readonly number[];
   /** The device's configuration space (§2.5), whose length is its size. */
   readonly config: Uint8Array;
+  /** How often `config` has changed (§2.5.3), modulo 2^32; never, where it is not given. */
+  readonly configGeneration?: number;
   /** The driver has said DRIVER_OK, having accepted `features`. */
-  start(features: bigint): void;
+  start(features: bigint, host: DeviceHost): void;
   /**
    * Serves one chain of queue `index`, and completes it on `queue` now or later. May throw
    * ProtocolViolation: the device is then broken until it is reset.

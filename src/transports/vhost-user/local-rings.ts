@@ -5,11 +5,13 @@ import { splitRingSizes } from '../../abi/split-ring.ts';
 import { VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC } from '../../abi/virtio.ts';
 import { ProtocolViolation } from '../../errors.ts';
 import type { DeviceMemory } from '../../memory/device-memory.ts';
+import { DirtyLog } from '../../memory/dirty-log.ts';
+import { Iotlb, type Translation } from '../../memory/iotlb.ts';
 import { IotlbMemory } from '../../memory/iotlb-memory.ts';
 import { LoggedMemory } from '../../memory/logged-memory.ts';
 import { RegionTable } from '../../memory/region-table.ts';
-import type { VirtioDevice } from '../../virtio/device.ts';
-import { serveTurn } from '../../virtio/serve-turn.ts';
+import type { DeviceHost, VirtioDevice } from '../../virtio/device.ts';
+import { serveAvailable, serveTurn, TURN } from '../../virtio/serve-turn.ts';
 import { DeviceQueue } from '../../virtqueue/device-queue.ts';
 import type { QueueStart } from '../../virtqueue/queue-journal.ts';
 import { type MapRing, mapRingAreas, type RingAreas, type RingPlaces } from '../../virtqueue/ring-areas.ts';
@@ -25,6 +27,11 @@ const READ_WRITE = 3;
 interface Running {
   readonly queue: DeviceQueue;
   readonly logged: LoggedRing | undefined;
+  readonly interrupt: () => void;
+  /** Whether the driver has been told that it need not notify. */
+  quiet: boolean;
+  /** Whether the driver broke a rule; the session will stop the ring. */
+  failed: boolean;
 }
 
 /** The rings of one device. */
@@ -36,14 +43,24 @@ export class LocalRings implements RingRunner {
   readonly #calls = new Map<number, number>();
   #features = 0n;
   #started = false;
-  #memory: RingMemory = { table: new RegionTable([]), iotlb: undefined, log: undefined };
+  readonly #iotlb: Iotlb;
+  #table = new RegionTable([]);
+  #log: DirtyLog | undefined;
   #iotlbMemory: IotlbMemory | undefined;
+  readonly #host: DeviceHost = {
+    completed: (queue) => {
+      for (const [index, ring] of this.#running)
+        if (ring.queue === queue && queue.takeInterrupt()) this.#interrupt(index);
+    },
+    configChanged: () => this.#events.configChanged(),
+  };
 
   /** @param signal adds one to an eventfd */
   constructor(device: VirtioDevice, events: RingEvents, signal: (fd: number) => void) {
     this.#device = device;
     this.#events = events;
     this.#signal = signal;
+    this.#iotlb = new Iotlb((iova, right) => events.miss(iova, right));
   }
 
   setFeatures(features: bigint): void {
@@ -53,23 +70,32 @@ export class LocalRings implements RingRunner {
   }
 
   setMemory(memory: RingMemory): void {
-    this.#memory = memory;
-    const { iotlb, table } = memory;
-    this.#iotlbMemory = iotlb === undefined ? undefined : new IotlbMemory(table, iotlb);
+    this.#table = new RegionTable(memory.regions);
+    this.#log = memory.log === undefined ? undefined : new DirtyLog(memory.log);
+    this.#iotlbMemory = memory.translated ? new IotlbMemory(this.#table, this.#iotlb) : undefined;
+  }
+
+  translate(entry: Translation): void {
+    this.#iotlb.update(entry);
+  }
+
+  invalidate(iova: number, size: number): void {
+    this.#iotlb.invalidate(iova, size);
   }
 
   start(setup: RingSetup): boolean {
     if (!this.#translated(setup)) return false;
     const areas = mapRingAreas(setup.size, setup.places, this.#mapRing());
     const { start, logged } = this.#startOf(setup, areas);
-    if (!this.#started) this.#device.start(this.#features);
+    if (!this.#started) this.#device.start(this.#features, this.#host);
     this.#started = true;
     const features = {
       indirect: (this.#features & VIRTIO_F_INDIRECT_DESC) !== 0n,
       eventIndex: (this.#features & VIRTIO_F_EVENT_IDX) !== 0n,
     };
     const queue = new DeviceQueue(setup.size, areas, this.#bufferMemory(), features, start);
-    this.#running.set(setup.index, { queue, logged });
+    const interrupt = (): void => this.#interrupt(setup.index);
+    this.#running.set(setup.index, { queue, logged, interrupt, quiet: false, failed: false });
     return true;
   }
 
@@ -97,17 +123,47 @@ export class LocalRings implements RingRunner {
   }
 
   /**
-   * Serves a ring for a turn, if it runs.
+   * Serves a ring for a turn, and has its driver notify of what comes next.
    *
    * @returns whether more is waiting: call again when others have had their turn
    */
   serve(index: number): boolean {
+    return this.#guarded(index, (ring) => {
+      ring.quiet = false;
+      return serveTurn(this.#device, ring.queue, index, ring.interrupt);
+    });
+  }
+
+  /**
+   * Serves a ring for a turn; the driver need not notify, because the caller looks again.
+   *
+   * @returns whether there was anything to do
+   */
+  look(index: number): boolean {
+    return this.#guarded(index, (ring) => {
+      if (!ring.quiet) ring.queue.disableNotifications();
+      ring.quiet = true;
+      return serveAvailable(this.#device, ring.queue, index, ring.interrupt) < TURN;
+    });
+  }
+
+  /** After `look`: has the driver notify of what comes next. Returns true when something has come: look again. */
+  arm(index: number): boolean {
+    return this.#guarded(index, (ring) => {
+      ring.quiet = false;
+      return ring.queue.enableNotifications();
+    });
+  }
+
+  /** What `step` returns for a ring that runs; false for one that does not, or whose driver breaks a rule in it. */
+  #guarded(index: number, step: (ring: Running) => boolean): boolean {
     const ring = this.#running.get(index);
-    if (ring === undefined) return false;
+    if (ring === undefined || ring.failed) return false;
     try {
-      return serveTurn(this.#device, ring.queue, index, () => this.#interrupt(index));
+      return step(ring);
     } catch (error) {
       if (!(error instanceof ProtocolViolation)) throw error;
+      ring.failed = true;
       this.#events.failed(index, error);
       return false;
     }
@@ -121,16 +177,15 @@ export class LocalRings implements RingRunner {
 
   /** Without an IOMMU, rings have the frontend's addresses and buffers the guest's. */
   #mapRing(): MapRing {
-    const { table } = this.#memory;
+    const table = this.#table;
     const translated = this.#iotlbMemory;
     if (translated === undefined) return (low, high, length) => table.userRing(low, high, length);
     return (low, high, length) => translated.mapRing(low, high, length);
   }
 
   #bufferMemory(): DeviceMemory {
-    const { table, log } = this.#memory;
-    const memory = this.#iotlbMemory ?? table;
-    return log === undefined ? memory : new LoggedMemory(memory, table, log);
+    const memory = this.#iotlbMemory ?? this.#table;
+    return this.#log === undefined ? memory : new LoggedMemory(memory, this.#table, this.#log);
   }
 
   /** Whether the IOMMU lets us have the ring; what is not known yet is asked for. */
@@ -152,7 +207,7 @@ export class LocalRings implements RingRunner {
       inflight === undefined
         ? { base, used, again: [], journal: undefined }
         : recoverInflight(inflight, size, used, base);
-    const { log } = this.#memory;
+    const log = this.#log;
     if (log === undefined || logAddress === undefined) return { start, logged: undefined };
     const logged = new LoggedRing(log, logAddress, size, start.journal);
     return { start: { ...start, journal: logged }, logged };

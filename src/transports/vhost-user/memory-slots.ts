@@ -112,9 +112,9 @@ export class MemorySlots {
       }
       const slots = [...kept, ...mapped];
       refuseTwoDomains(slots);
-      const table = new RegionTable(slots);
+      refuseImpossible(slots);
       return {
-        table,
+        regions: slots,
         commit: () => {
           for (const { file } of gone) file.close();
           this.#slots = slots;
@@ -129,9 +129,14 @@ export class MemorySlots {
 
 /** Memory that has been mapped and not been taken into use. */
 export interface MemoryChange {
-  readonly table: RegionTable;
+  readonly regions: readonly MemoryRegion[];
   /** Ends the mappings that it replaces; to be called when no ring uses them any more. */
   commit(): void;
+}
+
+/** Regions that are empty, wrap or overlap (case T5) make no table. */
+function refuseImpossible(slots: readonly Slot[]): void {
+  new RegionTable(slots);
 }
 
 function regionSize(xen: boolean): number {

@@ -3,9 +3,8 @@
 
 import type { Region } from '../../abi/region.ts';
 import type { ProtocolViolation } from '../../errors.ts';
-import type { DirtyLog } from '../../memory/dirty-log.ts';
-import type { Iotlb } from '../../memory/iotlb.ts';
-import type { RegionTable } from '../../memory/region-table.ts';
+import type { IotlbRight, Translation } from '../../memory/iotlb.ts';
+import type { MemoryRegion } from '../../memory/region-table.ts';
 import type { RingPlaces } from '../../virtqueue/ring-areas.ts';
 import type { InflightArea } from './inflight-journal.ts';
 
@@ -44,11 +43,12 @@ export interface VhostPlatform {
 
 /** What rings need of the guest's memory. */
 export interface RingMemory {
-  readonly table: RegionTable;
-  /** The guest's IOMMU, if addresses in rings and of rings are its. */
-  readonly iotlb: Iotlb | undefined;
+  /** They do not overlap. */
+  readonly regions: readonly MemoryRegion[];
+  /** Addresses in rings and of rings are the guest's IOMMU's; `translate` tells what they mean. */
+  readonly translated: boolean;
   /** Where written pages are marked, during a migration. */
-  readonly log: DirtyLog | undefined;
+  readonly log: Region | undefined;
 }
 
 /** Everything that a ring needs to run. */
@@ -67,12 +67,16 @@ export interface RingSetup {
   readonly kick: number;
 }
 
-/** Runs the rings of one session. */
+/** Runs the rings of one session, in this thread or in others. Everything here is plain data, so that it can be sent. */
 export interface RingRunner {
   /** The driver's choice of features; no ring runs meanwhile. */
   setFeatures(features: bigint): void;
   /** The guest's memory from now on; no ring runs meanwhile, and none looks at what was before. */
   setMemory(memory: RingMemory): void;
+  /** Takes a translation of the guest's IOMMU; the rings that wait for it are then kicked or started. */
+  translate(entry: Translation): void;
+  /** Forgets translations of [iova, iova + size); no ring runs. */
+  invalidate(iova: number, size: number): void;
   /**
    * Runs a ring.
    *
@@ -96,4 +100,8 @@ export interface RingEvents {
   interrupt(index: number): void;
   /** The driver broke a rule: the ring has stopped. */
   failed(index: number, violation: ProtocolViolation): void;
+  /** The translation of an address of the guest's IOMMU is needed, with that right. */
+  miss(iova: number, right: IotlbRight): void;
+  /** The device's configuration space has changed. */
+  configChanged(): void;
 }

@@ -94,11 +94,13 @@ export class VhostUserSession {
     this.#send = parts.send;
     this.#negotiation = new Negotiation(device, parts);
     this.#channel = new BackendChannel(platform);
-    this.#memory = new GuestMemory(platform, (iova, right) => this.#channel.iotlbMiss(iova, right));
+    this.#memory = new GuestMemory(platform);
     this.#inflight = new InflightBuffer(platform, device.queueSizes);
     this.#runner = parts.runner({
       interrupt: (index) => this.#interrupt(index),
       failed: (index, violation) => this.#rings.fail(index, violation),
+      miss: (iova, right) => this.#channel.iotlbMiss(iova, right),
+      configChanged: () => this.configChanged(),
     });
     const session = this;
     this.#rings = new Vrings(device.queueSizes, platform, this.#runner, {
@@ -306,10 +308,10 @@ export class VhostUserSession {
   /** A chain may be in the middle of what an invalidation takes away, so rings are stopped for it. */
   #translate(message: VhostMessage): void {
     if (GuestMemory.isInvalidation(message)) {
-      this.#rings.pausing(() => this.#memory.translate(message));
+      this.#rings.pausing(() => GuestMemory.translate(message, this.#runner));
       return;
     }
-    this.#memory.translate(message);
+    GuestMemory.translate(message, this.#runner);
     this.#rings.startReady();
   }
 
@@ -345,7 +347,8 @@ export class VhostUserSession {
     this.#rings.reset();
     this.#runner.reset();
     this.#negotiation.forget();
-    this.#memory.forgetTranslations();
+    // The IOMMU tells anew.
+    this.#runner.invalidate(0, Number.POSITIVE_INFINITY);
     // What was under way is nobody's any more; a new beginning must not take it up.
     this.#inflight.close();
     this.#status = 0;

@@ -1,0 +1,145 @@
+// One frontend's connection: reads its messages, hands them to the session, and ends both together. What the
+// frontend does wrong ends its own connection and nothing else.
+// After control-thread.ts, before transports/vhost-user/session.ts.
+
+import { ProtocolViolation } from '../errors.ts';
+import { Arena } from '../hosts/linux/arena.ts';
+import { FdSocket } from '../hosts/linux/fd-socket.ts';
+import type { Libc } from '../hosts/linux/libc.ts';
+import { MAX_PAYLOAD, MessageReader, type VhostMessage } from '../transports/vhost-user/message-reader.ts';
+import { VhostUserSession } from '../transports/vhost-user/session.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
+import type { DeviceSpec } from './devices.ts';
+import { LinuxPlatform } from './linux-platform.ts';
+import type { RingEvent } from './ring-commands.ts';
+import { type CallWorker, SpreadRings } from './spread-rings.ts';
+
+/** Messages dealt with before others get their turn (case F25). */
+const TURN = 64;
+/** Scratch memory of a connection, bytes. */
+const ARENA = 32 * 1024;
+
+/** What a connection is made of. */
+export interface ConnectionParts {
+  readonly libc: Libc;
+  /** The socket, which is the connection's from now on. */
+  readonly fd: number;
+  /** Names it among all, for the workers. */
+  readonly session: number;
+  readonly spec: DeviceSpec;
+  /** An instance that is never started: what is offered. */
+  readonly device: VirtioDevice;
+  readonly restricted: boolean;
+  readonly sealed: boolean;
+  readonly workers: readonly CallWorker[];
+}
+
+/** A stream of messages, on a socket. */
+interface Stream {
+  readonly socket: FdSocket;
+  readonly reader: MessageReader;
+}
+
+/** One connection. */
+export class VhostConnection {
+  readonly session: number;
+  readonly platform: LinuxPlatform;
+  readonly #libc: Libc;
+  readonly #arena: Arena;
+  readonly #main: Stream;
+  readonly #vhost: VhostUserSession;
+  #rings!: SpreadRings;
+  /** Our requests' answers, on the frontend's second socket. */
+  #channel: Stream | undefined;
+
+  constructor(parts: ConnectionParts) {
+    const { libc, fd, session, device, spec, workers, restricted, sealed } = parts;
+    this.session = session;
+    this.#libc = libc;
+    this.#arena = new Arena(libc, ARENA);
+    this.platform = new LinuxPlatform({ libc, arena: this.#arena, sealed });
+    this.#main = this.#stream(fd);
+    this.#vhost = new VhostUserSession({
+      device,
+      platform: this.platform,
+      restricted,
+      xen: false,
+      runner: (events) => {
+        this.#rings = new SpreadRings(session, spec, device.queueSizes.length, workers, events);
+        return this.#rings;
+      },
+      send: (bytes, fds) => {
+        if (!this.#main.socket.send(bytes, fds))
+          throw new ProtocolViolation('vhost-user', 'the frontend takes no answers');
+      },
+    });
+  }
+
+  /** The socket of the frontend's requests. */
+  get fd(): number {
+    return this.#main.socket.fd;
+  }
+
+  /** The socket of the answers to ours; -1 when there is none. */
+  get channelFd(): number {
+    return this.#vhost.channelFd;
+  }
+
+  /**
+   * Deals with what has come on the first socket.
+   *
+   * @returns false when the frontend has ended the connection
+   * @throws ProtocolViolation when it breaks a rule; `close` is then due, as it is after false
+   */
+  readable(): boolean {
+    return this.#read(this.#main, (message) => this.#vhost.handle(message));
+  }
+
+  /** The same for the second. */
+  channelReadable(): boolean {
+    const fd = this.channelFd;
+    if (this.#channel?.socket.fd !== fd) this.#channel = this.#stream(fd);
+    return this.#read(this.#channel, (message) => this.#vhost.handleAnswer(message));
+  }
+
+  /** A worker has something to say of this session. */
+  hear(event: RingEvent): void {
+    this.#rings.hear(event);
+  }
+
+  /** Ends the session and closes all that belongs to it. */
+  close(): void {
+    try {
+      this.#vhost.close();
+      this.#rings.close();
+    } finally {
+      for (const { reader, socket } of [this.#main, this.#channel].filter((stream) => stream !== undefined))
+        socket.closeAll(reader.pendingFds);
+      this.#libc.close(this.fd);
+      this.#arena.close();
+    }
+  }
+
+  #stream(fd: number): Stream {
+    return {
+      socket: new FdSocket(this.#libc, this.#arena, fd, MAX_PAYLOAD + 64),
+      reader: new MessageReader(),
+    };
+  }
+
+  #read({ socket, reader }: Stream, deal: (message: VhostMessage) => void): boolean {
+    for (let messages = 0; messages < TURN; ) {
+      const { length, fds } = socket.receive(reader.room, false);
+      if (length === 0) {
+        socket.closeAll(fds);
+        return false;
+      }
+      if (length < 0) return true;
+      const message = reader.advance(length, fds);
+      if (message === undefined) continue;
+      messages++;
+      deal(message);
+    }
+    return true;
+  }
+}

@@ -1,0 +1,116 @@
+// Serves devices to virtual machines over vhost-user: one control thread, and queue workers that share the rings of
+// all devices. The main thread stays free. After cli/serve.ts, before control-thread.ts and queue-thread.ts.
+
+import { MessageChannel, type TransferListItem, Worker } from 'node:worker_threads';
+import { Arena } from '../hosts/linux/arena.ts';
+import { Eventfds, newEventfd } from '../hosts/linux/epoll.ts';
+import { type Libc, loadLibc } from '../hosts/linux/libc.ts';
+import type { Endpoint, Notice } from './control.ts';
+import type { ControlThreadData, FromControl, ToControl } from './control-thread.ts';
+import { mailboxWords } from './mailbox.ts';
+import type { QueueThreadData } from './queue-thread.ts';
+
+/** How a server is made. */
+export interface ServerOptions {
+  /** Threads that serve rings. */
+  readonly workers: number;
+  /** Longest time for which they look at rings that have nothing, in microseconds. */
+  readonly pollMicroseconds: number;
+  /** Offer VIRTIO_F_ACCESS_PLATFORM and serve no driver without: the guest's IOMMU says what may be reached. */
+  readonly restricted: boolean;
+  /** Refuse guests' memory that may shrink, which ends the process for all of its guests. */
+  readonly sealed: boolean;
+  readonly onNotice: (notice: Notice) => void;
+  /** All is over: `end` was called, or the last connection of a process without listening sockets has ended. */
+  readonly onEnd: () => void;
+}
+
+/** A running server. */
+export class VhostServer {
+  readonly #control: Worker;
+  readonly #wake: () => void;
+  /** Who waits for an endpoint to be served, first come first. */
+  readonly #waiting: { resolve(): void; reject(error: Error): void }[] = [];
+  readonly #options: ServerOptions;
+  readonly #ended: Promise<void>;
+
+  /** Throws NativeUnavailable where the system's C library cannot be called. */
+  constructor(options: ServerOptions) {
+    const libc = loadLibc();
+    const wake = newEventfd(libc);
+    const eventfds = new Eventfds(libc, new Arena(libc, 4096));
+    this.#options = options;
+    this.#wake = () => eventfds.ring(wake);
+    const workers = Array.from({ length: options.workers }, () =>
+      startQueueThread(libc, wake, options.pollMicroseconds),
+    );
+    const data: ControlThreadData = { wake, workers, restricted: options.restricted, sealed: options.sealed };
+    this.#control = new Worker(new URL('./control-thread.js', import.meta.url), {
+      workerData: data,
+      transferList: workers.flatMap(({ mail, events }): TransferListItem[] => [mail.port, events]),
+    });
+    this.#ended = new Promise((resolve) => {
+      this.#control.on('message', (message: FromControl) => this.#hear(message, resolve));
+    });
+    // What a thread of ours does not catch is a fault that nobody can go on after.
+    this.#control.on('error', (error) => this.#fail(error));
+  }
+
+  /** Serves one more device. Rejects when it cannot be made, in a sentence for the user. */
+  add(endpoint: Endpoint): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ resolve, reject });
+      this.#send({ kind: 'add', endpoint });
+    });
+  }
+
+  /** Ends all connections; requests that were taken have been served when it resolves. */
+  async end(): Promise<void> {
+    this.#send({ kind: 'end' });
+    await this.#ended;
+  }
+
+  #send(message: ToControl): void {
+    this.#control.postMessage(message);
+    this.#wake();
+  }
+
+  #hear(message: FromControl, ended: () => void): void {
+    if (message.kind === 'notice') this.#options.onNotice(message.notice);
+    else if (message.kind === 'ended') {
+      ended();
+      this.#options.onEnd();
+    } else if (message.failure === undefined) this.#waiting.shift()?.resolve();
+    else this.#waiting.shift()?.reject(new Error(message.failure));
+  }
+
+  #fail(error: Error): void {
+    for (const { reject } of this.#waiting.splice(0)) reject(error);
+    this.#options.onNotice({ level: 'error', device: '', message: error.stack ?? error.message });
+    this.#options.onEnd();
+  }
+}
+
+/** Starts a queue worker. Returns the control thread's ends. */
+function startQueueThread(
+  libc: Libc,
+  wakeControl: number,
+  pollMicroseconds: number,
+): ControlThreadData['workers'][number] {
+  const mail = new MessageChannel();
+  const events = new MessageChannel();
+  const words = mailboxWords();
+  const wake = newEventfd(libc);
+  const data: QueueThreadData = {
+    mail: { words, wake, port: mail.port2 },
+    events: events.port2,
+    wakeControl,
+    pollMicroseconds,
+  };
+  const worker = new Worker(new URL('./queue-thread.js', import.meta.url), {
+    workerData: data,
+    transferList: [mail.port2, events.port2],
+  });
+  worker.unref();
+  return { mail: { words, wake, port: mail.port1 }, events: events.port1 };
+}

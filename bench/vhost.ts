@@ -126,7 +126,8 @@ async function main(): Promise<void> {
   const cores = options.cores.split(',').map(Number);
   const rounds = Number(options.rounds ?? (quick ? 1 : 5));
   const seconds = Number(options.seconds ?? (quick ? 0.5 : 1));
-  const conditions: Conditions = { seconds, warmUpSeconds: seconds / 4, cores: [cores[0], cores[1]] };
+  const warmUpSeconds = quick ? 0.3 : 1;
+  const conditions: Conditions = { seconds, warmUpSeconds, cores: [cores[0], cores[1]] };
   const wanted = new RegExp(options.rows ?? (quick ? '^4 KiB|idle' : ''));
   const workshop = new Workshop(options.folder);
   workshop.makeImages();

@@ -72,6 +72,12 @@ const AIMS: readonly Aim[] = [
   })),
 ];
 
+/** The rows that an aim is about, for the chart. */
+export function aimedAt(rows: readonly Row[]): Row[] {
+  const names = new Set(AIMS.map(({ job }) => nameOf(job)));
+  return rows.filter(({ name }) => names.has(name));
+}
+
 /** How the aims stand for which something was run. */
 export function outcomes(rows: readonly Row[], idle: readonly IdleFigures[]): Outcome[] {
   const found = AIMS.flatMap(({ what, job, backend, figure, least, most }) => {

@@ -3,11 +3,11 @@
 
 import { type Backend, QEMU_DEFAULT, REFERENCE } from './backends.ts';
 import { type Job, nameOf } from './jobs.ts';
-import { type Conditions, type Measured, measureOnce } from './measurement.ts';
+import { type Conditions, type Measured, measureQuietly } from './measurement.ts';
 import type { Workshop } from './workshop.ts';
 
 /** Medians of the rounds. */
-export type Figures = Pick<Measured, 'iops' | 'us' | 'cpu' | 'p50' | 'p99' | 'p999'>;
+export type Figures = Pick<Measured, 'iops' | 'us' | 'cpu' | 'p50' | 'p99' | 'p999' | 'others'>;
 
 /** What a backend came to at a job. */
 export interface Line {
@@ -32,7 +32,7 @@ export interface Row {
   readonly failures: readonly string[];
 }
 
-const FIGURES = ['iops', 'us', 'cpu', 'p50', 'p99', 'p999'] as const;
+const FIGURES = ['iops', 'us', 'cpu', 'p50', 'p99', 'p999', 'others'] as const;
 
 /** The middle one, or the upper of the two. */
 export function median(values: readonly number[]): number {
@@ -53,7 +53,7 @@ export async function compare(
   for (let round = 0; round < rounds; round++) {
     for (const [backend, results] of measured) {
       try {
-        results.push(await measureOnce(workshop, backend, job, conditions));
+        results.push(await measureQuietly(workshop, backend, job, conditions));
       } catch (error) {
         measured.delete(backend);
         failures.push(`${backend.name}: ${(error as Error).message}`);

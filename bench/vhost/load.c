@@ -4,7 +4,7 @@
 //
 //   load --make IMAGE --bytes N [--uncached]    makes an image with the pattern that reads are checked for
 //   load --socket PATH [--write] [--sequential] [--size BYTES] [--depth N] [--rings N] [--interrupts]
-//        [--seconds S | --requests N] [--warm-up S] [--backend PID] [--cpu N] [--verify [--salt N]] [--idle S]
+//        [--seconds S | --requests N] [--warm-up S] [--backend PID] [--verify [--salt N]] [--idle S]
 //
 // It polls the used rings, or with --interrupts blocks until the backend signals, as a guest's processor
 // sleeps until its interrupt. Of each read the first and the last word are checked, with --verify all;
@@ -37,7 +37,6 @@ struct options {
   double idle;
   uint64_t requests;
   int backend;
-  int cpu;
 };
 
 /** What was measured between the end of the warm-up and the end of the run. */
@@ -49,10 +48,12 @@ struct result {
   uint64_t kicks;
   uint64_t interrupts;
   uint64_t cpu_ns;
+  /** Time that others had on the cores of this program and of the backend. */
+  int64_t others_ns;
 };
 
 static struct options options = {
-  .size = 4096, .depth = 1, .rings = 1, .seconds = 1, .warm_up = 0.2, .bytes = 256 << 20, .cpu = -1};
+  .size = 4096, .depth = 1, .rings = 1, .seconds = 1, .warm_up = 0.2, .bytes = 256 << 20};
 static struct frontend frontend;
 static struct result result;
 static uint64_t interrupts;
@@ -129,6 +130,44 @@ static uint64_t backend_cpu(void) {
   return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
+/** CPU time of this program. */
+static uint64_t own_cpu(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+/** The cores on which this program and the backend may run. */
+static cpu_set_t cores(void) {
+  cpu_set_t own;
+  cpu_set_t backend;
+  if (sched_getaffinity(0, sizeof own, &own) != 0) fail("sched_getaffinity");
+  if (sched_getaffinity(options.backend, sizeof backend, &backend) != 0) fail("sched_getaffinity");
+  CPU_OR(&own, &own, &backend);
+  return own;
+}
+
+/** Time that those cores have been busy, or were taken by another virtual machine (proc(5), /proc/stat). */
+static uint64_t cores_busy(void) {
+  cpu_set_t set = cores();
+  FILE *file = fopen("/proc/stat", "r");
+  if (file == NULL) fail("/proc/stat");
+  uint64_t ticks = 0;
+  char line[512];
+  while (fgets(line, sizeof line, file) != NULL) {
+    unsigned cpu;
+    unsigned long user, nice, system, idle, waiting, interrupt, soft, stolen;
+    int count = sscanf(line, "cpu%u %lu %lu %lu %lu %lu %lu %lu %lu", &cpu, &user, &nice, &system, &idle,
+                       &waiting, &interrupt, &soft, &stolen);
+    if (count == 9 && CPU_ISSET(cpu, &set)) ticks += user + nice + system + interrupt + soft + stolen;
+  }
+  fclose(file);
+  return ticks * (1000000000 / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
+/** Time that others have had on those cores, give or take what a clock tick is. */
+static int64_t others_cpu(void) { return (int64_t)(cores_busy() - own_cpu() - backend_cpu()); }
+
 static uint64_t all_kicks(void) {
   uint64_t kicks = 0;
   for (unsigned i = 0; i < options.rings; i++) kicks += frontend.rings[i].kicks;
@@ -142,12 +181,14 @@ static void begin(uint64_t now) {
                            .begin_ns = now,
                            .kicks = all_kicks(),
                            .interrupts = interrupts,
-                           .cpu_ns = backend_cpu()};
+                           .cpu_ns = backend_cpu(),
+                           .others_ns = others_cpu()};
 }
 
 static void end(uint64_t now) {
   result.end_ns = now;
   result.cpu_ns = backend_cpu() - result.cpu_ns;
+  result.others_ns = others_cpu() - result.others_ns;
   result.kicks = all_kicks() - result.kicks;
   result.interrupts = interrupts - result.interrupts;
 }
@@ -253,6 +294,9 @@ static void print_result(void) {
   }
   printf("\"cpu\":%.4f,\"kicks\":%.4f,", (double)result.cpu_ns / 1e3 / total, (double)result.kicks / total);
   printf("\"interrupts\":%.4f,", (double)result.interrupts / total);
+  cpu_set_t set = cores();
+  double others = (double)result.others_ns / 1e9 / seconds / CPU_COUNT(&set);
+  printf("\"others\":%.4f,", others < 0 ? 0 : others);
   printf("\"firstNs\":%llu}\n", (unsigned long long)result.first_ns);
 }
 
@@ -279,7 +323,6 @@ static const struct option names[] = {
   {"requests", required_argument, NULL, 'n'},
   {"warm-up", required_argument, NULL, 'W'},
   {"backend", required_argument, NULL, 'B'},
-  {"cpu", required_argument, NULL, 'c'},
   {"verify", no_argument, NULL, 'v'},
   {"salt", required_argument, NULL, 'a'},
   {"idle", required_argument, NULL, 'I'},
@@ -303,7 +346,6 @@ static void read_options(int count, char **words) {
       case 'n': options.requests = strtoull(optarg, NULL, 10); break;
       case 'W': options.warm_up = atof(optarg); break;
       case 'B': options.backend = atoi(optarg); break;
-      case 'c': options.cpu = atoi(optarg); break;
       case 'v': options.verify = true; break;
       case 'a': options.salt = (unsigned)atoi(optarg); break;
       case 'I': options.idle = atof(optarg); break;
@@ -323,12 +365,6 @@ int main(int count, char **words) {
   if (options.make != NULL) {
     make_image(options.make, options.bytes);
     return 0;
-  }
-  if (options.cpu >= 0) {
-    cpu_set_t cpus;
-    CPU_ZERO(&cpus);
-    CPU_SET(options.cpu, &cpus);
-    if (sched_setaffinity(0, sizeof cpus, &cpus) != 0) fail("sched_setaffinity");
   }
   frontend.depth = options.depth;
   frontend.ring_count = options.rings;

@@ -84,9 +84,11 @@ function jobTable(lines: readonly Line[]): Table {
     times(ratios.default),
     times(ratios.twin),
     times(cpuRatio),
+    (figures.others * 100).toFixed(0),
   ]);
-  const head = ['', 'IOPS', 'rounds', 'µs', 'CPU µs', 'p50 µs', 'p99 µs', '× io_uring', '× default', '× C'];
-  return { head: [...head, 'CPU × io_uring'], rows };
+  const figures = ['IOPS', 'rounds', 'µs', 'CPU µs', 'p50 µs', 'p99 µs'];
+  const head = ['', ...figures, '× io_uring', '× default', '× C', 'CPU × io_uring', 'others %'];
+  return { head, rows };
 }
 
 function idleTable(idle: readonly IdleFigures[]): Table {

@@ -37,8 +37,8 @@ export function drawSpeedChart(rows: readonly Row[], caption: string): string {
     y += GAP;
   }
   const one = Math.round(PLOT.left + scale);
-  body += `<path d="M${one} ${PLOT.top - 6}V${y - GAP + 6}" stroke="#222" stroke-dasharray="3 3"/>\n`;
-  return frame(y, caption, legend(shown.flatMap(({ lines }) => lines)) + body);
+  const rule = `<path d="M${one} ${PLOT.top - 6}V${y - GAP + 6}" stroke="#222" stroke-dasharray="3 3"/>\n`;
+  return frame(y, caption, legend(shown.flatMap(({ lines }) => lines)) + rule + body);
 }
 
 function frame(height: number, caption: string, body: string): string {

@@ -207,6 +207,7 @@ export class QueueWorker {
       failed: (index: number, { clause, detail }: { clause: string; detail: string }) =>
         this.#tell({ session, kind: 'failed', index, clause, detail }),
       miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
+      configChanged: (config: Uint8Array) => this.#tell({ session, kind: 'config', config }),
     };
     const rings = new LocalRings(served.device, events, (fd) => this.#eventfds.ring(fd));
     this.#sessions.set(session, { rings, served });

@@ -56,6 +56,7 @@ export type RingEvent = { readonly session: number } & (
   | { readonly kind: 'interrupt'; readonly index: number }
   | { readonly kind: 'failed'; readonly index: number; readonly clause: string; readonly detail: string }
   | { readonly kind: 'miss'; readonly iova: number; readonly right: number }
+  | { readonly kind: 'config'; readonly config: Uint8Array }
   /** A fault of ours: the session cannot go on. */
   | { readonly kind: 'broken'; readonly reason: string }
 );

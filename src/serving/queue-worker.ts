@@ -248,7 +248,7 @@ export class QueueWorker {
       failed: (index: number, { clause, detail }: { clause: string; detail: string }) =>
         this.#tell({ session, kind: 'failed', index, clause, detail }),
       miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
-      configChanged: () => this.#tell({ session, kind: 'config', config: Uint8Array.from(device.config) }),
+      configChanged: (config: Uint8Array) => this.#tell({ session, kind: 'config', config }),
     };
     this.#sessions.set(session, new LocalRings(device, events, (fd) => this.#eventfds.ring(fd)));
   }

@@ -13,6 +13,7 @@ import { RegionTable } from '../../memory/region-table.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
 import { serveAvailable, serveTurn, TURN } from '../../virtio/serve-turn.ts';
 import { DeviceQueue } from '../../virtqueue/device-queue.ts';
+import type { QueueMeter } from '../../virtqueue/queue-meter.ts';
 import type { QueueStart } from '../../virtqueue/queue-journal.ts';
 import { type MapRing, mapRingAreas, type RingAreas, type RingPlaces } from '../../virtqueue/ring-areas.ts';
 import { UsedRing } from '../../virtqueue/split-ring.ts';
@@ -28,17 +29,22 @@ interface Running {
   readonly queue: DeviceQueue;
   readonly logged: LoggedRing | undefined;
   readonly interrupt: () => void;
+  readonly meter: QueueMeter | undefined;
   /** Whether the driver has been told that it need not notify. */
   quiet: boolean;
   /** Whether the driver broke a rule; the session will stop the ring. */
   failed: boolean;
 }
 
+/** Makes what counts the queue `index` of a device, of `size` descriptors. */
+export type MeterFor = (index: number, size: number) => QueueMeter;
+
 /** The rings of one device. */
 export class LocalRings implements RingRunner {
   readonly #device: VirtioDevice;
   readonly #events: RingEvents;
   readonly #signal: (fd: number) => void;
+  readonly #meterFor: MeterFor | undefined;
   readonly #running = new Map<number, Running>();
   readonly #calls = new Map<number, number>();
   #features = 0n;
@@ -48,12 +54,21 @@ export class LocalRings implements RingRunner {
   #log: DirtyLog | undefined;
   #iotlbMemory: IotlbMemory | undefined;
 
-  /** @param signal adds one to an eventfd */
-  constructor(device: VirtioDevice, events: RingEvents, signal: (fd: number) => void) {
+  /**
+   * @param signal adds one to an eventfd
+   * @param meterFor makes what counts a queue
+   */
+  constructor(device: VirtioDevice, events: RingEvents, signal: (fd: number) => void, meterFor?: MeterFor) {
     this.#device = device;
     this.#events = events;
     this.#signal = signal;
+    this.#meterFor = meterFor;
     this.#iotlb = new Iotlb((iova, right) => events.miss(iova, right));
+  }
+
+  /** Bytes of the guest's memory that the device can reach now. */
+  get exposedBytes(): number {
+    return this.#iotlbMemory === undefined ? this.#table.byteLength : this.#iotlb.byteLength;
   }
 
   setFeatures(features: bigint): void {
@@ -86,9 +101,10 @@ export class LocalRings implements RingRunner {
       indirect: (this.#features & VIRTIO_F_INDIRECT_DESC) !== 0n,
       eventIndex: (this.#features & VIRTIO_F_EVENT_IDX) !== 0n,
     };
-    const queue = new DeviceQueue(setup.size, areas, this.#bufferMemory(), features, start);
+    const meter = this.#meterFor?.(setup.index, setup.size);
+    const queue = new DeviceQueue(setup.size, areas, this.#bufferMemory(), features, start, meter);
     const interrupt = (): void => this.#interrupt(setup.index);
-    this.#running.set(setup.index, { queue, logged, interrupt, quiet: false, failed: false });
+    this.#running.set(setup.index, { queue, logged, interrupt, meter, quiet: false, failed: false });
     return true;
   }
 
@@ -123,6 +139,7 @@ export class LocalRings implements RingRunner {
   serve(index: number): boolean {
     return this.#guarded(index, (ring) => {
       ring.quiet = false;
+      ring.meter?.turn();
       return serveTurn(this.#device, ring.queue, index, ring.interrupt);
     });
   }
@@ -136,6 +153,7 @@ export class LocalRings implements RingRunner {
     return this.#guarded(index, (ring) => {
       if (!ring.quiet) ring.queue.disableNotifications();
       ring.quiet = true;
+      ring.meter?.turn();
       return serveAvailable(this.#device, ring.queue, index, ring.interrupt) < TURN;
     });
   }
@@ -163,6 +181,7 @@ export class LocalRings implements RingRunner {
   }
 
   #interrupt(index: number): void {
+    this.#running.get(index)?.meter?.interrupted();
     const call = this.#calls.get(index) ?? -1;
     if (call >= 0) this.#signal(call);
     else this.#events.interrupt(index);

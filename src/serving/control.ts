@@ -6,6 +6,7 @@ import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
 import { acceptFrom } from '../hosts/linux/fd-socket.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
+import { CONTROL_BLOCK, controlBlock } from './counter-blocks.ts';
 import { type DeviceSpec, makeDevice, type ServedDevice } from './devices.ts';
 import type { RingEvent } from './ring-commands.ts';
 import type { CallWorker } from './spread-rings.ts';
@@ -52,6 +53,9 @@ export interface ControlParts {
 interface Post {
   readonly endpoint: Endpoint;
   readonly served: ServedDevice;
+  readonly counters: SharedArrayBuffer;
+  /** This thread's part of them. */
+  readonly block: Float64Array;
   connection: VhostConnection | undefined;
   /** Tokens of its sockets. */
   token: number;
@@ -79,9 +83,21 @@ export class Control {
   }
 
   /** Serves one more endpoint. Throws what its device's parts throw, such as ImageError. */
-  add(endpoint: Endpoint): void {
+  add(endpoint: Endpoint, counters: SharedArrayBuffer): void {
     const served = makeDevice(endpoint.device);
-    const post: Post = { endpoint, served, connection: undefined, token: 0, channelToken: 0, channelFd: -1 };
+    const block = controlBlock(counters);
+    const post: Post = {
+      ...{
+        endpoint,
+        served,
+        counters,
+        block,
+        connection: undefined,
+        token: 0,
+        channelToken: 0,
+        channelFd: -1,
+      },
+    };
     this.#posts.push(post);
     if (endpoint.listening) this.#watch(endpoint.fd, () => this.#accept(post));
     else this.#connect(post, endpoint.fd);
@@ -130,6 +146,7 @@ export class Control {
     }
     // Case T16: one frontend for a device; the one that is there notices nothing.
     this.#parts.libc.close(fd);
+    post.block[CONTROL_BLOCK.at.refused]++;
     this.#say(post, 'warn', 'refused a second frontend: one is being served');
   }
 
@@ -140,7 +157,7 @@ export class Control {
     try {
       const { device } = post.served;
       post.connection = new VhostConnection({
-        ...{ libc, fd, session, spec, device, restricted, sealed, workers },
+        ...{ libc, fd, session, spec, device, counters: post.counters, restricted, sealed, workers },
       });
     } catch (error) {
       libc.close(fd);
@@ -148,6 +165,9 @@ export class Control {
       return;
     }
     post.token = this.#watch(fd, () => this.#readable(post, (connection) => connection.readable()));
+    post.block[CONTROL_BLOCK.at.sessions]++;
+    post.block[CONTROL_BLOCK.at.connectedSince] = Date.now() / 1000;
+    countConnection(post);
     this.#say(post, 'info', 'a frontend has connected');
   }
 
@@ -169,6 +189,7 @@ export class Control {
         this.#disconnect(post, `closed the connection: ${error.detail}`, 'warn', error.clause);
       else this.#disconnect(post, `closed the connection: ${messageOf(error)}`, 'error');
     }
+    countConnection(post);
   }
 
   /** The frontend may bring a second socket, or another one, with any message. */
@@ -201,6 +222,8 @@ export class Control {
     } catch (error) {
       this.#say(post, 'error', `a session did not end in order: ${messageOf(error)}`);
     }
+    countConnection(post);
+    if (level !== 'info') post.block[CONTROL_BLOCK.at.closed]++;
     if (why !== undefined) this.#say(post, level, why, clause);
     if (!endpoint.listening && this.#posts.every(({ connection: other }) => other === undefined)) this.end();
   }
@@ -227,6 +250,13 @@ export class Control {
       ...(clause === undefined ? {} : { clause }),
     });
   }
+}
+
+/** Counts what a post's connection has, or that there is none. */
+function countConnection({ block, connection }: Post): void {
+  block[CONTROL_BLOCK.at.connected] = connection === undefined ? 0 : 1;
+  block[CONTROL_BLOCK.at.mappings] = connection?.platform.mappings ?? 0;
+  block[CONTROL_BLOCK.at.mappedBytes] = connection?.platform.mappedBytes ?? 0;
 }
 
 function messageOf(error: unknown): string {

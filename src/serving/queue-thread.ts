@@ -14,9 +14,13 @@ export interface QueueThreadData {
   readonly events: MessagePort;
   readonly wakeControl: number;
   readonly pollMicroseconds: number;
+  /** Its place among all workers. */
+  readonly number: number;
+  /** Where it counts what it does (counter-blocks.ts). */
+  readonly counters: Float64Array;
 }
 
-function start({ mail, events, wakeControl, pollMicroseconds }: QueueThreadData): void {
+function start({ mail, events, wakeControl, ...rest }: QueueThreadData): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   new QueueWorker({
@@ -26,7 +30,7 @@ function start({ mail, events, wakeControl, pollMicroseconds }: QueueThreadData)
       events.postMessage(event);
       eventfds.ring(wakeControl);
     },
-    pollMicroseconds,
+    ...rest,
   }).run();
 }
 

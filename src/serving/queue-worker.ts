@@ -7,9 +7,11 @@ import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { LocalRings } from '../transports/vhost-user/local-rings.ts';
+import { QUEUE_BLOCK, queueBlock, WORKER_BLOCK } from './counter-blocks.ts';
 import { makeDevice, type ServedDevice } from './devices.ts';
 import type { MailboxServer } from './mailbox.ts';
 import { PollTime } from './poll-time.ts';
+import { QueueCounters } from './queue-counters.ts';
 import {
   type EndCommand,
   type RingCommand,
@@ -32,6 +34,8 @@ const BUSY_TURNS = 16;
 interface Session {
   readonly rings: LocalRings;
   readonly served: ServedDevice;
+  /** Where this thread counts what the device does. */
+  readonly block: Float64Array;
 }
 
 /** A ring that runs. */
@@ -41,6 +45,8 @@ interface Ring {
   readonly index: number;
   readonly token: number;
   readonly kick: number;
+  /** As its session has it. */
+  readonly block: Float64Array;
   /** Whether it is looked at in every turn; otherwise its driver notifies. */
   awake: boolean;
   /** When there was something to do last, in milliseconds of the monotonic clock. */
@@ -55,7 +61,13 @@ export interface QueueWorkerParts {
   readonly tell: (event: RingEvent) => void;
   /** Longest time for which a worker looks at rings that have nothing, in microseconds; 0 for never. */
   readonly pollMicroseconds: number;
+  /** Its place among all workers. */
+  readonly number: number;
+  /** Where it counts what it does itself. */
+  readonly counters: Float64Array;
 }
+
+type OpenCommand = Extract<RingCommand, { readonly kind: 'open' }>;
 
 /** One thread's rings. */
 export class QueueWorker {
@@ -69,14 +81,18 @@ export class QueueWorker {
   readonly #rings = new Map<number, Ring>();
   /** Those that are awake, which are looked at in every turn. */
   #awake: Ring[] = [];
+  readonly #number: number;
+  readonly #counters: Float64Array;
   #nextToken = MAIL + 1;
   #ended = false;
 
-  constructor({ libc, mail, tell, pollMicroseconds }: QueueWorkerParts) {
+  constructor({ libc, mail, tell, pollMicroseconds, number, counters }: QueueWorkerParts) {
     const arena = new Arena(libc, ARENA);
     this.#libc = libc;
     this.#mail = mail;
     this.#tell = tell;
+    this.#number = number;
+    this.#counters = counters;
     this.#epoll = new Epoll(libc, arena);
     this.#eventfds = new Eventfds(libc, arena);
     this.#pollTime = new PollTime(pollMicroseconds / 1000);
@@ -90,6 +106,8 @@ export class QueueWorker {
       if (this.#mail.isWaiting) this.#readMail();
       const busy = this.#lookAtAll();
       turns++;
+      this.#counters[WORKER_BLOCK.at.looks]++;
+      if (busy) this.#counters[WORKER_BLOCK.at.busyLooks]++;
       if (turns % (busy ? BUSY_TURNS : LOOKS) !== 0) continue;
       this.#letSleep();
       if (this.#awake.length > 0) this.#epoll.wait(0, this.#wakeUp);
@@ -146,7 +164,10 @@ export class QueueWorker {
   #sleep(): void {
     const began = performance.now();
     this.#epoll.wait(-1, this.#wakeUp);
-    this.#pollTime.slept(performance.now() - began);
+    const slept = performance.now() - began;
+    this.#pollTime.slept(slept);
+    this.#counters[WORKER_BLOCK.at.sleeps]++;
+    this.#counters[WORKER_BLOCK.at.sleptSeconds] += slept / 1000;
   }
 
   readonly #wakeUp = (token: number): void => {
@@ -155,7 +176,9 @@ export class QueueWorker {
       return;
     }
     const ring = this.#rings.get(token);
-    if (ring !== undefined) this.#wake(ring);
+    if (ring === undefined) return;
+    ring.block[QUEUE_BLOCK.at.notifications]++;
+    this.#wake(ring);
   };
 
   #wake(ring: Ring): void {
@@ -175,8 +198,14 @@ export class QueueWorker {
       return undefined;
     }
     const { session } = command;
-    if (command.kind === 'open') return this.#open(session, makeDevice(command.device));
-    const { rings } = this.#sessions.get(session)!;
+    if (command.kind === 'open') return this.#open(session, command);
+    const { rings, block } = this.#sessions.get(session)!;
+    const done = this.#command(session, rings, command);
+    if (this.#sessions.has(session)) block[QUEUE_BLOCK.at.exposedBytes] = rings.exposedBytes;
+    return done;
+  }
+
+  #command(session: number, rings: LocalRings, command: Exclude<RingCommand, OpenCommand>): unknown {
     switch (command.kind) {
       case 'close':
         return this.#close(session);
@@ -201,28 +230,35 @@ export class QueueWorker {
     }
   }
 
-  #open(session: number, served: ServedDevice): void {
+  #open(session: number, { device, counters }: OpenCommand): void {
+    const served = makeDevice(device);
+    const block = queueBlock(counters, this.#number);
     const events = {
       interrupt: (index: number) => this.#tell({ session, kind: 'interrupt', index }),
       failed: (index: number, { clause, detail }: { clause: string; detail: string }) =>
         this.#tell({ session, kind: 'failed', index, clause, detail }),
       miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
     };
-    const rings = new LocalRings(served.device, events, (fd) => this.#eventfds.ring(fd));
-    this.#sessions.set(session, { rings, served });
+    const meterFor = (index: number, size: number): QueueCounters =>
+      new QueueCounters({ block, kind: device.kind, index, size, now: () => performance.now() });
+    const rings = new LocalRings(served.device, events, (fd) => this.#eventfds.ring(fd), meterFor);
+    this.#sessions.set(session, { rings, served, block });
   }
 
   /** The session has stopped its rings. */
   #close(session: number): void {
-    this.#sessions.get(session)!.served.close();
+    const { served, block } = this.#sessions.get(session)!;
+    served.close();
     this.#sessions.delete(session);
+    block[QUEUE_BLOCK.at.exposedBytes] = 0;
   }
 
   #start(session: number, rings: LocalRings, setup: SentSetup): boolean {
     if (!rings.start(receivedSetup(this.#libc, setup))) return false;
     const { index, kick } = setup;
     const token = this.#nextToken++;
-    const ring: Ring = { session, rings, index, token, kick, awake: false, busyAt: -1 };
+    const { block } = this.#sessions.get(session)!;
+    const ring: Ring = { session, rings, index, token, kick, block, awake: false, busyAt: -1 };
     // Whoever wrote before now is found by the first look.
     if (kick >= 0) this.#watchKick(ring);
     this.#rings.set(token, ring);
@@ -248,7 +284,9 @@ export class QueueWorker {
 
   #kick(session: number, index: number): void {
     const ring = this.#ringOf(session, index);
-    if (ring !== undefined) this.#wake(ring);
+    if (ring === undefined) return;
+    ring.block[QUEUE_BLOCK.at.notifications]++;
+    this.#wake(ring);
   }
 
   #ringOf(session: number, index: number): Ring | undefined {

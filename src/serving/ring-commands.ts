@@ -33,7 +33,7 @@ export type SentSetup = Omit<RingSetup, 'inflight'> & {
 
 /** One call. `session` is a number that the control thread gives. */
 export type RingCommand = { readonly session: number } & (
-  | { readonly kind: 'open'; readonly device: DeviceSpec }
+  | { readonly kind: 'open'; readonly device: DeviceSpec; readonly counters: SharedArrayBuffer }
   | { readonly kind: 'close' }
   | { readonly kind: 'features'; readonly features: bigint }
   | { readonly kind: 'memory'; readonly memory: SentMemory }

@@ -21,12 +21,14 @@ export class SpreadRings implements RingRunner {
   readonly #workers: readonly CallWorker[];
 
   /**
+   * @param counters of the device
    * @param workers all of them; the session's first ring is served by the one of its number, so that devices with one
    *   ring are spread as well
    */
   constructor(
     session: number,
     device: DeviceSpec,
+    counters: SharedArrayBuffer,
     queues: number,
     workers: readonly CallWorker[],
     events: RingEvents,
@@ -35,7 +37,7 @@ export class SpreadRings implements RingRunner {
     this.#events = events;
     const count = spreads(device) ? Math.min(queues, workers.length) : 1;
     this.#workers = Array.from({ length: count }, (_, i) => workers[(session + i) % workers.length]);
-    this.#tellAll({ kind: 'open', device });
+    this.#tellAll({ kind: 'open', device, counters });
   }
 
   setFeatures(features: bigint): void {

@@ -29,6 +29,8 @@ export interface ConnectionParts {
   readonly spec: DeviceSpec;
   /** An instance that is never started: what is offered. */
   readonly device: VirtioDevice;
+  /** Where the workers count what the device does. */
+  readonly counters: SharedArrayBuffer;
   readonly restricted: boolean;
   readonly sealed: boolean;
   readonly workers: readonly CallWorker[];
@@ -53,7 +55,7 @@ export class VhostConnection {
   #channel: Stream | undefined;
 
   constructor(parts: ConnectionParts) {
-    const { libc, fd, session, device, spec, workers, restricted, sealed } = parts;
+    const { libc, fd, session, device, spec, counters, workers, restricted, sealed } = parts;
     this.session = session;
     this.#libc = libc;
     this.#arena = new Arena(libc, ARENA);
@@ -65,7 +67,7 @@ export class VhostConnection {
       restricted,
       xen: false,
       runner: (events) => {
-        this.#rings = new SpreadRings(session, spec, device.queueSizes.length, workers, events);
+        this.#rings = new SpreadRings(session, spec, counters, device.queueSizes.length, workers, events);
         return this.#rings;
       },
       send: (bytes, fds) => {

@@ -126,7 +126,7 @@ export const RINGS: readonly Exhibit[] = [
     id: 'CVE-2019-3900',
     what: 'A ring that its driver refills for ever is served for ever, and nothing else is.',
     file: 'src/virtio/serve-turn.ts',
-    find: 'if (left <= 0) return true;',
+    find: 'if (left <= 0) return 0;',
     replace: '',
     tests: ['test/adversary/indices.test.ts'],
     titles: /F25 a ring/,

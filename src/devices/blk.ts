@@ -91,8 +91,7 @@ export class BlkDevice implements VirtioDevice {
       discard_sector_alignment: 1,
       max_write_zeroes_sectors: MAX_RANGE_SECTORS,
       max_write_zeroes_seg: MAX_RANGES,
-      // No store gives space back: zeroes are written.
-      write_zeroes_may_unmap: 0,
+      write_zeroes_may_unmap: store.freesZeroes ? 1 : 0,
     }).bytes;
   }
 

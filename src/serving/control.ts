@@ -6,8 +6,9 @@ import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
 import { acceptFrom } from '../hosts/linux/fd-socket.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
-import { CONTROL_BLOCK, controlBlock } from './counter-blocks.ts';
-import { type DeviceSpec, makeDevice, type ServedDevice } from './devices.ts';
+import type { DeviceOffer } from '../virtio/device.ts';
+import { CONTROL_BLOCK, controlBlock, queueBlock } from './counter-blocks.ts';
+import { type DeviceSpec, spreads } from './devices.ts';
 import type { RingEvent } from './ring-commands.ts';
 import type { CallWorker } from './spread-rings.ts';
 import { VhostConnection } from './vhost-connection.ts';
@@ -52,9 +53,11 @@ export interface ControlParts {
 /** An endpoint, and the frontend that it serves at the moment. */
 interface Post {
   readonly endpoint: Endpoint;
-  readonly served: ServedDevice;
-  readonly counters: SharedArrayBuffer;
-  /** This thread's part of them. */
+  readonly number: number;
+  /** Workers that have an instance of the device, and what it offers. */
+  readonly workers: readonly CallWorker[];
+  readonly offer: { -readonly [K in keyof DeviceOffer]: DeviceOffer[K] };
+  /** What this thread counts of it. */
   readonly block: Float64Array;
   connection: VhostConnection | undefined;
   /** Tokens of its sockets. */
@@ -84,19 +87,11 @@ export class Control {
 
   /** Serves one more endpoint. Throws what its device's parts throw, such as ImageError. */
   add(endpoint: Endpoint, counters: SharedArrayBuffer): void {
-    const served = makeDevice(endpoint.device);
-    const block = controlBlock(counters);
+    const number = this.#posts.length;
+    const { workers, offer } = this.#install(number, endpoint.device, counters);
     const post: Post = {
-      ...{
-        endpoint,
-        served,
-        counters,
-        block,
-        connection: undefined,
-        token: 0,
-        channelToken: 0,
-        channelFd: -1,
-      },
+      ...{ endpoint, number, workers, offer, block: controlBlock(counters) },
+      ...{ connection: undefined, token: 0, channelToken: 0, channelFd: -1 },
     };
     this.#posts.push(post);
     if (endpoint.listening) this.#watch(endpoint.fd, () => this.#accept(post));
@@ -121,8 +116,26 @@ export class Control {
     this.#ended = true;
     for (const post of this.#posts) {
       if (post.connection !== undefined) this.#disconnect(post);
-      post.served.close();
+      for (const call of post.workers) call({ kind: 'remove', endpoint: post.number });
     }
+  }
+
+  /** Makes the instances of a device. One worker more for each queue more, from another one on for each endpoint. */
+  #install(
+    endpoint: number,
+    device: DeviceSpec,
+    counters: SharedArrayBuffer,
+  ): Pick<Post, 'workers' | 'offer'> {
+    const all = this.#parts.workers;
+    const install = (i: number): DeviceOffer => {
+      const block = queueBlock(counters, i);
+      const command = { kind: 'install', endpoint, device, first: i === 0, block } as const;
+      return all[(endpoint + i) % all.length](command) as DeviceOffer;
+    };
+    const offer = install(0);
+    const count = spreads(device) ? Math.min(offer.queueSizes.length, all.length) : 1;
+    for (let i = 1; i < count; i++) install(i);
+    return { offer, workers: Array.from({ length: count }, (_, i) => all[(endpoint + i) % all.length]) };
   }
 
   #watch(fd: number, ready: () => void): number {
@@ -151,13 +164,12 @@ export class Control {
   }
 
   #connect(post: Post, fd: number): void {
-    const { libc, workers, restricted, sealed } = this.#parts;
+    const { libc, restricted, sealed } = this.#parts;
     const session = this.#nextSession++;
-    const { device: spec } = post.endpoint;
+    const { number: endpoint, offer: device, workers } = post;
     try {
-      const { device } = post.served;
       post.connection = new VhostConnection({
-        ...{ libc, fd, session, spec, device, counters: post.counters, restricted, sealed, workers },
+        ...{ libc, fd, session, endpoint, device, restricted, sealed, workers },
       });
     } catch (error) {
       libc.close(fd);
@@ -237,6 +249,7 @@ export class Control {
       this.#disconnect(post, `closed the connection: ${event.reason}`, 'error');
       return;
     }
+    if (event.kind === 'config') post.offer.config = event.config;
     if (event.kind === 'failed')
       this.#say(post, 'warn', `queue ${event.index} has stopped: ${event.detail}`, event.clause);
     this.#guard(post, () => connection.hear(event));

@@ -14,8 +14,6 @@ export interface QueueThreadData {
   readonly events: MessagePort;
   readonly wakeControl: number;
   readonly pollMicroseconds: number;
-  /** Its place among all workers. */
-  readonly number: number;
   /** Where it counts what it does (counter-blocks.ts). */
   readonly counters: Float64Array;
 }

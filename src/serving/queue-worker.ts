@@ -6,19 +6,22 @@ import { ProtocolViolation } from '../errors.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
+import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
 import { LocalRings } from '../transports/vhost-user/local-rings.ts';
-import { QUEUE_BLOCK, queueBlock, WORKER_BLOCK } from './counter-blocks.ts';
-import { makeDevice, type ServedDevice } from './devices.ts';
+import type { DeviceOffer } from '../virtio/device.ts';
+import { WORKER_BLOCK } from './counter-blocks.ts';
+import { DeviceCounters } from './device-counters.ts';
+import { type DeviceHosting, makeDevice, type ServedDevice } from './devices.ts';
 import type { MailboxServer } from './mailbox.ts';
 import { PollTime } from './poll-time.ts';
-import { QueueCounters } from './queue-counters.ts';
 import {
-  type EndCommand,
+  offerOf,
   type RingCommand,
   type RingEvent,
   receivedMemory,
   receivedSetup,
   type SentSetup,
+  type WorkerCommand,
 } from './ring-commands.ts';
 
 /** Scratch memory for system calls, bytes. */
@@ -30,12 +33,9 @@ const LOOKS = 8;
 /** Turns with work between two looks at the rings that sleep. */
 const BUSY_TURNS = 16;
 
-/** A session whose rings, or some of them, are served here. */
-interface Session {
-  readonly rings: LocalRings;
-  readonly served: ServedDevice;
-  /** Where this thread counts what the device does. */
-  readonly block: Float64Array;
+/** An instance of a device. */
+interface Instance extends ServedDevice {
+  readonly counters: DeviceCounters;
 }
 
 /** A ring that runs. */
@@ -45,8 +45,6 @@ interface Ring {
   readonly index: number;
   readonly token: number;
   readonly kick: number;
-  /** As its session has it. */
-  readonly block: Float64Array;
   /** Whether it is looked at in every turn; otherwise its driver notifies. */
   awake: boolean;
   /** When there was something to do last, in milliseconds of the monotonic clock. */
@@ -61,13 +59,11 @@ export interface QueueWorkerParts {
   readonly tell: (event: RingEvent) => void;
   /** Longest time for which a worker looks at rings that have nothing, in microseconds; 0 for never. */
   readonly pollMicroseconds: number;
-  /** Its place among all workers. */
-  readonly number: number;
-  /** Where it counts what it does itself. */
+  /** Where it counts what it does itself (counter-blocks.ts). */
   readonly counters: Float64Array;
 }
 
-type OpenCommand = Extract<RingCommand, { readonly kind: 'open' }>;
+type InstallCommand = Extract<WorkerCommand, { readonly kind: 'install' }>;
 
 /** One thread's rings. */
 export class QueueWorker {
@@ -77,25 +73,33 @@ export class QueueWorker {
   readonly #epoll: Epoll;
   readonly #eventfds: Eventfds;
   readonly #pollTime: PollTime;
-  readonly #sessions = new Map<number, Session>();
+  /** Instances, by endpoint. */
+  readonly #devices = new Map<number, Instance>();
+  /** Sessions whose rings, or some of them, are served here. */
+  readonly #sessions = new Map<number, LocalRings>();
+  /** What happens when a descriptor can be read that a device has asked to be told of, by token. */
+  readonly #watched = new Map<number, () => void>();
+  readonly #hosting: DeviceHosting;
   readonly #rings = new Map<number, Ring>();
   /** Those that are awake, which are looked at in every turn. */
   #awake: Ring[] = [];
-  readonly #number: number;
   readonly #counters: Float64Array;
   #nextToken = MAIL + 1;
   #ended = false;
 
-  constructor({ libc, mail, tell, pollMicroseconds, number, counters }: QueueWorkerParts) {
+  constructor({ libc, mail, tell, pollMicroseconds, counters }: QueueWorkerParts) {
     const arena = new Arena(libc, ARENA);
     this.#libc = libc;
     this.#mail = mail;
     this.#tell = tell;
-    this.#number = number;
     this.#counters = counters;
     this.#epoll = new Epoll(libc, arena);
     this.#eventfds = new Eventfds(libc, arena);
     this.#pollTime = new PollTime(pollMicroseconds / 1000);
+    this.#hosting = {
+      ...{ libc, arena, scratch: new TransferScratch(arena) },
+      watch: (fd, ready) => this.#watch(fd, ready),
+    };
     this.#epoll.add(mail.wake, MAIL);
   }
 
@@ -113,7 +117,6 @@ export class QueueWorker {
       if (this.#awake.length > 0) this.#epoll.wait(0, this.#wakeUp);
       else if (!this.#ended && !this.#mail.isWaiting) this.#sleep();
     }
-    for (const session of [...this.#sessions.keys()]) this.#close(session);
     this.#epoll.close();
   }
 
@@ -176,8 +179,11 @@ export class QueueWorker {
       return;
     }
     const ring = this.#rings.get(token);
-    if (ring === undefined) return;
-    ring.block[QUEUE_BLOCK.at.notifications]++;
+    if (ring === undefined) {
+      this.#watched.get(token)?.();
+      return;
+    }
+    ring.rings.meter?.notified();
     this.#wake(ring);
   };
 
@@ -189,26 +195,31 @@ export class QueueWorker {
   }
 
   #readMail(): void {
-    this.#mail.answer((command) => this.#obey(command as RingCommand | EndCommand));
+    this.#mail.answer((command) => this.#obey(command as WorkerCommand));
   }
 
-  #obey(command: RingCommand | EndCommand): unknown {
-    if (command.kind === 'end') {
-      this.#ended = true;
-      return undefined;
+  #obey(command: WorkerCommand): unknown {
+    switch (command.kind) {
+      case 'end':
+        this.#ended = true;
+        return undefined;
+      case 'install':
+        return this.#install(command);
+      case 'remove':
+        return this.#remove(command.endpoint);
+      case 'open':
+        return this.#open(command.session, this.#devices.get(command.endpoint)!);
+      default:
+        return this.#obeySession(command, this.#sessions.get(command.session)!);
     }
-    const { session } = command;
-    if (command.kind === 'open') return this.#open(session, command);
-    const { rings, block } = this.#sessions.get(session)!;
-    const done = this.#command(session, rings, command);
-    if (this.#sessions.has(session)) block[QUEUE_BLOCK.at.exposedBytes] = rings.exposedBytes;
-    return done;
   }
 
-  #command(session: number, rings: LocalRings, command: Exclude<RingCommand, OpenCommand>): unknown {
+  #obeySession(command: Exclude<RingCommand, { kind: 'open' }>, rings: LocalRings): unknown {
+    const { session } = command;
     switch (command.kind) {
       case 'close':
-        return this.#close(session);
+        rings.meter?.exposed(0);
+        return this.#sessions.delete(session);
       case 'features':
         return rings.setFeatures(command.features);
       case 'memory':
@@ -230,35 +241,44 @@ export class QueueWorker {
     }
   }
 
-  #open(session: number, { device, counters }: OpenCommand): void {
-    const served = makeDevice(device);
-    const block = queueBlock(counters, this.#number);
+  #install({ endpoint, device, first, block }: InstallCommand): DeviceOffer {
+    const served = makeDevice(device, this.#hosting, first);
+    this.#devices.set(endpoint, { ...served, counters: new DeviceCounters(block, device.kind) });
+    return offerOf(served.device);
+  }
+
+  #remove(endpoint: number): void {
+    this.#devices.get(endpoint)!.close();
+    this.#devices.delete(endpoint);
+  }
+
+  #watch(fd: number, ready: () => void): () => void {
+    const token = this.#nextToken++;
+    this.#epoll.add(fd, token);
+    this.#watched.set(token, ready);
+    return () => {
+      this.#watched.delete(token);
+      this.#epoll.remove(fd);
+    };
+  }
+
+  #open(session: number, { device, counters }: Instance): void {
     const events = {
       interrupt: (index: number) => this.#tell({ session, kind: 'interrupt', index }),
       failed: (index: number, { clause, detail }: { clause: string; detail: string }) =>
         this.#tell({ session, kind: 'failed', index, clause, detail }),
       miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
+      configChanged: () => this.#tell({ session, kind: 'config', config: Uint8Array.from(device.config) }),
     };
-    const meterFor = (index: number, size: number): QueueCounters =>
-      new QueueCounters({ block, kind: device.kind, index, size, now: () => performance.now() });
-    const rings = new LocalRings(served.device, events, (fd) => this.#eventfds.ring(fd), meterFor);
-    this.#sessions.set(session, { rings, served, block });
-  }
-
-  /** The session has stopped its rings. */
-  #close(session: number): void {
-    const { served, block } = this.#sessions.get(session)!;
-    served.close();
-    this.#sessions.delete(session);
-    block[QUEUE_BLOCK.at.exposedBytes] = 0;
+    const rings = new LocalRings(device, events, (fd) => this.#eventfds.ring(fd), counters);
+    this.#sessions.set(session, rings);
   }
 
   #start(session: number, rings: LocalRings, setup: SentSetup): boolean {
     if (!rings.start(receivedSetup(this.#libc, setup))) return false;
     const { index, kick } = setup;
     const token = this.#nextToken++;
-    const { block } = this.#sessions.get(session)!;
-    const ring: Ring = { session, rings, index, token, kick, block, awake: false, busyAt: -1 };
+    const ring: Ring = { session, rings, index, token, kick, awake: false, busyAt: -1 };
     // Whoever wrote before now is found by the first look.
     if (kick >= 0) this.#watchKick(ring);
     this.#rings.set(token, ring);
@@ -285,7 +305,7 @@ export class QueueWorker {
   #kick(session: number, index: number): void {
     const ring = this.#ringOf(session, index);
     if (ring === undefined) return;
-    ring.block[QUEUE_BLOCK.at.notifications]++;
+    ring.rings.meter?.notified();
     this.#wake(ring);
   }
 

@@ -55,13 +55,8 @@ export class VhostServer {
     this.#options = options;
     this.#wake = () => eventfds.ring(wake);
     this.#workerCounters = Array.from({ length: options.workers }, newWorkerCounters);
-    const workers = this.#workerCounters.map((counters, number) =>
-      startQueueThread(libc, {
-        wakeControl: wake,
-        pollMicroseconds: options.pollMicroseconds,
-        number,
-        counters,
-      }),
+    const workers = this.#workerCounters.map((counters) =>
+      startQueueThread(libc, { wakeControl: wake, pollMicroseconds: options.pollMicroseconds, counters }),
     );
     const data: ControlThreadData = { wake, workers, restricted: options.restricted, sealed: options.sealed };
     this.#control = new Worker(new URL('./control-thread.js', import.meta.url), {

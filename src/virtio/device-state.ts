@@ -21,7 +21,7 @@ import { ProtocolViolation } from '../errors.ts';
 import type { DeviceMemory } from '../memory/device-memory.ts';
 import { DeviceQueue } from '../virtqueue/device-queue.ts';
 import { mapRingAreas } from '../virtqueue/ring-areas.ts';
-import type { VirtioDevice } from './device.ts';
+import type { DeviceHost, VirtioDevice } from './device.ts';
 import { serveTurn } from './serve-turn.ts';
 
 /** §3.1.1: what comes before FEATURES_OK (case F23). */
@@ -74,6 +74,7 @@ export class DeviceState {
 
   readonly #memory: DeviceMemory;
   readonly #signals: DeviceSignals;
+  readonly #host: DeviceHost;
   #status = 0;
   #registers: QueueRegisters[];
   readonly #queues: (DeviceQueue | undefined)[] = [];
@@ -90,6 +91,12 @@ export class DeviceState {
       (restricted ? VIRTIO_F_ACCESS_PLATFORM : 0n);
     this.#memory = memory;
     this.#signals = signals;
+    this.#host = {
+      completed: (queue) => {
+        if (queue.takeInterrupt()) signals.interruptQueue();
+      },
+      configChanged: () => signals.interruptConfig(),
+    };
     this.#registers = device.queueSizes.map(freshQueue);
   }
 
@@ -118,7 +125,7 @@ export class DeviceState {
       this.#status |= VIRTIO_STATUS_FEATURES_OK;
     if (added & VIRTIO_STATUS_DRIVER_OK && this.#status & VIRTIO_STATUS_FEATURES_OK) {
       this.#status |= VIRTIO_STATUS_DRIVER_OK;
-      this.device.start(this.driverFeatures);
+      this.device.start(this.driverFeatures, this.#host);
     }
   }
 

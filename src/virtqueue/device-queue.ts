@@ -98,6 +98,11 @@ export class DeviceQueue {
     return this.#inFlight;
   }
 
+  /** Whether it was disabled or reset: what was taken from it is for nobody any more. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /**
    * The available entry from which another device goes on. What is in flight is in the journal, or is taken anew,
    * which is right where chains were completed in the order they came.

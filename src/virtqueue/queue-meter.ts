@@ -29,3 +29,13 @@ export interface QueueMeter {
 
 /** The type of a request of a device that has only one, or that was not looked at. */
 export const NO_TYPE = -1;
+
+/** Told what a device does; makes the meters of its queues. */
+export interface DeviceMeter {
+  /** The meter of queue `index`, of `size` descriptors, which starts now. */
+  queue(index: number, size: number): QueueMeter;
+  /** A driver's notification has come. */
+  notified(): void;
+  /** The device can reach so many bytes of the guest's memory from now on. */
+  exposed(byteLength: number): void;
+}

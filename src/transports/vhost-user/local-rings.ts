@@ -10,10 +10,10 @@ import { Iotlb, type Translation } from '../../memory/iotlb.ts';
 import { IotlbMemory } from '../../memory/iotlb-memory.ts';
 import { LoggedMemory } from '../../memory/logged-memory.ts';
 import { RegionTable } from '../../memory/region-table.ts';
-import type { VirtioDevice } from '../../virtio/device.ts';
+import type { DeviceHost, VirtioDevice } from '../../virtio/device.ts';
 import { serveAvailable, serveTurn, TURN } from '../../virtio/serve-turn.ts';
 import { DeviceQueue } from '../../virtqueue/device-queue.ts';
-import type { QueueMeter } from '../../virtqueue/queue-meter.ts';
+import type { DeviceMeter, QueueMeter } from '../../virtqueue/queue-meter.ts';
 import type { QueueStart } from '../../virtqueue/queue-journal.ts';
 import { type MapRing, mapRingAreas, type RingAreas, type RingPlaces } from '../../virtqueue/ring-areas.ts';
 import { UsedRing } from '../../virtqueue/split-ring.ts';
@@ -36,15 +36,12 @@ interface Running {
   failed: boolean;
 }
 
-/** Makes what counts the queue `index` of a device, of `size` descriptors. */
-export type MeterFor = (index: number, size: number) => QueueMeter;
-
 /** The rings of one device. */
 export class LocalRings implements RingRunner {
+  readonly meter: DeviceMeter | undefined;
   readonly #device: VirtioDevice;
   readonly #events: RingEvents;
   readonly #signal: (fd: number) => void;
-  readonly #meterFor: MeterFor | undefined;
   readonly #running = new Map<number, Running>();
   readonly #calls = new Map<number, number>();
   #features = 0n;
@@ -53,22 +50,24 @@ export class LocalRings implements RingRunner {
   #table = new RegionTable([]);
   #log: DirtyLog | undefined;
   #iotlbMemory: IotlbMemory | undefined;
+  readonly #host: DeviceHost = {
+    completed: (queue) => {
+      for (const [index, ring] of this.#running)
+        if (ring.queue === queue && queue.takeInterrupt()) this.#interrupt(index);
+    },
+    configChanged: () => this.#events.configChanged(),
+  };
 
   /**
    * @param signal adds one to an eventfd
-   * @param meterFor makes what counts a queue
+   * @param meter counts what the device does
    */
-  constructor(device: VirtioDevice, events: RingEvents, signal: (fd: number) => void, meterFor?: MeterFor) {
+  constructor(device: VirtioDevice, events: RingEvents, signal: (fd: number) => void, meter?: DeviceMeter) {
     this.#device = device;
     this.#events = events;
     this.#signal = signal;
-    this.#meterFor = meterFor;
+    this.meter = meter;
     this.#iotlb = new Iotlb((iova, right) => events.miss(iova, right));
-  }
-
-  /** Bytes of the guest's memory that the device can reach now. */
-  get exposedBytes(): number {
-    return this.#iotlbMemory === undefined ? this.#table.byteLength : this.#iotlb.byteLength;
   }
 
   setFeatures(features: bigint): void {
@@ -81,27 +80,30 @@ export class LocalRings implements RingRunner {
     this.#table = new RegionTable(memory.regions);
     this.#log = memory.log === undefined ? undefined : new DirtyLog(memory.log);
     this.#iotlbMemory = memory.translated ? new IotlbMemory(this.#table, this.#iotlb) : undefined;
+    this.#countExposed();
   }
 
   translate(entry: Translation): void {
     this.#iotlb.update(entry);
+    this.#countExposed();
   }
 
   invalidate(iova: number, size: number): void {
     this.#iotlb.invalidate(iova, size);
+    this.#countExposed();
   }
 
   start(setup: RingSetup): boolean {
     if (!this.#translated(setup)) return false;
     const areas = mapRingAreas(setup.size, setup.places, this.#mapRing());
     const { start, logged } = this.#startOf(setup, areas);
-    if (!this.#started) this.#device.start(this.#features);
+    if (!this.#started) this.#device.start(this.#features, this.#host);
     this.#started = true;
     const features = {
       indirect: (this.#features & VIRTIO_F_INDIRECT_DESC) !== 0n,
       eventIndex: (this.#features & VIRTIO_F_EVENT_IDX) !== 0n,
     };
-    const meter = this.#meterFor?.(setup.index, setup.size);
+    const meter = this.meter?.queue(setup.index, setup.size);
     const queue = new DeviceQueue(setup.size, areas, this.#bufferMemory(), features, start, meter);
     const interrupt = (): void => this.#interrupt(setup.index);
     this.#running.set(setup.index, { queue, logged, interrupt, meter, quiet: false, failed: false });
@@ -178,6 +180,11 @@ export class LocalRings implements RingRunner {
       this.#events.failed(index, error);
       return false;
     }
+  }
+
+  /** All of the memory, or what the IOMMU maps of it. */
+  #countExposed(): void {
+    this.meter?.exposed((this.#iotlbMemory === undefined ? this.#table : this.#iotlb).byteLength);
   }
 
   #interrupt(index: number): void {

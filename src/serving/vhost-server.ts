@@ -55,8 +55,10 @@ export class VhostServer {
     this.#options = options;
     this.#wake = () => eventfds.ring(wake);
     this.#workerCounters = Array.from({ length: options.workers }, newWorkerCounters);
+    const quit = new Int32Array(new SharedArrayBuffer(4));
+    const { pollMicroseconds, restricted, sealed } = options;
     const workers = this.#workerCounters.map((counters) =>
-      startQueueThread(libc, { wakeControl: wake, pollMicroseconds: options.pollMicroseconds, counters }),
+      startQueueThread(libc, { wakeControl: wake, pollMicroseconds, quit, counters }),
     );
     const data: ControlThreadData = { wake, workers, restricted, sealed, quit };
     // Node waits for its threads before the process ends, and these would sleep in a system call.

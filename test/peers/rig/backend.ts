@@ -40,8 +40,7 @@ function identity(path: string): string | undefined {
 export const grantioServe: DiskBackend = {
   name: 'grantio serve',
   needs: [],
-  serve: (rig, disk, socket, queues) =>
-    serve(rig, socket, 'blk', '--disk', disk, '--queues', `${queues}`),
+  serve: (rig, disk, socket, queues) => serve(rig, socket, 'blk', '--disk', disk, '--queues', `${queues}`),
 };
 
 /** QEMU's own backend: a rig that fails with it is a rig that is wrong. */

@@ -50,7 +50,7 @@ export class MailboxCaller {
     port.postMessage(command);
     Atomics.add(words, CALLS, 1);
     this.#ring(wake);
-    if (Atomics.wait(words, ANSWERS, answered, PATIENCE) === 'timed-out') {
+    if (!this.#awaitAnswer(answered)) {
       // Its answer may still come, and would be taken for that of the next call.
       this.#lost = true;
       throw new Error(`a queue worker has not answered for ${PATIENCE / 1000} s`);
@@ -59,6 +59,18 @@ export class MailboxCaller {
     if ('violation' in answer) throw new ProtocolViolation(answer.violation.clause, answer.violation.detail);
     if ('failure' in answer) throw failed(answer);
     return answer.value;
+  }
+
+  /** Returns false when none came. The wake of the answer before may come as late as now, and is none. */
+  #awaitAnswer(answered: number): boolean {
+    const { words } = this.#ends;
+    const limit = performance.now() + PATIENCE;
+    while (Atomics.load(words, ANSWERS) === answered) {
+      const left = limit - performance.now();
+      if (left <= 0) return false;
+      Atomics.wait(words, ANSWERS, answered, left);
+    }
+    return true;
   }
 }
 

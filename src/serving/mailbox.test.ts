@@ -18,7 +18,11 @@ function callThread(t: TestContext): (call: Partial<TestCall>) => unknown {
     port1.close();
     await worker.terminate();
   });
-  const caller = new MailboxCaller({ words, port: port1, wake: -1 }, () => undefined);
+  const caller = new MailboxCaller(
+    { words, port: port1, wake: -1 },
+    () => undefined,
+    () => undefined,
+  );
   return (call) => caller.call({ kind: 'echo', value: undefined, falseAlarms: 0, ...call });
 }
 
@@ -58,13 +62,17 @@ test('nobody is waiting before a call, and nothing is answered twice', () => {
   assert.equal(server.wake, 7);
   assert.equal(server.isWaiting, false);
   server.answer(() => assert.fail('there is no call'));
-  const caller = new MailboxCaller({ words, port: port1, wake: 7 }, (fd) => {
-    assert.equal(fd, 7);
-    assert.equal(server.isWaiting, true);
-    server.answer((command) => [command]);
-    assert.equal(server.isWaiting, false);
-    server.answer(() => assert.fail('it has been answered'));
-  });
+  const caller = new MailboxCaller(
+    { words, port: port1, wake: 7 },
+    (fd) => {
+      assert.equal(fd, 7);
+      assert.equal(server.isWaiting, true);
+      server.answer((command) => [command]);
+      assert.equal(server.isWaiting, false);
+      server.answer(() => assert.fail('it has been answered'));
+    },
+    () => undefined,
+  );
   assert.deepEqual(caller.call('a'), ['a']);
   assert.deepEqual(caller.call('b'), ['b']);
   port1.close();

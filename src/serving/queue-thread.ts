@@ -14,10 +14,12 @@ export interface QueueThreadData {
   readonly events: MessagePort;
   readonly wakeControl: number;
   readonly pollMicroseconds: number;
+  /** Whether guests share the process that do not trust each other. */
+  readonly sealed: boolean;
   readonly quit: Int32Array;
 }
 
-function start({ mail, events, wakeControl, pollMicroseconds, quit }: QueueThreadData): void {
+function start({ mail, events, wakeControl, pollMicroseconds, sealed, quit }: QueueThreadData): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   new QueueWorker({
@@ -28,6 +30,7 @@ function start({ mail, events, wakeControl, pollMicroseconds, quit }: QueueThrea
       eventfds.ring(wakeControl);
     },
     pollMicroseconds,
+    sealed,
     quitting: () => Atomics.load(quit, 0) !== 0,
   }).run();
 }

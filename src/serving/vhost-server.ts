@@ -44,7 +44,7 @@ export class VhostServer {
     const quit = new Int32Array(new SharedArrayBuffer(4));
     const { pollMicroseconds, restricted, sealed } = options;
     const workers = Array.from({ length: options.workers }, () =>
-      startQueueThread(libc, { wakeControl: wake, pollMicroseconds, quit }),
+      startQueueThread(libc, { wakeControl: wake, pollMicroseconds, sealed, quit }),
     );
     const data: ControlThreadData = { wake, workers, restricted, sealed, quit };
     // Node waits for its threads before the process ends, and these would sleep in a system call.
@@ -101,7 +101,7 @@ export class VhostServer {
 /** Starts a queue worker. Returns the control thread's ends. */
 function startQueueThread(
   libc: Libc,
-  common: Pick<QueueThreadData, 'wakeControl' | 'pollMicroseconds' | 'quit'>,
+  common: Pick<QueueThreadData, 'wakeControl' | 'pollMicroseconds' | 'sealed' | 'quit'>,
 ): ControlThreadData['workers'][number] {
   const mail = new MessageChannel();
   const events = new MessageChannel();

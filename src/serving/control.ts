@@ -6,7 +6,8 @@ import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
 import { acceptFrom } from '../hosts/linux/fd-socket.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
-import { type DeviceSpec, makeDevice, type ServedDevice } from './devices.ts';
+import type { DeviceOffer } from '../virtio/device.ts';
+import { type DeviceSpec, spreads } from './devices.ts';
 import type { RingEvent } from './ring-commands.ts';
 import type { CallWorker } from './spread-rings.ts';
 import { VhostConnection } from './vhost-connection.ts';
@@ -46,12 +47,17 @@ export interface ControlParts {
   readonly restricted: boolean;
   /** Refuse memory that may shrink. */
   readonly sealed: boolean;
+  /** Whether the process is about to end, in which case there is nobody to wait for. */
+  readonly quitting: () => boolean;
 }
 
 /** An endpoint, and the frontend that it serves at the moment. */
 interface Post {
   readonly endpoint: Endpoint;
-  readonly served: ServedDevice;
+  readonly number: number;
+  /** Workers that have an instance of the device, and what it offers. */
+  readonly workers: readonly CallWorker[];
+  readonly offer: { -readonly [K in keyof DeviceOffer]: DeviceOffer[K] };
   connection: VhostConnection | undefined;
   /** Tokens of its sockets. */
   token: number;
@@ -80,8 +86,12 @@ export class Control {
 
   /** Serves one more endpoint. Throws what its device's parts throw, such as ImageError. */
   add(endpoint: Endpoint): void {
-    const served = makeDevice(endpoint.device);
-    const post: Post = { endpoint, served, connection: undefined, token: 0, channelToken: 0, channelFd: -1 };
+    const number = this.#posts.length;
+    const { workers, offer } = this.#install(number, endpoint.device);
+    const post: Post = {
+      ...{ endpoint, number, workers, offer },
+      ...{ connection: undefined, token: 0, channelToken: 0, channelFd: -1 },
+    };
     this.#posts.push(post);
     if (endpoint.listening) this.#watch(endpoint.fd, () => this.#accept(post));
     else this.#connect(post, endpoint.fd);
@@ -89,7 +99,7 @@ export class Control {
 
   /** Serves until `end`; `mail` is called when somebody has woken this thread. */
   run(mail: () => void): void {
-    while (!this.#ended) {
+    while (!this.#ended && !this.#parts.quitting()) {
       this.#epoll.wait(-1, (token) => {
         if (token === WAKE) this.#eventfds.clear(this.#parts.wake);
         else this.#ready.get(token)?.();
@@ -105,8 +115,19 @@ export class Control {
     this.#ended = true;
     for (const post of this.#posts) {
       if (post.connection !== undefined) this.#disconnect(post);
-      post.served.close();
+      for (const call of post.workers) call({ kind: 'remove', endpoint: post.number });
     }
+  }
+
+  /** Makes the instances of a device. One worker more for each queue more, from another one on for each endpoint. */
+  #install(endpoint: number, device: DeviceSpec): Pick<Post, 'workers' | 'offer'> {
+    const all = this.#parts.workers;
+    const install = (i: number): DeviceOffer =>
+      all[(endpoint + i) % all.length]({ kind: 'install', endpoint, device, first: i === 0 }) as DeviceOffer;
+    const offer = install(0);
+    const count = spreads(device) ? Math.min(offer.queueSizes.length, all.length) : 1;
+    for (let i = 1; i < count; i++) install(i);
+    return { offer, workers: Array.from({ length: count }, (_, i) => all[(endpoint + i) % all.length]) };
   }
 
   #watch(fd: number, ready: () => void): number {
@@ -134,13 +155,12 @@ export class Control {
   }
 
   #connect(post: Post, fd: number): void {
-    const { libc, workers, restricted, sealed } = this.#parts;
+    const { libc, restricted, sealed } = this.#parts;
     const session = this.#nextSession++;
-    const { device: spec } = post.endpoint;
+    const { number: endpoint, offer: device, workers } = post;
     try {
-      const { device } = post.served;
       post.connection = new VhostConnection({
-        ...{ libc, fd, session, spec, device, restricted, sealed, workers },
+        ...{ libc, fd, session, endpoint, device, restricted, sealed, workers },
       });
     } catch (error) {
       libc.close(fd);
@@ -214,6 +234,7 @@ export class Control {
       this.#disconnect(post, `closed the connection: ${event.reason}`, 'error');
       return;
     }
+    if (event.kind === 'config') post.offer.config = event.config;
     if (event.kind === 'failed')
       this.#say(post, 'warn', `queue ${event.index} has stopped: ${event.detail}`, event.clause);
     this.#guard(post, () => connection.hear(event));

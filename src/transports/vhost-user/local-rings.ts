@@ -55,7 +55,7 @@ export class LocalRings implements RingRunner {
     failed: (queue, violation) => {
       for (const [index, ring] of this.#running) if (ring.queue === queue) this.#fail(index, ring, violation);
     },
-    configChanged: () => this.#events.configChanged(),
+    configChanged: () => this.#events.configChanged(this.#device.config),
   };
 
   /** @param signal adds one to an eventfd */

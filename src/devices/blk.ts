@@ -27,7 +27,7 @@ import {
 } from '../abi/virtio-blk.ts';
 import { VIRTIO_ID_BLOCK } from '../abi/virtio.ts';
 import { ProtocolViolation } from '../errors.ts';
-import { Segments } from '../memory/segments.ts';
+import type { Segments } from '../memory/segments.ts';
 import type { BlockStore, StoreAnswer, StoreResult } from '../storage/block-store.ts';
 import type { DeviceHost, VirtioDevice } from '../virtio/device.ts';
 import type { Chain, DeviceQueue } from '../virtqueue/device-queue.ts';

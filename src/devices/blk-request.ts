@@ -13,7 +13,6 @@ export class BlkRequest implements StoreRequest {
   /** Set by `begin`, before anybody looks at them. */
   queue!: DeviceQueue;
   chain!: Chain;
-  type = 0;
   /** The data part, without header and status; stays as it is until the request is answered. */
   readonly data = new Segments();
   /** Bytes of the answer before its status, if it is no error. */
@@ -32,10 +31,9 @@ export class BlkRequest implements StoreRequest {
     this.#finished = finished;
   }
 
-  begin(queue: DeviceQueue, chain: Chain, type: number): void {
+  begin(queue: DeviceQueue, chain: Chain): void {
     this.queue = queue;
     this.chain = chain;
-    this.type = type;
     this.written = 0;
     this.mustFlush = false;
     this.ranges = 0;

@@ -126,6 +126,7 @@ export class BlkDevice implements VirtioDevice {
   /** Tells the driver the outcome of a request. Returns false when the platform does not take what was written. */
   #answer({ queue, chain, written }: BlkRequest, status: number): boolean {
     const { readable, writable } = chain;
+    chain.status = status;
     writable.setByte(writable.byteLength - 1, status);
     // §2.7.8.2: the length counts from the start of the writable part without gaps. What lies between short
     // data and the status has not been written, so only a full answer may claim the status byte as well.
@@ -149,7 +150,10 @@ export class BlkDevice implements VirtioDevice {
     if (queue.closed) return;
     try {
       // Buffers that cannot be written any more cannot have a status either: the driver gets them back as they are.
-      if (!this.#answer(request, status)) queue.complete(chain, 0, 0);
+      if (!this.#answer(request, status)) {
+        chain.status = VIRTIO_BLK_S_IOERR;
+        queue.complete(chain, 0, 0);
+      }
       this.#host?.completed(queue);
     } catch (error) {
       if (!(error instanceof ProtocolViolation)) throw error;
@@ -159,6 +163,7 @@ export class BlkDevice implements VirtioDevice {
 
   /** A buffer was not granted, or not so: only this request fails, if its status can be written. */
   #refuse(queue: DeviceQueue, chain: Chain): void {
+    chain.status = VIRTIO_BLK_S_IOERR;
     const answers = queue.mapAnswer(chain);
     if (answers) chain.writable.setByte(chain.writable.byteLength - 1, VIRTIO_BLK_S_IOERR);
     if (queue.complete(chain, 0, 0, answers ? STATUS_SIZE : 0) < 0) queue.complete(chain, 0, 0);
@@ -167,15 +172,13 @@ export class BlkDevice implements VirtioDevice {
   /** Hands a request to the store. Returns its status, or LATER. */
   #begin(request: BlkRequest, queue: DeviceQueue, chain: Chain): number {
     const { readable, writable } = chain;
-    if (readable.byteLength < HEADER_SIZE) {
-      request.begin(queue, chain, -1);
-      return VIRTIO_BLK_S_IOERR;
-    }
+    request.begin(queue, chain);
+    if (readable.byteLength < HEADER_SIZE) return VIRTIO_BLK_S_IOERR;
     readable.copyTo(this.#header.bytes, 0, HEADER_SIZE);
-    request.begin(queue, chain, this.#header.type);
+    chain.type = this.#header.type;
     const readableData = readable.byteLength - HEADER_SIZE;
     const writableData = writable.byteLength - 1;
-    switch (request.type) {
+    switch (chain.type) {
       case VIRTIO_BLK_T_IN:
         request.data.slice(writable, 0, writableData);
         return this.#read(request);
@@ -250,7 +253,7 @@ export class BlkDevice implements VirtioDevice {
     if (this.#store.readOnly || length === 0 || length % size !== 0 || length > this.#ranges.length)
       return VIRTIO_BLK_S_IOERR;
     readable.copyTo(this.#ranges, HEADER_SIZE, length);
-    const discard = request.type === VIRTIO_BLK_T_DISCARD;
+    const discard = request.chain.type === VIRTIO_BLK_T_DISCARD;
     const range = virtioBlkRange.over(this.#ranges);
     for (let at = 0; at < length; at += size) {
       const { sector, num_sectors, flags } = range.at(at);
@@ -276,7 +279,7 @@ export class BlkDevice implements VirtioDevice {
     const index = request.nextRange++;
     const offset = request.offsets[index];
     const length = request.lengths[index];
-    if (request.type === VIRTIO_BLK_T_DISCARD) return this.#store.discard(offset, length, request);
+    if (request.chain.type === VIRTIO_BLK_T_DISCARD) return this.#store.discard(offset, length, request);
     return this.#store.writeZeroes(offset, length, request.mayUnmap[index], request);
   }
 }

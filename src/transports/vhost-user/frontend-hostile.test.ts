@@ -8,7 +8,7 @@ import * as user from '../../abi/vhost-user.ts';
 import { virtioBlkConfig } from '../../abi/virtio-blk.ts';
 import { BlkDriver } from '../../drivers/blk.ts';
 import { DeviceRefused } from '../../virtio/negotiate.ts';
-import { UsedRing } from '../../virtqueue/split-ring.ts';
+import type { UsedRing } from '../../virtqueue/split-ring.ts';
 import { messageBytes } from './backend-channel.ts';
 import { ANSWER_LIMIT } from './frontend-link.ts';
 import { Loopback, QUEUE_SIZE, type Said } from './loopback.test.helper.ts';

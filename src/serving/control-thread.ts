@@ -18,13 +18,17 @@ export interface ControlThreadData {
 }
 
 /** What the main thread asks for. */
-export type ToControl = { readonly kind: 'add'; readonly endpoint: Endpoint } | { readonly kind: 'end' };
+export type ToControl =
+  | { readonly kind: 'add'; readonly endpoint: Endpoint }
+  | { readonly kind: 'ping' }
+  | { readonly kind: 'end' };
 
 /** What the main thread hears. */
 export type FromControl =
   | { readonly kind: 'added'; readonly failure: string | undefined }
   | { readonly kind: 'notice'; readonly notice: Notice }
-  | { readonly kind: 'ended' };
+  | { readonly kind: 'pong' }
+  | { readonly kind: 'ended'; readonly failure: string | undefined };
 
 function start({ wake, workers, restricted, sealed }: ControlThreadData, port: MessagePort): void {
   const libc = loadLibc();
@@ -51,12 +55,16 @@ function start({ wake, workers, restricted, sealed }: ControlThreadData, port: M
       obey(control, mail.message as ToControl, say);
   });
   for (const caller of callers) caller.call({ kind: 'end' });
-  say({ kind: 'ended' });
+  say({ kind: 'ended', failure: control.failure });
 }
 
 function obey(control: Control, message: ToControl, say: (message: FromControl) => void): void {
   if (message.kind === 'end') {
     control.end();
+    return;
+  }
+  if (message.kind === 'ping') {
+    say({ kind: 'pong' });
     return;
   }
   try {

@@ -56,7 +56,7 @@ export type DeviceCommand =
       readonly device: DeviceSpec;
       readonly first: boolean;
     }
-  /** Closes it, after its sessions. */
+  /** Flushes and closes it, after its sessions; the answer is whether what was written lasts. */
   | { readonly kind: 'remove'; readonly endpoint: number }
   /** Ends the worker, after all of them. */
   | { readonly kind: 'end' };

@@ -15,6 +15,7 @@ export interface ControlThreadData {
   readonly workers: readonly { readonly mail: MailboxEnds; readonly events: MessagePort }[];
   readonly restricted: boolean;
   readonly sealed: boolean;
+  readonly quit: Int32Array;
 }
 
 /** What the main thread asks for. */
@@ -30,7 +31,7 @@ export type FromControl =
   | { readonly kind: 'pong' }
   | { readonly kind: 'ended'; readonly failure: string | undefined };
 
-function start({ wake, workers, restricted, sealed }: ControlThreadData, port: MessagePort): void {
+function start({ wake, workers, restricted, sealed, quit }: ControlThreadData, port: MessagePort): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   const callers = workers.map(({ mail }) => new MailboxCaller(mail, (fd) => eventfds.ring(fd)));
@@ -49,11 +50,13 @@ function start({ wake, workers, restricted, sealed }: ControlThreadData, port: M
     notify: (notice) => say({ kind: 'notice', notice }),
     restricted,
     sealed,
+    quitting: () => Atomics.load(quit, 0) !== 0,
   });
   control.run(() => {
     for (let mail = receiveMessageOnPort(port); mail !== undefined; mail = receiveMessageOnPort(port))
       obey(control, mail.message as ToControl, say);
   });
+  if (Atomics.load(quit, 0) !== 0) return;
   for (const caller of callers) caller.call({ kind: 'end' });
   say({ kind: 'ended', failure: control.failure });
 }

@@ -47,6 +47,8 @@ export interface ControlParts {
   readonly restricted: boolean;
   /** Refuse memory that may shrink. */
   readonly sealed: boolean;
+  /** Whether the process is about to end, in which case there is nobody to wait for. */
+  readonly quitting: () => boolean;
 }
 
 /** An endpoint, and the frontend that it serves at the moment. */
@@ -98,7 +100,7 @@ export class Control {
 
   /** Serves until `end`; `mail` is called when somebody has woken this thread. */
   run(mail: () => void): void {
-    while (!this.#ended) {
+    while (!this.#ended && !this.#parts.quitting()) {
       this.#epoll.wait(-1, (token) => {
         if (token === WAKE) this.#eventfds.clear(this.#parts.wake);
         else this.#ready.get(token)?.();

@@ -14,9 +14,10 @@ export interface QueueThreadData {
   readonly events: MessagePort;
   readonly wakeControl: number;
   readonly pollMicroseconds: number;
+  readonly quit: Int32Array;
 }
 
-function start({ mail, events, wakeControl, pollMicroseconds }: QueueThreadData): void {
+function start({ mail, events, wakeControl, pollMicroseconds, quit }: QueueThreadData): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   new QueueWorker({
@@ -27,6 +28,7 @@ function start({ mail, events, wakeControl, pollMicroseconds }: QueueThreadData)
       eventfds.ring(wakeControl);
     },
     pollMicroseconds,
+    quitting: () => Atomics.load(quit, 0) !== 0,
   }).run();
 }
 

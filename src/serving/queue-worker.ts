@@ -52,6 +52,8 @@ export interface QueueWorkerParts {
   readonly tell: (event: RingEvent) => void;
   /** Longest time for which a worker looks at rings that have nothing, in microseconds; 0 for never. */
   readonly pollMicroseconds: number;
+  /** Whether the process is about to end, in which case there is nobody to wait for. */
+  readonly quitting: () => boolean;
 }
 
 /** One thread's rings. */
@@ -62,6 +64,7 @@ export class QueueWorker {
   readonly #epoll: Epoll;
   readonly #eventfds: Eventfds;
   readonly #pollTime: PollTime;
+  readonly #quitting: () => boolean;
   /** Instances, by endpoint. */
   readonly #devices = new Map<number, ServedDevice>();
   /** Sessions whose rings, or some of them, are served here. */
@@ -75,11 +78,12 @@ export class QueueWorker {
   #nextToken = MAIL + 1;
   #ended = false;
 
-  constructor({ libc, mail, tell, pollMicroseconds }: QueueWorkerParts) {
+  constructor({ libc, mail, tell, pollMicroseconds, quitting }: QueueWorkerParts) {
     const arena = new Arena(libc, ARENA);
     this.#libc = libc;
     this.#mail = mail;
     this.#tell = tell;
+    this.#quitting = quitting;
     this.#epoll = new Epoll(libc, arena);
     this.#eventfds = new Eventfds(libc, arena);
     this.#pollTime = new PollTime(pollMicroseconds / 1000);
@@ -93,7 +97,7 @@ export class QueueWorker {
   /** Serves until it is told to end. */
   run(): void {
     let turns = 0;
-    while (!this.#ended) {
+    while (!this.#ended && !this.#quitting()) {
       if (this.#mail.isWaiting) this.#readMail();
       const busy = this.#lookAtAll();
       turns++;
@@ -248,7 +252,7 @@ export class QueueWorker {
       failed: (index: number, { clause, detail }: { clause: string; detail: string }) =>
         this.#tell({ session, kind: 'failed', index, clause, detail }),
       miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
-      configChanged: () => this.#tell({ session, kind: 'config', config: Uint8Array.from(device.config) }),
+      configChanged: (config: Uint8Array) => this.#tell({ session, kind: 'config', config }),
     };
     this.#sessions.set(session, new LocalRings(device, events, (fd) => this.#eventfds.ring(fd)));
   }

@@ -46,10 +46,17 @@ export class VhostServer {
     const eventfds = new Eventfds(libc, new Arena(libc, 4096));
     this.#options = options;
     this.#wake = () => eventfds.ring(wake);
+    const quit = new Int32Array(new SharedArrayBuffer(4));
+    const { pollMicroseconds, restricted, sealed } = options;
     const workers = Array.from({ length: options.workers }, () =>
-      startQueueThread(libc, wake, options.pollMicroseconds),
+      startQueueThread(libc, { wakeControl: wake, pollMicroseconds, quit }),
     );
-    const data: ControlThreadData = { wake, workers, restricted: options.restricted, sealed: options.sealed };
+    const data: ControlThreadData = { wake, workers, restricted, sealed, quit };
+    // Node waits for its threads before the process ends, and these would sleep in a system call.
+    process.once('exit', () => {
+      Atomics.store(quit, 0, 1);
+      for (const fd of [wake, ...workers.map(({ mail }) => mail.wake)]) eventfds.ring(fd);
+    });
     this.#control = new Worker(new URL('./control-thread.js', import.meta.url), {
       workerData: data,
       transferList: workers.flatMap(({ mail, events }): TransferListItem[] => [mail.port, events]),
@@ -112,8 +119,7 @@ export class VhostServer {
 /** Starts a queue worker. Returns the control thread's ends. */
 function startQueueThread(
   libc: Libc,
-  wakeControl: number,
-  pollMicroseconds: number,
+  common: Pick<QueueThreadData, 'wakeControl' | 'pollMicroseconds' | 'quit'>,
 ): ControlThreadData['workers'][number] {
   const mail = new MessageChannel();
   const events = new MessageChannel();
@@ -122,8 +128,7 @@ function startQueueThread(
   const data: QueueThreadData = {
     mail: { words, wake, port: mail.port2 },
     events: events.port2,
-    wakeControl,
-    pollMicroseconds,
+    ...common,
   };
   const worker = new Worker(new URL('./queue-thread.js', import.meta.url), {
     workerData: data,

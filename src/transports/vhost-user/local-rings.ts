@@ -52,7 +52,7 @@ export class LocalRings implements RingRunner {
       for (const [index, ring] of this.#running)
         if (ring.queue === queue && queue.takeInterrupt()) this.#interrupt(index);
     },
-    configChanged: () => this.#events.configChanged(),
+    configChanged: () => this.#events.configChanged(this.#device.config),
   };
 
   /** @param signal adds one to an eventfd */

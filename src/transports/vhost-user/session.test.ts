@@ -374,12 +374,17 @@ test('in-band: kicks come and calls go as messages', () => {
 
 test('a change of configuration is told once until it is acknowledged, then once more', () => {
   const { frontend } = withMemory();
-  frontend.session.configChanged();
+  frontend.session.configChanged(Uint8Array.of(1, 2, 3));
   assert.equal(frontend.platform.sent.length, 0, 'no socket yet');
   frontend.send(user.VHOST_USER_SET_BACKEND_REQ_FD, undefined, [frontend.platform.descriptor()]);
-  for (let i = 0; i < 5; i++) frontend.session.configChanged();
+  for (let i = 0; i < 5; i++) frontend.session.configChanged(Uint8Array.of(i, 7));
   assert.deepEqual([...frontend.platform.sent[0]], [2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
   assert.equal(frontend.platform.sent.length, 1);
+  const { payload } = frontend.ask(
+    user.VHOST_USER_GET_CONFIG,
+    Uint8Array.of(0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+  );
+  assert.deepEqual([...payload.slice(-2)], [4, 7], 'the last one, not what the device had at first');
   const answer = { request: 2, flags: 5, payload: number(0n), fds: [frontend.platform.descriptor()] };
   frontend.session.handleAnswer(answer);
   assert.equal(frontend.platform.sent.length, 2);

@@ -76,6 +76,7 @@ const EMPTY = new Uint8Array(0);
 /** A session, from the connection's first message to its end. */
 export class VhostUserSession {
   readonly #device: DeviceOffer;
+  #config: Uint8Array;
   readonly #platform: VhostPlatform;
   readonly #send: SessionParts['send'];
   readonly #negotiation: Negotiation;
@@ -90,6 +91,7 @@ export class VhostUserSession {
   constructor(parts: SessionParts) {
     const { device, platform } = parts;
     this.#device = device;
+    this.#config = device.config;
     this.#platform = platform;
     this.#send = parts.send;
     this.#negotiation = new Negotiation(device, parts);
@@ -100,7 +102,7 @@ export class VhostUserSession {
       interrupt: (index) => this.#interrupt(index),
       failed: (index, violation) => this.#rings.fail(index, violation),
       miss: (iova, right) => this.#channel.iotlbMiss(iova, right),
-      configChanged: () => this.configChanged(),
+      configChanged: (config) => this.configChanged(config),
     });
     const session = this;
     this.#rings = new Vrings(device.queueSizes, platform, this.#runner, {
@@ -142,8 +144,9 @@ export class VhostUserSession {
     this.#channel.answered(message);
   }
 
-  /** The device's configuration space has changed. */
-  configChanged(): void {
+  /** The device's configuration space has changed to `config`: that of the instance that serves, not of ours. */
+  configChanged(config: Uint8Array): void {
+    this.#config = config;
     this.#channel.configChanged(this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_REPLY_ACK));
   }
 
@@ -325,7 +328,7 @@ export class VhostUserSession {
     const { offset, size } = vhostUserConfigHeader.over(payload);
     if (configFault(payload) !== undefined) return { payload: EMPTY };
     const answer = payload.slice(0, vhostUserConfigHeader.size + size).fill(0, vhostUserConfigHeader.size);
-    answer.set(this.#device.config.subarray(offset, offset + size), vhostUserConfigHeader.size);
+    answer.set(this.#config.subarray(offset, offset + size), vhostUserConfigHeader.size);
     return { payload: answer };
   }
 

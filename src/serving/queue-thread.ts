@@ -14,10 +14,11 @@ export interface QueueThreadData {
   readonly events: MessagePort;
   readonly wakeControl: number;
   readonly pollMicroseconds: number;
-  readonly quit: Int32Array;
+  /** Where it counts what it does (counter-blocks.ts). */
+  readonly counters: Float64Array;
 }
 
-function start({ mail, events, wakeControl, pollMicroseconds, quit }: QueueThreadData): void {
+function start({ mail, events, wakeControl, ...rest }: QueueThreadData): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   new QueueWorker({
@@ -27,8 +28,7 @@ function start({ mail, events, wakeControl, pollMicroseconds, quit }: QueueThrea
       events.postMessage(event);
       eventfds.ring(wakeControl);
     },
-    pollMicroseconds,
-    quitting: () => Atomics.load(quit, 0) !== 0,
+    ...rest,
   }).run();
 }
 

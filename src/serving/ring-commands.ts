@@ -55,6 +55,8 @@ export type DeviceCommand =
       readonly endpoint: number;
       readonly device: DeviceSpec;
       readonly first: boolean;
+      /** What its worker counts of it (counter-blocks.ts). */
+      readonly block: Float64Array;
     }
   /** Flushes and closes it, after its sessions; the answer is whether what was written lasts. */
   | { readonly kind: 'remove'; readonly endpoint: number }

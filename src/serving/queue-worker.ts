@@ -59,6 +59,8 @@ export interface QueueWorkerParts {
   readonly tell: (event: RingEvent) => void;
   /** Longest time for which a worker looks at rings that have nothing, in microseconds; 0 for never. */
   readonly pollMicroseconds: number;
+  /** Whether the process is about to end, in which case there is nobody to wait for. */
+  readonly quitting: () => boolean;
   /** Where it counts what it does itself (counter-blocks.ts). */
   readonly counters: Float64Array;
 }
@@ -88,11 +90,12 @@ export class QueueWorker {
   #nextToken = MAIL + 1;
   #ended = false;
 
-  constructor({ libc, mail, tell, pollMicroseconds, counters }: QueueWorkerParts) {
+  constructor({ libc, mail, tell, pollMicroseconds, counters, quitting }: QueueWorkerParts) {
     const arena = new Arena(libc, ARENA);
     this.#libc = libc;
     this.#mail = mail;
     this.#tell = tell;
+    this.#quitting = quitting;
     this.#counters = counters;
     this.#epoll = new Epoll(libc, arena);
     this.#eventfds = new Eventfds(libc, arena);

@@ -270,9 +270,13 @@ export class QueueWorker {
     return offerOf(served.device);
   }
 
-  #remove(endpoint: number): void {
-    this.#devices.get(endpoint)!.close();
+  /** Returns whether what was written lasts. */
+  #remove(endpoint: number): boolean {
+    const served = this.#devices.get(endpoint)!;
+    const lasts = served.flush();
+    served.close();
     this.#devices.delete(endpoint);
+    return lasts;
   }
 
   #watch(fd: number, ready: () => void): () => void {

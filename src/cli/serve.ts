@@ -9,6 +9,7 @@ import { loadLibc } from '../hosts/linux/libc.ts';
 import { placeSocket } from '../hosts/linux/unix-socket.ts';
 import { type DeviceSpec, IMAGE_ENGINES, type ImageEngine } from '../serving/devices.ts';
 import { VhostServer } from '../serving/vhost-server.ts';
+import { OPERATION_OPTIONS, operationPlan, startOperation } from './operation.ts';
 import { wholeNumber } from './option-values.ts';
 import { onInterrupt } from './signals.ts';
 
@@ -17,6 +18,9 @@ interface ServeOptions {
   readonly socketPath: string;
   readonly workers: number;
   readonly pollUs: number;
+  readonly metrics?: string;
+  readonly logFormat?: string;
+  readonly logLevel?: string;
 }
 
 interface BlkOptions extends ServeOptions {
@@ -55,6 +59,7 @@ export function addServeCommand(program: Command): void {
 }
 
 function withCommon(command: Command): Command {
+  for (const { name, value, help } of OPERATION_OPTIONS) command.option(`--${name} ${value}`, help);
   return command
     .requiredOption('--socket-path <path>', 'Unix socket to listen on')
     .option(
@@ -72,6 +77,12 @@ function withCommon(command: Command): Command {
 }
 
 async function run(options: ServeOptions, device: DeviceSpec): Promise<void> {
+  const given = new Map([
+    ['metrics', options.metrics],
+    ['log-format', options.logFormat],
+    ['log-level', options.logLevel],
+  ]);
+  const operation = await startOperation(operationPlan((name) => given.get(name)));
   const libc = loadLibc();
   let fd = -1;
   const remove = await placeSocket(options.socketPath, async (name) => {
@@ -84,11 +95,14 @@ async function run(options: ServeOptions, device: DeviceSpec): Promise<void> {
       pollMicroseconds: options.pollUs,
       restricted: false,
       sealed: false,
-      onNotice: ({ level, device: name, message, clause }) =>
-        process.stderr.write(`grantio serve: ${level}: ${name}: ${message}${clause ? ` (${clause})` : ''}\n`),
+      onNotice: operation.log,
       onEnd: resolve,
     });
-    server.add({ name: device.kind, device, fd, listening: true }).catch((error: Error) => {
+    const start = Promise.all([
+      operation.measure(() => server.figures),
+      server.add({ name: device.kind, device, fd, listening: true }),
+    ]);
+    start.catch((error: Error) => {
       process.stderr.write(`grantio serve: ${error.message}\n`);
       process.exitCode = 1;
       void server.end();
@@ -97,5 +111,6 @@ async function run(options: ServeOptions, device: DeviceSpec): Promise<void> {
   });
   await ended;
   interruption.release();
+  await operation.close();
   await remove();
 }

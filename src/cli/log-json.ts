@@ -15,8 +15,9 @@ export function jsonPrinter(write: (text: string) => void): PrintEntry {
     },
     { write },
   );
-  return ({ level, message, time: when, ...rest }) => {
+  return ({ level, device, message, clause, time: when, repeated }) => {
     time = when;
-    logger[level](rest, printable(message));
+    const rule = clause === undefined ? undefined : printable(clause);
+    logger[level]({ device: printable(device), clause: rule, repeated }, printable(message));
   };
 }

@@ -13,7 +13,7 @@ const layers = [
   ['toolstack'],
   ['machine'],
   ['audit', 'explore', 'lint', 'nbd', 'vectors'],
-  ['parallel'],
+  ['parallel', 'serving'],
   ['index.ts', 'cli'],
 ];
 
@@ -56,7 +56,7 @@ export default {
       from: {
         path: '^src/',
         pathNot:
-          '^src/(hosts/linux|transports/vhost-user|storage|nbd|parallel|cli)/|\\.test(\\.helper)?\\.ts$',
+          '^src/(hosts/linux|transports/vhost-user|storage|nbd|parallel|serving|cli)/|\\.test(\\.helper)?\\.ts$',
       },
       to: { dependencyTypes: ['core'] },
     },

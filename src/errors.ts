@@ -11,6 +11,8 @@
 export class ProtocolViolation extends Error {
   /** The rule that was broken: a section of virtio 1.3 ("§2.7.5.1"), or a named rule of Xen's ABI. */
   readonly clause: string;
+  /** What was found and what would have been right. */
+  readonly detail: string;
 
   /**
    * @param clause the rule, as the specification numbers or names it
@@ -20,6 +22,7 @@ export class ProtocolViolation extends Error {
     super(`${detail} (${clause})`);
     this.name = 'ProtocolViolation';
     this.clause = clause;
+    this.detail = detail;
   }
 }
 

@@ -13,9 +13,14 @@ export {
   type GuestFacts,
 } from './dma/policy.ts';
 export { BlkDevice, type BlkOptions } from './devices/blk.ts';
+export { ConsoleDevice, type ConsolePortOptions } from './devices/console.ts';
+export type { ConsoleEndpoint, ConsoleLine } from './devices/console-endpoint.ts';
+export { EchoEndpoint } from './devices/echo-endpoint.ts';
 export { RngDevice } from './devices/rng.ts';
 export type { ReferenceUsage } from './dma/references.ts';
 export type { BlkDriver } from './drivers/blk.ts';
+export type { ConsoleDriver } from './drivers/console.ts';
+export type { GuestConsolePort } from './drivers/console-port.ts';
 export { DiskError, type GuestBuffer, type GuestDisk } from './drivers/disk.ts';
 export type { RngDriver } from './drivers/rng.ts';
 export { AssertionError, ProtocolViolation } from './errors.ts';

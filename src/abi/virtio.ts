@@ -18,4 +18,5 @@ export const VIRTIO_F_ACCESS_PLATFORM = bit(33);
 export const VIRTIO_F_RING_RESET = bit(40);
 
 export const VIRTIO_ID_BLOCK = 2;
+export const VIRTIO_ID_CONSOLE = 3;
 export const VIRTIO_ID_RNG = 4;

@@ -14,7 +14,7 @@ export type ControlRequest =
 /** A device in an answer. */
 export interface ControlDevice {
   readonly dev: string;
-  readonly kind: 'disk' | 'entropy';
+  readonly kind: 'disk' | 'entropy' | 'console';
   readonly path?: string;
   readonly readOnly?: boolean;
   readonly uris: readonly string[];

@@ -2,6 +2,7 @@
 // open it may do that, so only the user may. After run-nbd.ts; the other end is ctl.ts.
 
 import { createServer, type Socket } from 'node:net';
+import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { listenAtPath } from '../hosts/linux/unix-socket.ts';
 import type { PluggedDevice } from '../parallel/host-devices.ts';
 import type { VirtualHost } from '../parallel/virtual-host.ts';
@@ -84,7 +85,7 @@ async function carryOut(request: ControlRequest, host: VirtualHost): Promise<Con
   return { plugged: described(await host.plug({ ...request.plug, dev })) };
 }
 
-function described({ dev, nodes: { disk }, uris }: PluggedDevice): ControlDevice {
-  if (disk === undefined) return { dev, kind: 'entropy', uris };
+function described({ dev, nodes: { disk, virtioId }, uris }: PluggedDevice): ControlDevice {
+  if (disk === undefined) return { dev, kind: virtioId === VIRTIO_ID_RNG ? 'entropy' : 'console', uris };
   return { dev, kind: 'disk', path: disk.params, readOnly: disk.readOnly, uris };
 }

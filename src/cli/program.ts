@@ -7,6 +7,7 @@ import { version } from './version.ts';
 /** Loads the file of a sub-command, and adds it to the program. In the order of the help. */
 const commands = new Map<string, (program: Command) => Promise<void>>([
   ['run', async (program) => (await import('./run.ts')).addRunCommand(program)],
+  ['serve', async (program) => (await import('./serve.ts')).addServeCommand(program)],
   ['ctl', async (program) => (await import('./ctl.ts')).addCtlCommand(program)],
   ['audit', async (program) => (await import('./audit.ts')).addAuditCommand(program)],
   ['lint', async (program) => (await import('./lint.ts')).addLintCommand(program)],

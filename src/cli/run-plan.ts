@@ -4,7 +4,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { GRANT_DEFAULT_MAX_FRAMES } from '../abi/grant.ts';
-import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import type { TracedDevice } from '../audit/trace-file.ts';
 import { checkSocketPath } from '../hosts/linux/unix-socket.ts';
 import type { Architecture } from '../hosts/model/address-map.ts';
@@ -56,6 +56,7 @@ export interface RunPlan {
   readonly kind: HostOptions['kind'];
   readonly disks: readonly HostDisk[];
   readonly entropyDevices: readonly AccessWish[];
+  readonly consoles: readonly AccessWish[];
   /** The guest's policy for devices without one of their own. */
   readonly policy: GrantPolicy;
   readonly configuredBackend: number | undefined;
@@ -72,9 +73,14 @@ export interface RunPlan {
 }
 
 /** The guest's devices in the order of their numbers in the trace. */
-export function devicesOf({ disks, entropyDevices }: RunPlan): Pick<TracedDevice, 'name' | 'type'>[] {
+export function devicesOf({
+  disks,
+  entropyDevices,
+  consoles,
+}: RunPlan): Pick<TracedDevice, 'name' | 'type'>[] {
   const sources = entropyDevices.map((_, index) => ({ name: `entropy${index}`, type: VIRTIO_ID_RNG }));
-  return [...disks.map(({ dev }) => ({ name: dev, type: VIRTIO_ID_BLOCK })), ...sources];
+  const terminals = consoles.map((_, index) => ({ name: `console${index}`, type: VIRTIO_ID_CONSOLE }));
+  return [...disks.map(({ dev }) => ({ name: dev, type: VIRTIO_ID_BLOCK })), ...sources, ...terminals];
 }
 
 /** What reports and traces call a run in `mode`. */
@@ -115,8 +121,8 @@ export function planRun(
     throw new UsageError(
       `${configFile}: max_grant_version=2: Xen on Arm has version 1 only (XSA-268); leave it out, or use --arch x86`,
     );
-  const sources = config?.virtio.map((spec) => entropyOfSpec(spec, configFile!, grants)) ?? [];
-  const devices = [...named, ...sources];
+  const others = config?.virtio.map((spec) => otherOfSpec(spec, configFile!, grants)) ?? [];
+  const devices = [...named, ...others];
   // Without a disk there will be one for demonstration, given as --grants says.
   const withoutGrants =
     grants === 'forbid' || (devices.length > 0 && devices.every(({ grantUsage }) => grantUsage === false));
@@ -124,7 +130,8 @@ export function planRun(
     name: config?.name ?? 'guest',
     ...machine,
     disks: named,
-    entropyDevices: sources,
+    entropyDevices: others.filter(({ virtioId }) => virtioId === VIRTIO_ID_RNG),
+    consoles: others.filter(({ virtioId }) => virtioId === VIRTIO_ID_CONSOLE),
     policy: grants ?? 'require',
     configuredBackend: options.backendId,
     modes: withoutGrants ? modesWithoutGrants(options.mode) : modesFor(specs, options.mode, configFile),
@@ -297,13 +304,19 @@ export function nextName(disks: readonly Pick<HostDisk, 'dev'>[], index: number)
   return name;
 }
 
-function entropyOfSpec(spec: VirtioSpec, file: string, grants: GrantPolicy | undefined): AccessWish {
+/** A device that is no disk, and what it is. */
+function otherOfSpec(
+  spec: VirtioSpec,
+  file: string,
+  grants: GrantPolicy | undefined,
+): AccessWish & { readonly grantUsage: boolean; readonly virtioId: number } {
   const { deviceId, type, at } = spec;
-  if (deviceId === VIRTIO_ID_RNG) return accessOf(`the device of type ${type}`, spec, file, grants);
+  if (deviceId === VIRTIO_ID_RNG || deviceId === VIRTIO_ID_CONSOLE)
+    return { ...accessOf(`the device of type ${type}`, spec, file, grants), virtioId: deviceId };
   throw fault(
     file,
     at.type ?? at.spec,
-    `type=${type} is not served here; virtio,device4 (entropy) is, and disks`,
+    `type=${type} is not served here; virtio,device3 (console), virtio,device4 (entropy) and disks are`,
   );
 }
 

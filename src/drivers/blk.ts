@@ -25,9 +25,9 @@ import { VIRTIO_ID_BLOCK } from '../abi/virtio.ts';
 import { ADDED, DMA_EXHAUSTED } from '../virtqueue/driver-queue.ts';
 import { BlkQueue, type BlkRequest, type RequestDone } from './blk-queue.ts';
 import { DiskError, type GuestBuffer, type GuestDisk } from './disk.ts';
+import { Driver } from './driver.ts';
 import type { GuestDevice } from './guest.ts';
 import { GuestBuffers } from './guest-buffers.ts';
-import type { DeviceHealth } from './recovery.ts';
 import { VirtioDriver } from './virtio-driver.ts';
 
 const SUPPORTED =
@@ -77,7 +77,7 @@ function noRoomFor(length: number): string {
 }
 
 /** A disk behind virtio-blk. Whoever runs the guest calls `poll` and `interrupt`. */
-export class BlkDriver implements GuestDisk {
+export class BlkDriver extends Driver implements GuestDisk {
   readonly capacity: number;
   readonly readOnly: boolean;
   readonly canFlush: boolean;
@@ -85,7 +85,6 @@ export class BlkDriver implements GuestDisk {
   readonly canWriteZeroes: boolean;
   readonly maxTransfer: number;
 
-  readonly #driver: VirtioDriver;
   readonly #queues: BlkQueue[];
   readonly #buffers: GuestBuffers;
   readonly #maxDiscard: number;
@@ -98,7 +97,7 @@ export class BlkDriver implements GuestDisk {
   /** Starts the device. Throws DeviceRefused when it is unusable, or its configuration is nonsense (B10). */
   constructor(guest: GuestDevice, options: BlkDriverOptions) {
     const driver = new VirtioDriver(guest, VIRTIO_ID_BLOCK, SUPPORTED);
-    this.#driver = driver;
+    super(driver);
     const config = readConfig(driver);
     if (config.capacity > MAX_CAPACITY_SECTORS)
       throw driver.refuse(
@@ -130,36 +129,13 @@ export class BlkDriver implements GuestDisk {
     this.#buffers = new GuestBuffers(guest.memory);
   }
 
-  /** Why the device is no longer used; undefined while it is. */
-  get failure(): string | undefined {
-    return this.#driver.failure;
-  }
-
-  /** Why the device cannot be used for the time being; requests wait. */
-  get outage(): string | undefined {
-    return this.#driver.outage;
-  }
-
-  get health(): DeviceHealth {
-    return this.#driver.health;
-  }
-
-  /** How often the device was reset because something was wrong. */
-  get resets(): number {
-    return this.#driver.resets;
-  }
-
-  get holdsDevice(): boolean {
-    return this.#driver.holdsDevice;
-  }
-
   /** Requests on the queues. */
-  get inFlight(): number {
+  override get inFlight(): number {
     return this.#queues.reduce((sum, queue) => sum + queue.inFlight, 0);
   }
 
   /** Whether anything was asked for and is not answered. */
-  get busy(): boolean {
+  override get busy(): boolean {
     return this.#waiting.length > 0 || this.inFlight > 0;
   }
 
@@ -208,60 +184,17 @@ export class BlkDriver implements GuestDisk {
     }
     const request = { order: this.#requests++, type, sector, address, length, done };
     if (this.#waiting.length > 0 || !this.#trySubmit(request)) this.#waiting.push(request);
-    this.#driver.guest.waiting();
+    this.driver.guest.waiting();
   }
 
   /** Finishes what the device has completed, and fills the room that made. Returns how much that was. */
-  poll(): number {
+  override poll(): number {
     let finished = 0;
-    for (const queue of this.#queues) finished += this.#driver.guard(() => queue.poll(), 0);
-    if (finished > 0) this.#driver.relieve();
+    for (const queue of this.#queues) finished += this.driver.guard(() => queue.poll(), 0);
+    if (finished > 0) this.driver.relieve();
     // With nothing in flight, the requests wait for what other devices of the guest give back.
     if (this.#waiting.length > 0 && (finished > 0 || this.inFlight === 0)) this.#submitWaiting();
     return finished;
-  }
-
-  /** Does what is due at `now`, in milliseconds. Returns when that is next so; see DmaOperations.tick. */
-  tick(now: number): number {
-    return this.#driver.tick(now);
-  }
-
-  /** To be called when the device interrupts. */
-  interrupt(): void {
-    if (this.#driver.takeInterrupt()) this.poll();
-  }
-
-  /** Resets a device that does not answer, and asks it again; gives it up when that has been done too often. */
-  recover(reason: string): void {
-    this.#driver.recover(reason);
-  }
-
-  /** Stops the device for the time being: nothing stays shared, requests wait for `resume`. */
-  suspend(reason: string): void {
-    this.#driver.stop(reason);
-  }
-
-  /**
-   * Goes on where the device is now; what was unfinished is asked again.
-   *
-   * @throws DeviceRefused when it is not the same disk; it may be tried again
-   */
-  resume(guest: GuestDevice): void {
-    this.#driver.restart(guest);
-  }
-
-  /** Stops using a device that does not answer: it is reset, and what was asked of it fails. */
-  fail(reason: string): void {
-    this.#driver.fail(reason);
-  }
-
-  /** Asks for an interrupt at the next completion. Returns true when there is one to poll for already. */
-  arm(): boolean {
-    return this.#driver.guard(() => {
-      let more = false;
-      for (const queue of this.#driver.queues) if (queue.enableInterrupts()) more = true;
-      return more;
-    }, false);
   }
 
   /**
@@ -269,16 +202,15 @@ export class BlkDriver implements GuestDisk {
    *
    * @returns whether all pages could be taken back from the backend; if not, the rest is in quarantine
    */
-  close(): boolean {
-    this.#driver.fail('the disk was detached');
-    const clean = this.#driver.close();
+  override close(): boolean {
+    const clean = this.detach('the disk');
     this.#buffers.close(this.failure ?? 'the disk was detached');
     // Memory that the backend still reaches is not given to anyone else.
     if (clean) this.release();
     return clean;
   }
 
-  release(): void {
+  override release(): void {
     for (const queue of this.#queues) queue.close();
   }
 
@@ -287,7 +219,7 @@ export class BlkDriver implements GuestDisk {
       this.#rangeFault(offset, length) ??
       (length > buffer.bytes.length ? 'longer than its buffer' : undefined);
     if (fault) return Promise.reject(new DiskError('EINVAL', `${length} bytes at ${offset}: ${fault}`));
-    const address = this.#driver.guest.memory.addressOf(buffer.bytes);
+    const address = this.driver.guest.memory.addressOf(buffer.bytes);
     return this.#request(type, offset / SECTOR_SIZE, address, length);
   }
 
@@ -331,17 +263,17 @@ export class BlkDriver implements GuestDisk {
 
   /** Tries the queues in turn. Returns false when the request has to wait. */
   #trySubmit(request: BlkRequest): boolean {
-    if (!this.#driver.running) return false;
+    if (!this.driver.running) return false;
     for (let tries = 0; tries < this.#queues.length; tries++) {
       const index = this.#nextQueue;
       this.#nextQueue = (index + 1) % this.#queues.length;
       const outcome = this.#queues[index].submit(request);
       if (outcome === ADDED) {
-        this.#driver.kick(index);
+        this.driver.kick(index);
         return true;
       }
       // With nothing in flight on any device of the guest, no completion will ever make room.
-      if (outcome === DMA_EXHAUSTED && !this.#driver.guest.anyInFlight()) {
+      if (outcome === DMA_EXHAUSTED && !this.driver.guest.anyInFlight()) {
         request.done(-1);
         return true;
       }
@@ -363,13 +295,13 @@ export class BlkDriver implements GuestDisk {
 
   /** What has changed about the disk so that what was asked of it may not be asked again. */
   #changeOf(): string | undefined {
-    const { capacity } = readConfig(this.#driver);
+    const { capacity } = readConfig(this.driver);
     if (capacity * SECTOR_SIZE === this.capacity) return undefined;
     return `the disk came back with ${capacity * SECTOR_SIZE} bytes; it had ${this.capacity}`;
   }
 
   #askAgain(): void {
-    const { queues, guest } = this.#driver;
+    const { queues, guest } = this.driver;
     for (const [index, queue] of this.#queues.entries()) queue.restart(queues[index], guest);
     this.#submitWaiting();
   }

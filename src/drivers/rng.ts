@@ -5,8 +5,8 @@ import { VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { BufferList } from '../virtqueue/buffer-list.ts';
 import { ADDED, DMA_EXHAUSTED } from '../virtqueue/driver-queue.ts';
+import { Driver } from './driver.ts';
 import type { GuestDevice } from './guest.ts';
-import type { DeviceHealth } from './recovery.ts';
 import { DeviceFailed, VirtioDriver } from './virtio-driver.ts';
 
 const QUEUE_SIZE = 8;
@@ -14,8 +14,7 @@ const QUEUE_SIZE = 8;
 const MAX_EMPTY_ANSWERS = 8;
 
 /** An entropy source. Whoever runs the guest calls `poll` and `interrupt`. */
-export class RngDriver {
-  readonly #driver: VirtioDriver;
+export class RngDriver extends Driver {
   /** One page, used by one request at a time; another one when the backend does not let go of it. */
   #page: number;
   #pending: { readonly length: number; readonly resolve: (length: number) => void } | undefined;
@@ -23,53 +22,31 @@ export class RngDriver {
 
   /** Starts the device. Throws DeviceRefused when it is unusable. */
   constructor(guest: GuestDevice) {
-    this.#driver = new VirtioDriver(guest, VIRTIO_ID_RNG, 0n);
+    super(new VirtioDriver(guest, VIRTIO_ID_RNG, 0n));
     const page = guest.memory.allocatePages(1);
-    if (page === undefined) throw this.#driver.refuse('the guest has no memory for the entropy buffer');
+    if (page === undefined) throw this.driver.refuse('the guest has no memory for the entropy buffer');
     this.#page = page;
-    this.#driver.onFailure = () => {
+    this.driver.onFailure = () => {
       this.#withdraw();
       this.#finish(-1);
     };
-    this.#driver.onStop = () => this.#withdraw();
-    this.#driver.onRestart = () => this.#askAgain();
+    this.driver.onStop = () => this.#withdraw();
+    this.driver.onRestart = () => this.#askAgain();
     try {
-      this.#driver.start(1, QUEUE_SIZE);
+      this.driver.start(1, QUEUE_SIZE);
     } catch (error) {
       guest.memory.freePages(page, 1);
       throw error;
     }
   }
 
-  get failure(): string | undefined {
-    return this.#driver.failure;
-  }
-
-  /** Why the device cannot be used for the time being; a request waits. */
-  get outage(): string | undefined {
-    return this.#driver.outage;
-  }
-
-  get health(): DeviceHealth {
-    return this.#driver.health;
-  }
-
-  /** How often the device was reset because something was wrong. */
-  get resets(): number {
-    return this.#driver.resets;
-  }
-
-  get holdsDevice(): boolean {
-    return this.#driver.holdsDevice;
-  }
-
-  get busy(): boolean {
+  override get busy(): boolean {
     return this.#pending !== undefined;
   }
 
   /** Requests that the device has: one at most. */
-  get inFlight(): number {
-    return this.#driver.running ? this.#driver.queues[0].inFlight : 0;
+  override get inFlight(): number {
+    return this.driver.running ? this.driver.queues[0].inFlight : 0;
   }
 
   /** Exactly `length` random bytes. Rejects with DeviceFailed when the device does not deliver them. */
@@ -80,67 +57,28 @@ export class RngDriver {
   }
 
   /** Takes what the device has completed. Returns how much that was. */
-  poll(): number {
+  override poll(): number {
     // It waits for a reference of another device of the guest.
     if (this.busy && this.inFlight === 0) this.#askAgain();
-    return this.#driver.guard(() => {
-      const queue = this.#driver.queues[0];
+    return this.driver.guard(() => {
+      const queue = this.driver.queues[0];
       if (queue.poll() < 0) return 0;
       if (queue.lastStillShared) {
         // What the backend can still rewrite is no entropy.
         this.#changePage();
-        this.#driver.relieve();
+        this.driver.relieve();
         this.#askAgain();
       } else this.#finish(queue.lastLength);
       return 1;
     }, 0);
   }
 
-  /** Does what is due at `now`, in milliseconds. Returns when that is next so; see DmaOperations.tick. */
-  tick(now: number): number {
-    return this.#driver.tick(now);
-  }
-
-  interrupt(): void {
-    if (this.#driver.takeInterrupt()) this.poll();
-  }
-
-  /** Resets a device that does not answer, and asks it again; gives it up when that has been done too often. */
-  recover(reason: string): void {
-    this.#driver.recover(reason);
-  }
-
-  /** Stops the device for the time being: nothing stays shared, a request waits for `resume`. */
-  suspend(reason: string): void {
-    this.#driver.stop(reason);
-  }
-
-  /** Goes on where the device is now. Throws DeviceRefused when that is another one; it may be tried again. */
-  resume(guest: GuestDevice): void {
-    this.#driver.restart(guest);
-  }
-
-  /** Stops using a device that does not answer: it is reset, and what was asked of it fails. */
-  fail(reason: string): void {
-    this.#driver.fail(reason);
-  }
-
-  /** Asks for an interrupt at the next completion. Returns true when there is one to poll for already. */
-  arm(): boolean {
-    return this.#driver.guard(() => this.#driver.queues[0].enableInterrupts(), false);
-  }
-
   /** Stops the device. Returns whether all pages could be taken back from the backend. */
-  close(): boolean {
-    this.#driver.fail('the entropy device was detached');
-    const clean = this.#driver.close();
+  override close(): boolean {
+    const clean = this.detach('the entropy device');
     // While the backend still maps it, the quarantine holds it too.
-    this.#driver.guest.memory.freePages(this.#page, 1);
+    this.driver.guest.memory.freePages(this.#page, 1);
     return clean;
-  }
-
-  release(): void {
-    // Nothing of it is held back by `close`.
   }
 
   async #fill(bytes: Uint8Array): Promise<Uint8Array> {
@@ -150,7 +88,7 @@ export class RngDriver {
       if (got < 0) throw new DeviceFailed(this.failure ?? 'the entropy request could not be made');
       if (got === 0 && ++empty === MAX_EMPTY_ANSWERS)
         throw new DeviceFailed(`the entropy device answered ${empty} times with nothing`);
-      bytes.set(this.#driver.guest.memory.bytes(this.#page, got), done);
+      bytes.set(this.driver.guest.memory.bytes(this.#page, got), done);
       done += got;
     }
     return bytes;
@@ -164,7 +102,7 @@ export class RngDriver {
         return;
       }
       this.#pending = { length, resolve };
-      this.#driver.guest.waiting();
+      this.driver.guest.waiting();
       this.#askAgain();
     });
   }
@@ -174,24 +112,24 @@ export class RngDriver {
    * guest may give a reference back.
    */
   #askAgain(): void {
-    if (this.#pending === undefined || !this.#driver.running) return;
+    if (this.#pending === undefined || !this.driver.running) return;
     const buffers = new BufferList().addWritable(this.#page, this.#pending.length);
-    const outcome = this.#driver.guard(() => this.#driver.queues[0].add(buffers, 0), -1);
-    if (outcome === ADDED) this.#driver.kick(0);
-    else if (outcome !== DMA_EXHAUSTED || !this.#driver.guest.anyInFlight()) this.#finish(-1);
+    const outcome = this.driver.guard(() => this.driver.queues[0].add(buffers, 0), -1);
+    if (outcome === ADDED) this.driver.kick(0);
+    else if (outcome !== DMA_EXHAUSTED || !this.driver.guest.anyInFlight()) this.#finish(-1);
   }
 
   #withdraw(): void {
-    for (const queue of this.#driver.queues)
+    for (const queue of this.driver.queues)
       while (queue.abandon() >= 0) if (queue.lastStillShared) this.#changePage();
   }
 
   /** Leaves the page to the quarantine. */
   #changePage(): void {
-    const { memory } = this.#driver.guest;
+    const { memory } = this.driver.guest;
     const page = memory.allocatePages(1);
     if (page === undefined) {
-      this.#driver.fail('the guest has no memory for another entropy buffer');
+      this.driver.fail('the guest has no memory for another entropy buffer');
       return;
     }
     memory.freePages(this.#page, 1);

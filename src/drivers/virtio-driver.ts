@@ -47,6 +47,9 @@ export class VirtioDriver {
   /** Called when `queues` are new and the device works again: asks again for what is unfinished. */
   onRestart: () => void = () => undefined;
 
+  /** Called when the device says that its configuration space has changed. */
+  onConfigChange: () => void = () => undefined;
+
   readonly #deviceId: number;
   #guest: GuestDevice;
   #queueCount = 0;
@@ -136,9 +139,7 @@ export class VirtioDriver {
   takeInterrupt(): boolean {
     const { transport } = this.#guest;
     const bits = transport.takeInterrupt();
-    const statusMayHaveChanged = this.#running && (bits & MMIO_INTERRUPT_CONFIG) !== 0;
-    if (statusMayHaveChanged && transport.readStatus() & VIRTIO_STATUS_DEVICE_NEEDS_RESET)
-      this.recover('the device says that it needs a reset: it found our requests in error');
+    if (this.#running && (bits & MMIO_INTERRUPT_CONFIG) !== 0) this.#takeConfigChange();
     return this.#running;
   }
 
@@ -240,6 +241,13 @@ export class VirtioDriver {
     const { dma } = this.#guest;
     dma.close();
     return dma.quarantined === 0;
+  }
+
+  /** Status, configuration space, or both. */
+  #takeConfigChange(): void {
+    if (this.#guest.transport.readStatus() & VIRTIO_STATUS_DEVICE_NEEDS_RESET)
+      this.recover('the device says that it needs a reset: it found our requests in error');
+    else this.onConfigChange();
   }
 
   /** From FEATURES_OK to DRIVER_OK. */

@@ -6,7 +6,9 @@ import type { ExposureMode } from '../dma/exposure-modes.ts';
 import { GuestHeap } from '../dma/guest-heap.ts';
 import type { ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver, type BlkDriverOptions } from '../drivers/blk.ts';
-import { type Driver, type DriverOptions, driverFor } from '../drivers/driver.ts';
+import { ConsoleDriver } from '../drivers/console.ts';
+import type { Driver } from '../drivers/driver.ts';
+import { type DriverOptions, driverFor } from '../drivers/driver-kinds.ts';
 import type { GuestDevice } from '../drivers/guest.ts';
 import { RECOVERY, type RecoveryLimits } from '../drivers/recovery.ts';
 import { RngDriver } from '../drivers/rng.ts';
@@ -117,6 +119,11 @@ export class GuestDomain {
   /** Starts the entropy device at `place`. Throws DeviceRefused when it may not be used. */
   attachRng(place: DevicePlace, mode: ExposureMode): RngDriver {
     return this.#attach('virtio_rng', place, mode, (device) => new RngDriver(device));
+  }
+
+  /** Starts the console at `place`. Throws DeviceRefused when it may not be used. */
+  attachConsole(place: DevicePlace, mode: ExposureMode): ConsoleDriver {
+    return this.#attach('virtio_console', place, mode, (device) => new ConsoleDriver(device));
   }
 
   /**

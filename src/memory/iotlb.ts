@@ -27,8 +27,12 @@ export interface Translation {
 /** The translations of one device. */
 export class Iotlb {
   readonly #ask: (iova: number, right: IotlbRight) => void;
-  /** The oldest first. They do not overlap. */
+  /** By their first byte. They do not overlap. */
   #entries: Translation[] = [];
+  /** The same, the oldest first. */
+  readonly #byAge = new Set<Translation>();
+  /** The one that was found last: buffers lie beside each other. */
+  #recent: Translation | undefined;
   /** Pages that have been asked for, with the rights. */
   readonly #asked = new Set<string>();
 
@@ -39,6 +43,11 @@ export class Iotlb {
 
   get count(): number {
     return this.#entries.length;
+  }
+
+  /** Bytes that it maps. */
+  get byteLength(): number {
+    return this.#entries.reduce((sum, { size }) => sum + size, 0);
   }
 
   /** Takes a translation, in place of whatever it overlaps. Throws ProtocolViolation for one that cannot be. */
@@ -52,21 +61,48 @@ export class Iotlb {
     if (right < 1 || right > 3)
       throw new ProtocolViolation('vhost-user IOTLB', `access ${right}, expected 1 to 3`);
     this.invalidate(iova, size);
-    if (this.#entries.length === MOST_ENTRIES) this.#entries.shift();
-    this.#entries.push(entry);
+    if (this.#entries.length === MOST_ENTRIES) this.#forgetOldest();
+    this.#entries.splice(this.#indexFrom(iova), 0, entry);
+    this.#byAge.add(entry);
     this.#asked.clear();
   }
 
   /** Forgets every translation that has a byte of [iova, iova + size). */
   invalidate(iova: number, size: number): void {
-    this.#entries = this.#entries.filter(
-      (entry) => entry.iova >= iova + size || entry.iova + entry.size <= iova,
-    );
+    let first = this.#indexFrom(iova);
+    const before = this.#entries[first - 1];
+    if (before !== undefined && before.iova + before.size > iova) first--;
+    let end = first;
+    while (end < this.#entries.length && this.#entries[end].iova < iova + size) end++;
+    for (const gone of this.#entries.splice(first, end - first)) this.#byAge.delete(gone);
+    this.#recent = undefined;
   }
 
   /** The translation of the byte at `iova`. */
   at(iova: number): Translation | undefined {
-    return this.#entries.find((entry) => iova >= entry.iova && iova < entry.iova + entry.size);
+    const recent = this.#recent;
+    if (recent !== undefined && iova >= recent.iova && iova < recent.iova + recent.size) return recent;
+    const entry = this.#entries[this.#indexFrom(iova + 1) - 1];
+    if (entry === undefined || iova >= entry.iova + entry.size) return undefined;
+    this.#recent = entry;
+    return entry;
+  }
+
+  /** Index of the first translation that begins at `iova` or after it. */
+  #indexFrom(iova: number): number {
+    let low = 0;
+    let high = this.#entries.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#entries[middle].iova < iova) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  #forgetOldest(): void {
+    const [oldest] = this.#byAge;
+    this.invalidate(oldest.iova, 1);
   }
 
   /** Asks the monitor for the page of `iova`, unless it has been asked since it last answered. */

@@ -2,8 +2,10 @@
 // Started by virtual-host.ts.
 
 import { setImmediate as turn } from 'node:timers/promises';
-import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import { BlkDevice } from '../devices/blk.ts';
+import { ConsoleDevice } from '../devices/console.ts';
+import { EchoEndpoint } from '../devices/echo-endpoint.ts';
 import { RngDevice } from '../devices/rng.ts';
 import type { MadeDevice } from '../machine/backend-device.ts';
 import { BackendDomain, type MemoryAccess } from '../machine/backend-domain.ts';
@@ -41,6 +43,7 @@ let stopped = false;
 /** Makes each kind of device that is served, by virtio device id: a new kind is one line here. */
 const makers = new Map<number, (nodes: VirtioNodes) => MadeDevice>([
   [VIRTIO_ID_BLOCK, makeDisk],
+  [VIRTIO_ID_CONSOLE, makeConsole],
   [VIRTIO_ID_RNG, makeEntropySource],
 ]);
 
@@ -63,6 +66,12 @@ function makeDisk({ guest, devid, disk }: VirtioNodes): MadeDevice {
       store.close();
     },
   };
+}
+
+/** A console that is attached to itself: what the guest writes is what it reads. */
+function makeConsole(): MadeDevice {
+  const port = { name: 'echo', isConsole: true, endpoint: new EchoEndpoint() };
+  return { device: new ConsoleDevice([port]), close: () => undefined };
 }
 
 function makeEntropySource(): MadeDevice {

@@ -6,8 +6,10 @@ import type { ExposureMode } from '../dma/exposure-modes.ts';
 import type { Decision, GuestFacts } from '../dma/policy.ts';
 import type { ReferenceUsage } from '../dma/references.ts';
 import { BlkDriver } from '../drivers/blk.ts';
+import { ConsoleDriver } from '../drivers/console.ts';
 import { DiskError } from '../drivers/disk.ts';
-import type { Driver, DriverOptions } from '../drivers/driver.ts';
+import type { Driver } from '../drivers/driver.ts';
+import type { DriverOptions } from '../drivers/driver-kinds.ts';
 import { RngDriver } from '../drivers/rng.ts';
 import { assert } from '../errors.ts';
 import { findDevice, type GuestView, type WantedDevice } from '../machine/device-finder.ts';
@@ -75,6 +77,8 @@ export type GuestCalls = {
   expectReplacements(expected: boolean): void;
   /** Has an entropy device deliver `bytes` random bytes. */
   drawEntropy(argument: { devid: number; bytes: number }): Promise<void>;
+  /** Has a console with an echo return what is written to its first port; rejects when that is something else. */
+  tryConsole(argument: { devid: number; bytes: number }): Promise<void>;
   /** Copies a disk and compares it with its image. A CopyProgress notice follows each window. */
   copy(argument: { devid: number; image: string }): Promise<CopyResult>;
   /** Ends copies early. */
@@ -224,6 +228,19 @@ startDomain(({ ports, xenstore, notify }) => {
     },
     async drawEntropy({ devid, bytes }) {
       await driverOf(devid, RngDriver).read(bytes);
+    },
+    async tryConsole({ devid, bytes }) {
+      const port = await driverOf(devid, ConsoleDriver).port(0);
+      port.open();
+      const written = crypto.getRandomValues(new Uint8Array(bytes));
+      await port.write(written);
+      for (let done = 0; done < bytes; ) {
+        const piece = await port.read();
+        if (piece === undefined || piece.some((byte, at) => byte !== written[done + at]))
+          throw new Error(`the console did not return what was written to it, from byte ${done} on`);
+        done += piece.length;
+      }
+      port.close();
     },
     async copy({ devid, image }) {
       const job = new CopyJob(guest, driverOf(devid, BlkDriver));

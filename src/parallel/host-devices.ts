@@ -1,7 +1,7 @@
 // The devices of a virtual host's guest, as they come and go: announced in xenstore in places of their own, connected by
 // both ends, put to use, and taken away again. After virtual-host.ts, before toolstack/hot-plug.ts.
 
-import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import type { DeviceSlots } from '../toolstack/device-slots.ts';
 import { plugDevice, unplugDevice } from '../toolstack/hot-plug.ts';
 import { type VirtioNodes, withdrawDevice } from '../toolstack/virtio-nodes.ts';
@@ -13,6 +13,8 @@ import { type AccessWish, GUEST, type HostDisk } from './host-options.ts';
 
 /** Bytes that an entropy device delivers to show that it works. */
 const ENTROPY_PROOF = 64;
+/** Bytes that a console echoes to show that it works. */
+const CONSOLE_PROOF = 4096;
 
 /** Milliseconds that both ends are given to connect, and to finish and close. */
 const PLUGGING_PATIENCE = 30_000;
@@ -71,7 +73,20 @@ export class HostDevices {
 
   /** See VirtualHost.plugEntropy. */
   plugEntropy(access: AccessWish): Promise<PluggedDevice> {
-    return this.#inTurn(() => this.#plugEntropy(access));
+    return this.#inTurn(() =>
+      this.#plugOther('entropy', VIRTIO_ID_RNG, access, (devid) =>
+        this.#guest.call('drawEntropy', { devid, bytes: ENTROPY_PROOF }),
+      ),
+    );
+  }
+
+  /** Gives the guest a console that is attached to itself, as `plugEntropy` does. */
+  plugConsole(access: AccessWish): Promise<PluggedDevice> {
+    return this.#inTurn(() =>
+      this.#plugOther('console', VIRTIO_ID_CONSOLE, access, (devid) =>
+        this.#guest.call('tryConsole', { devid, bytes: CONSOLE_PROOF }),
+      ),
+    );
   }
 
   /** See VirtualHost.unplug. */
@@ -128,14 +143,18 @@ export class HostDevices {
     });
   }
 
-  async #plugEntropy({ grantUsage = true }: AccessWish): Promise<PluggedDevice> {
+  /** Plugs a device that is no disk, under the first name that is free; it has to prove that it works. */
+  async #plugOther(
+    name: string,
+    virtioId: number,
+    { grantUsage = true }: AccessWish,
+    prove: (devid: number) => Promise<void>,
+  ): Promise<PluggedDevice> {
     let number = 0;
-    while (this.#devices.has(`entropy${number}`)) number++;
-    const dev = `entropy${number}`;
-    const nodes = await this.#plug(dev, { kind: 'virtio', virtioId: VIRTIO_ID_RNG, grantUsage });
-    return this.#begin({ dev, nodes, uris: [] }, () =>
-      this.#guest.call('drawEntropy', { devid: nodes.devid, bytes: ENTROPY_PROOF }),
-    );
+    while (this.#devices.has(`${name}${number}`)) number++;
+    const dev = `${name}${number}`;
+    const nodes = await this.#plug(dev, { kind: 'virtio', virtioId, grantUsage });
+    return this.#begin({ dev, nodes, uris: [] }, () => prove(nodes.devid));
   }
 
   /** Notes a device that is connected. Where it cannot be put to use, it is taken away again. */

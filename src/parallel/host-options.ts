@@ -38,6 +38,8 @@ export interface HostOptions {
   readonly disks: readonly HostDisk[];
   /** The entropy devices that the guest gets besides; each must deliver before the host is ready. */
   readonly entropyDevices: readonly AccessWish[];
+  /** The consoles, each attached to itself; each must echo before the host is ready. */
+  readonly consoles?: readonly AccessWish[];
   readonly mode: ExposureMode;
   /** Number of the first disk in the trace; the others follow. */
   readonly firstDevice: number;

@@ -256,7 +256,16 @@ export class VirtualHost {
   }
 
   async #plugAll(): Promise<void> {
-    const { queues, queueSize, mode, firstDevice, disks, entropyDevices, dmaDebug } = this.#options;
+    const {
+      queues,
+      queueSize,
+      mode,
+      firstDevice,
+      disks,
+      entropyDevices,
+      consoles = [],
+      dmaDebug,
+    } = this.#options;
     await this.#configureBackend();
     await this.#bootGuest();
     await this.#guest.call('plantSecrets', undefined);
@@ -272,6 +281,7 @@ export class VirtualHost {
     await this.#guest.call('useDevices', settings);
     for (const disk of disks) await this.#devices.plugDisk(disk);
     for (const access of entropyDevices) await this.#devices.plugEntropy(access);
+    for (const access of consoles) await this.#devices.plugConsole(access);
   }
 
   #wish({ policy }: AccessWish): DeviceWish {

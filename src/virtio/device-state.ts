@@ -21,7 +21,7 @@ import { ProtocolViolation } from '../errors.ts';
 import type { DeviceMemory } from '../memory/device-memory.ts';
 import { DeviceQueue } from '../virtqueue/device-queue.ts';
 import { mapRingAreas } from '../virtqueue/ring-areas.ts';
-import type { VirtioDevice } from './device.ts';
+import type { DeviceHost, VirtioDevice } from './device.ts';
 import { serveTurn } from './serve-turn.ts';
 
 /** §3.1.1: what comes before FEATURES_OK (case F23). */
@@ -74,6 +74,7 @@ export class DeviceState {
 
   readonly #memory: DeviceMemory;
   readonly #signals: DeviceSignals;
+  readonly #host: DeviceHost;
   #status = 0;
   #registers: QueueRegisters[];
   readonly #queues: (DeviceQueue | undefined)[] = [];
@@ -90,6 +91,13 @@ export class DeviceState {
       (restricted ? VIRTIO_F_ACCESS_PLATFORM : 0n);
     this.#memory = memory;
     this.#signals = signals;
+    this.#host = {
+      completed: (queue) => {
+        if (queue.takeInterrupt()) signals.interruptQueue();
+      },
+      failed: (_, violation) => this.#break(violation),
+      configChanged: () => signals.interruptConfig(),
+    };
     this.#registers = device.queueSizes.map(freshQueue);
   }
 
@@ -118,7 +126,7 @@ export class DeviceState {
       this.#status |= VIRTIO_STATUS_FEATURES_OK;
     if (added & VIRTIO_STATUS_DRIVER_OK && this.#status & VIRTIO_STATUS_FEATURES_OK) {
       this.#status |= VIRTIO_STATUS_DRIVER_OK;
-      this.device.start(this.driverFeatures);
+      this.device.start(this.driverFeatures, this.#host);
     }
   }
 
@@ -147,6 +155,7 @@ export class DeviceState {
   disableQueue(index: number): void {
     const registers = this.#registers[index];
     if (registers === undefined) return;
+    this.device.drain?.();
     this.#queues[index]?.close();
     this.#queues[index] = undefined;
     registers.enabled = false;
@@ -203,14 +212,17 @@ export class DeviceState {
   }
 
   #break(violation: ProtocolViolation): void {
+    // What is found while the queues are closed changes nothing any more.
+    if (this.fault !== undefined) return;
+    this.fault = violation;
     this.#closeQueues();
     this.device.stop();
-    this.fault = violation;
     this.#status |= VIRTIO_STATUS_DEVICE_NEEDS_RESET;
     this.#signals.interruptConfig();
   }
 
   #closeQueues(): void {
+    this.device.drain?.();
     for (const queue of this.#queues) queue?.close();
     this.#queues.length = 0;
   }

@@ -186,3 +186,16 @@ for (const [type, words, says] of [
     assert.match(stderr, says);
   });
 }
+
+test('a console and an entropy device beside the disk work in every mode', async (t) => {
+  const folder = temporaryFolder(t);
+  guest(
+    folder,
+    'name = "guest"',
+    'disk = [ "images/one.img,raw,xvda,rw,specification=virtio,grant_usage=1" ]',
+    'virtio = [ "type=virtio,device3,transport=mmio,grant_usage=1", "type=virtio,device4,transport=mmio" ]',
+  );
+  const { status, stdout, stderr } = await grantio(t, ['run', join(folder, 'guest.cfg'), '--json']);
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
+  assert.equal(parseReport(stdout).length, EXPOSURE_MODES.length);
+});

@@ -3,17 +3,72 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { regionOver } from '../../src/abi/region.ts';
+import { type Region, regionOver } from '../../src/abi/region.ts';
 import { Segments } from '../../src/memory/segments.ts';
-import type { BlockStore } from '../../src/storage/block-store.ts';
+import type { BlockStore, StoreAnswer, StoreRequest, StoreResult } from '../../src/storage/block-store.ts';
 
 /** A store under test and the way to its bytes that does not go through it. */
 export interface StoreUnderTest {
   readonly store: BlockStore;
   /** All bytes of the disk as they are outside the store. */
   contents(): Uint8Array;
+  /** Guest memory of 64 KiB, where it matters what it is made of. */
+  readonly memory?: Region;
   /** Takes away what `make` set up; the store is closed. */
   remove(): void;
+}
+
+/** A store whose every call waits for its outcome. */
+class SettledStore {
+  readonly #store: BlockStore;
+
+  constructor(store: BlockStore) {
+    this.#store = store;
+  }
+
+  get size(): number {
+    return this.#store.size;
+  }
+
+  get readOnly(): boolean {
+    return this.#store.readOnly;
+  }
+
+  read(offset: number, into: Segments): StoreResult {
+    return this.#settle((request) => this.#store.read(offset, into, request));
+  }
+
+  write(offset: number, from: Segments): StoreResult {
+    return this.#settle((request) => this.#store.write(offset, from, request));
+  }
+
+  flush(): StoreResult {
+    return this.#settle((request) => this.#store.flush(request));
+  }
+
+  discard(offset: number, length: number): StoreResult {
+    return this.#settle((request) => this.#store.discard(offset, length, request));
+  }
+
+  writeZeroes(offset: number, length: number, mayUnmap: boolean): StoreResult {
+    return this.#settle((request) => this.#store.writeZeroes(offset, length, mayUnmap, request));
+  }
+
+  #settle(call: (request: StoreRequest) => StoreAnswer): StoreResult {
+    const results: StoreResult[] = [];
+    const answer = call({ finish: (result) => results.push(result) });
+    assert.equal(results.length, 0, 'a request is never finished within its call');
+    if (answer !== 'later') return answer;
+    assert.ok(this.#store.drain, 'who answers later can be waited for');
+    this.#store.drain();
+    assert.equal(results.length, 1, 'a request is finished once');
+    return results[0];
+  }
+}
+
+/** A store under test that has been opened. */
+interface Made extends Omit<StoreUnderTest, 'store'> {
+  readonly store: SettledStore;
 }
 
 type Make = (bytes: Uint8Array, readOnly: boolean) => StoreUnderTest;
@@ -27,7 +82,12 @@ function diskBytes(salt: number): Uint8Array {
 
 /** Guest memory, and segments over pieces of it. */
 class Memory {
-  readonly region = regionOver(new ArrayBuffer(64 * 1024));
+  readonly region: Region;
+
+  constructor({ memory }: Made) {
+    this.region = memory === undefined ? regionOver(new ArrayBuffer(64 * 1024)) : memory;
+    this.region.u8.fill(0);
+  }
 
   /** Pieces that start at `offsets` and are `lengths` long. */
   segments(...pieces: readonly (readonly [offset: number, length: number])[]): Segments {
@@ -64,11 +124,11 @@ function bytesOf(segments: Segments): Uint8Array {
 
 /** The contract, for one implementation. */
 export function blockStoreContract(implementation: string, make: Make): void {
-  const withStore = (readOnly: boolean, check: (made: StoreUnderTest, bytes: Uint8Array) => void) => () => {
+  const withStore = (readOnly: boolean, check: (made: Made, bytes: Uint8Array) => void) => () => {
     const bytes = diskBytes(readOnly ? 1 : 2);
     const made = make(bytes.slice(), readOnly);
     try {
-      check(made, bytes);
+      check({ ...made, store: new SettledStore(made.store) }, bytes);
     } finally {
       made.store.close();
       made.remove();
@@ -82,7 +142,7 @@ export function blockStoreContract(implementation: string, make: Make): void {
   });
 }
 
-type WithStore = (readOnly: boolean, check: (made: StoreUnderTest, bytes: Uint8Array) => void) => () => void;
+type WithStore = (readOnly: boolean, check: (made: Made, bytes: Uint8Array) => void) => () => void;
 
 function reading(withStore: WithStore): void {
   test(
@@ -95,8 +155,9 @@ function reading(withStore: WithStore): void {
 
   test(
     'a read fills all of the memory it is given, and no byte more',
-    withStore(false, ({ store }, bytes) => {
-      const memory = new Memory();
+    withStore(false, (made, bytes) => {
+      const { store } = made;
+      const memory = new Memory(made);
       memory.region.u8.fill(0xee);
       assert.equal(store.read(3 * SECTOR, memory.segments([100, 2 * SECTOR])), 'ok');
       const expected = new Uint8Array(64 * 1024).fill(0xee);
@@ -107,8 +168,9 @@ function reading(withStore: WithStore): void {
 
   test(
     'a read may go into very many pieces, more than one system call takes',
-    withStore(false, ({ store }, bytes) => {
-      const memory = new Memory();
+    withStore(false, (made, bytes) => {
+      const { store } = made;
+      const memory = new Memory(made);
       const many = memory.scattered(8 * SECTOR, new Array(8 * SECTOR).fill(1));
       assert.equal(many.count, 8 * SECTOR);
       assert.equal(store.read(0, many), 'ok');
@@ -118,9 +180,10 @@ function reading(withStore: WithStore): void {
 
   test(
     'the first and the last sector are there',
-    withStore(false, ({ store }, bytes) => {
+    withStore(false, (made, bytes) => {
+      const { store } = made;
       for (const sector of [0, SECTORS - 1]) {
-        const into = new Memory().segments([0, SECTOR]);
+        const into = new Memory(made).segments([0, SECTOR]);
         assert.equal(store.read(sector * SECTOR, into), 'ok');
         assert.deepEqual(bytesOf(into), bytes.slice(sector * SECTOR, (sector + 1) * SECTOR));
       }
@@ -131,9 +194,10 @@ function reading(withStore: WithStore): void {
 function changing(withStore: WithStore): void {
   test(
     'a write changes its bytes and no others; a flush makes it last',
-    withStore(false, ({ store, contents }, bytes) => {
+    withStore(false, (made, bytes) => {
+      const { store, contents } = made;
       const data = diskBytes(0x5a).slice(0, 3 * SECTOR);
-      assert.equal(store.write(7 * SECTOR, new Memory().holding(data)), 'ok');
+      assert.equal(store.write(7 * SECTOR, new Memory(made).holding(data)), 'ok');
       assert.equal(store.flush(), 'ok');
       bytes.set(data, 7 * SECTOR);
       assert.deepEqual(contents(), bytes);
@@ -142,8 +206,9 @@ function changing(withStore: WithStore): void {
 
   test(
     'a write may come from very many pieces',
-    withStore(false, ({ store, contents }, bytes) => {
-      const memory = new Memory();
+    withStore(false, (made, bytes) => {
+      const { store, contents } = made;
+      const memory = new Memory(made);
       memory.region.u8.set(diskBytes(0x77));
       const many = memory.scattered(8 * SECTOR, new Array(8 * SECTOR).fill(1));
       assert.equal(store.write(SECTOR, many), 'ok');
@@ -187,9 +252,10 @@ function changing(withStore: WithStore): void {
 function readOnly(withStore: WithStore): void {
   test(
     'a read-only store reads and flushes, and refuses every change with EROFS',
-    withStore(true, ({ store, contents }, bytes) => {
+    withStore(true, (made, bytes) => {
+      const { store, contents } = made;
       assert.equal(store.readOnly, true);
-      const memory = new Memory();
+      const memory = new Memory(made);
       assert.equal(store.write(0, memory.holding(new Uint8Array(SECTOR))), 'EROFS');
       assert.equal(store.writeZeroes(0, SECTOR, false), 'EROFS');
       assert.equal(store.discard(0, SECTOR), 'EROFS');
@@ -213,12 +279,13 @@ const steps = fc.record({
 function behavesAsAnArray(withStore: WithStore): void {
   test(
     'any script of reads, writes and zeroes gives what an array of sectors gives (29)',
-    withStore(false, ({ store, contents }, model) => {
+    withStore(false, (made, model) => {
+      const { store, contents } = made;
       const run = fc.property(fc.array(steps, { maxLength: 12 }), (script) => {
         for (const { action, sector, sectors, cuts, salt } of script) {
           const offset = sector * SECTOR;
           const length = Math.min(sectors, SECTORS - sector) * SECTOR;
-          const memory = new Memory();
+          const memory = new Memory(made);
           memory.region.u8.fill(salt);
           const segments = memory.scattered(length, cuts);
           if (action === 'read') {

@@ -8,6 +8,7 @@ const EPOLL_CLOEXEC = 0x80000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 const EPOLLIN = 1;
+const EPOLLET = 0x80000000;
 /** struct epoll_event is packed on x86-64 and padded elsewhere (sys/epoll.h). */
 const EVENT_SIZE = process.arch === 'x64' ? 12 : 16;
 const DATA_OFFSET = EVENT_SIZE - 8;
@@ -15,12 +16,20 @@ const EFD_CLOEXEC_NONBLOCK = 0x80800;
 /** Descriptors told of in one wait; the others come in the next. */
 const BATCH = 64;
 const EINTR = 4;
+const EOPNOTSUPP = 95;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const O_NONBLOCK = 0x800;
+const RWF_NOWAIT = 8;
+/** For preadv2: not from a place in a file. */
+const STREAM = -1;
 
 /** Waits until a descriptor can be read. */
 export class Epoll {
   readonly fd: number;
   readonly #libc: Libc;
   readonly #events: Scratch;
+  readonly #tokens = new Uint32Array(BATCH);
 
   constructor(libc: Libc, arena: Arena) {
     this.#libc = libc;
@@ -28,10 +37,25 @@ export class Epoll {
     this.fd = checked(libc, 'epoll_create1', libc.epoll_create1(EPOLL_CLOEXEC), 'waiting for descriptors');
   }
 
-  /** Tells of `fd`, as `token`, whenever it can be read. */
+  /**
+   * Tells of `fd`, as `token`, whenever it can be read or its other end is gone. Throws SystemError, for a file of a
+   * disk (EPERM) or what is no descriptor: a frontend can send either.
+   */
   add(fd: number, token: number): void {
+    this.#add(fd, token, EPOLLIN);
+  }
+
+  /**
+   * Tells of `fd`, as `token`, once for each time that something is written to it; nobody has to read it, so a peer
+   * that reads it itself, or has made it block, keeps nobody waiting.
+   */
+  addEdges(fd: number, token: number): void {
+    this.#add(fd, token, EPOLLIN | EPOLLET);
+  }
+
+  #add(fd: number, token: number, events: number): void {
     const { view, address } = this.#events;
-    view.setUint32(0, EPOLLIN, true);
+    view.setUint32(0, events >>> 0, true);
     view.setUint32(DATA_OFFSET, token, true);
     view.setUint32(DATA_OFFSET + 4, 0, true);
     checked(this.#libc, 'epoll_ctl', this.#libc.epoll_ctl(this.fd, EPOLL_CTL_ADD, fd, address), 'watching');
@@ -44,7 +68,7 @@ export class Epoll {
 
   /**
    * Waits up to `milliseconds`, -1 for ever; 0 only looks. Calls `ready` with the token of each descriptor that
-   * can be read. Returns how many those were.
+   * can be read; one that `ready` removes may still be told of, once. Returns how many those were.
    */
   wait(milliseconds: number, ready: (token: number) => void): number {
     const { view, address } = this.#events;
@@ -53,11 +77,9 @@ export class Epoll {
       if (this.#libc.errno() === EINTR) return 0;
       checked(this.#libc, 'epoll_wait', count, 'waiting for descriptors');
     }
-    // `ready` may use the scratch memory itself.
-    const tokens = Array.from({ length: count }, (_, i) =>
-      view.getUint32(i * EVENT_SIZE + DATA_OFFSET, true),
-    );
-    for (const token of tokens) ready(token);
+    // All of them first: `ready` may use the scratch memory itself.
+    for (let i = 0; i < count; i++) this.#tokens[i] = view.getUint32(i * EVENT_SIZE + DATA_OFFSET, true);
+    for (let i = 0; i < count; i++) ready(this.#tokens[i]);
     return count;
   }
 
@@ -71,17 +93,31 @@ export function newEventfd(libc: Libc): number {
   return checked(libc, 'eventfd', libc.eventfd(0, EFD_CLOEXEC_NONBLOCK), 'a descriptor to wake with');
 }
 
+/**
+ * Makes reading and writing a descriptor of a peer's never block, for one that is full would hold up all whom this
+ * thread serves. Throws SystemError for what is no descriptor.
+ */
+export function makeNonBlocking(libc: Libc, fd: number): void {
+  const about = "a descriptor of the peer's";
+  const flags = checked(libc, 'fcntl', libc.fcntl(fd, F_GETFL, 0), about);
+  checked(libc, 'fcntl', libc.fcntl(fd, F_SETFL, flags | O_NONBLOCK), about);
+}
+
 /** Rings and clears eventfds of others, with one piece of memory for all of them. */
 export class Eventfds {
   readonly #libc: Libc;
   readonly #one: Scratch;
   readonly #count: Scratch;
+  readonly #vector: Scratch;
 
   constructor(libc: Libc, arena: Arena) {
     this.#libc = libc;
     this.#one = arena.take(8);
     this.#one.view.setUint32(0, 1, true);
     this.#count = arena.take(8);
+    this.#vector = arena.take(16);
+    this.#vector.view.setBigUint64(0, BigInt(this.#count.address), true);
+    this.#vector.view.setUint32(8, 8, true);
   }
 
   /** Adds one. A full counter (EAGAIN) has woken its reader already; a descriptor that is none is the peer's loss. */
@@ -89,8 +125,12 @@ export class Eventfds {
     this.#libc.write(fd, this.#one.address, 8);
   }
 
-  /** Sets it to zero. Blocks if the peer made it so and it is zero. */
+  /**
+   * Sets it to zero. Never blocks, also where its owner has made it blocking and reads it at the same time; kernels
+   * that cannot promise this for the kind of descriptor (EOPNOTSUPP) read it as it is.
+   */
   clear(fd: number): void {
-    this.#libc.read(fd, this.#count.address, 8);
+    if (this.#libc.preadv2(fd, this.#vector.address, 1, STREAM, RWF_NOWAIT) >= 0) return;
+    if (this.#libc.errno() === EOPNOTSUPP) this.#libc.read(fd, this.#count.address, 8);
   }
 }

@@ -3,6 +3,7 @@
 // Every descriptor that arrives is the receiver's to close, also those of a message it refuses: they are
 // handed out with the bytes, and closed here only where the message is not handed out.
 
+import { assert } from '../../errors.ts';
 import type { Arena, Scratch } from './arena.ts';
 import { checked, type Libc, SystemError } from './libc.ts';
 
@@ -20,7 +21,12 @@ const EAGAIN = 11;
 /** struct msghdr and struct cmsghdr of 64-bit Linux. */
 const MSGHDR_SIZE = 56;
 const CMSG_HEADER = 16;
+/** Descriptors of one message: more than any message of ours or of vhost-user has. */
 const MAX_FDS = 32;
+/** Connections that wait to be taken. */
+const BACKLOG = 16;
+/** Room for descriptors, and for what a descriptor that we were given may have switched on besides (credentials). */
+const CONTROL_SIZE = 256;
 const SOCKADDR_SIZE = 110;
 const FLAGS_OFFSET = 48;
 
@@ -35,6 +41,7 @@ export interface Received {
 export class FdSocket {
   readonly fd: number;
   readonly #libc: Libc;
+  readonly #arena: Arena;
   readonly #header: Scratch;
   readonly #vector: Scratch;
   readonly #control: Scratch;
@@ -44,28 +51,24 @@ export class FdSocket {
   constructor(libc: Libc, arena: Arena, fd: number, most: number) {
     this.fd = fd;
     this.#libc = libc;
+    this.#arena = arena;
     this.#header = arena.take(MSGHDR_SIZE);
     this.#vector = arena.take(16);
-    this.#control = arena.take(CMSG_HEADER + MAX_FDS * 4);
+    this.#control = arena.take(CONTROL_SIZE);
     this.#data = arena.take(most);
   }
 
   /**
-   * Reads what there is, up to `target.length` bytes, into `target`.
+   * Reads what there is, up to `target.length` bytes, into `target`. A message with more descriptors than any has
+   * is the end of the stream; those that came are closed.
    *
    * @param wait false to return -1 rather than wait
    */
   receive(target: Uint8Array, wait: boolean): Received {
     const most = Math.min(target.length, this.#data.length);
-    this.#prepare(most, this.#control.length);
-    const flags = MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT);
-    const length = this.#libc.recvmsg(this.fd, this.#header.address, flags);
-    if (length < 0) {
-      const errno = this.#libc.errno();
-      if (errno === EAGAIN || errno === EINTR) return { length: -1, fds: [] };
-      // A peer that is gone resets the connection: that is its end.
-      return { length: 0, fds: [] };
-    }
+    const length = this.#receive(most, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
+    // A peer that is gone resets the connection: that is its end.
+    if (length < 0) return { length: this.#libc.errno() === EAGAIN ? -1 : 0, fds: [] };
     const fds = this.#receivedFds();
     if (this.#header.view.getInt32(FLAGS_OFFSET, true) & MSG_CTRUNC) {
       this.closeAll(fds);
@@ -81,6 +84,8 @@ export class FdSocket {
    * @returns false when the peer is gone or takes nothing: part of the message may be out, so the connection is over
    */
   send(bytes: Uint8Array, fds: readonly number[] = []): boolean {
+    assert(fds.length <= MAX_FDS, 'descriptors of a message', fds.length, MAX_FDS);
+    assert(fds.length === 0 || bytes.length > 0, 'descriptors travel with bytes');
     for (let done = 0; done < bytes.length; ) {
       const piece = Math.min(bytes.length - done, this.#data.length);
       this.#data.u8.set(bytes.subarray(done, done + piece));
@@ -94,6 +99,20 @@ export class FdSocket {
 
   closeAll(fds: readonly number[]): void {
     for (const fd of fds) this.#libc.close(fd);
+  }
+
+  /** Closes the connection, and gives back what it took of the arena. */
+  close(): void {
+    this.#libc.close(this.fd);
+    for (const piece of [this.#header, this.#vector, this.#control, this.#data]) this.#arena.giveBack(piece);
+  }
+
+  #receive(most: number, flags: number): number {
+    for (;;) {
+      this.#prepare(most, this.#control.length);
+      const length = this.#libc.recvmsg(this.fd, this.#header.address, flags);
+      if (length >= 0 || this.#libc.errno() !== EINTR) return length;
+    }
   }
 
   #prepare(length: number, controlLength: number): void {
@@ -119,14 +138,20 @@ export class FdSocket {
     return (length + 7) & ~7;
   }
 
+  /** Descriptors of all control messages, of which others may come before them. */
   #receivedFds(): number[] {
-    const controlLength = this.#header.view.getUint32(40, true);
     const { view } = this.#control;
+    const end = this.#header.view.getUint32(40, true);
     const fds: number[] = [];
-    if (controlLength < CMSG_HEADER) return fds;
-    if (view.getInt32(8, true) !== SOL_SOCKET || view.getInt32(12, true) !== SCM_RIGHTS) return fds;
-    const end = Math.min(view.getUint32(0, true), controlLength);
-    for (let at = CMSG_HEADER; at + 4 <= end; at += 4) fds.push(view.getInt32(at, true));
+    for (let at = 0; at + CMSG_HEADER <= end; ) {
+      const length = view.getUint32(at, true);
+      if (length < CMSG_HEADER) break;
+      const isRights =
+        view.getInt32(at + 8, true) === SOL_SOCKET && view.getInt32(at + 12, true) === SCM_RIGHTS;
+      const last = isRights ? Math.min(at + length, end) - 4 : -1;
+      for (let fd = at + CMSG_HEADER; fd <= last; fd += 4) fds.push(view.getInt32(fd, true));
+      at += (length + 7) & ~7;
+    }
     return fds;
   }
 }
@@ -149,16 +174,32 @@ function putPath(scratch: Scratch, path: string): void {
 /** Connects to the socket at `path`. Throws SystemError, RangeError for a path that no socket can have. */
 export function connectTo(libc: Libc, arena: Arena, path: string): number {
   const address = arena.take(SOCKADDR_SIZE);
-  putPath(address, path);
-  const fd = checked(libc, 'socket', libc.socket(AF_UNIX, SOCK_STREAM_CLOEXEC, 0), path);
-  const result = libc.connect(fd, address.address, SOCKADDR_SIZE);
-  if (result >= 0) return fd;
-  const errno = libc.errno();
-  libc.close(fd);
-  throw new SystemError('connect', errno, `socket ${path}`);
+  try {
+    putPath(address, path);
+    const fd = checked(libc, 'socket', libc.socket(AF_UNIX, SOCK_STREAM_CLOEXEC, 0), `socket ${path}`);
+    if (libc.connect(fd, address.address, SOCKADDR_SIZE) >= 0) return fd;
+    const errno = libc.errno();
+    libc.close(fd);
+    throw new SystemError('connect', errno, `socket ${path}`);
+  } finally {
+    arena.giveBack(address);
+  }
 }
 
-/** Takes the next connection of a listening socket. Returns its descriptor, or -1 when there is none. */
+/** Makes a socket that listens at `path`, which nothing has yet. Throws SystemError, RangeError as `connectTo` does. */
+export function listenOn(libc: Libc, arena: Arena, path: string): number {
+  const address = arena.take(SOCKADDR_SIZE);
+  putPath(address, path);
+  const fd = checked(libc, 'socket', libc.socket(AF_UNIX, SOCK_STREAM_CLOEXEC, 0), path);
+  // With room to spare the name would have zero bytes in it.
+  const length = 2 + new TextEncoder().encode(path).length + 1;
+  if (libc.bind(fd, address.address, length) >= 0 && libc.listen(fd, BACKLOG) >= 0) return fd;
+  const errno = libc.errno();
+  libc.close(fd);
+  throw new SystemError('bind', errno, `socket ${path}`);
+}
+
+/** Takes the next connection of a listening socket; reading it blocks unless it is told not to. Returns its descriptor, or -1 when there is none. */
 export function acceptFrom(libc: Libc, listening: number): number {
   return libc.accept4(listening, 0, 0, 0x80000);
 }

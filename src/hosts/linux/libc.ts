@@ -3,7 +3,11 @@
 //
 // Pointers are numbers (addresses of today's machines have 47 bits). A call that fails returns what C returns;
 // `errno` then has the reason, until the next call.
+//
+// open, fcntl, ioctl and syscall are variadic in C and are bound with as many integers as are passed: 64-bit Linux passes
+// those in the same registers either way, on x86-64, Arm and RISC-V alike.
 
+import { constants as bufferConstants } from 'node:buffer';
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 
@@ -21,11 +25,17 @@ export interface Libc {
   memfd_create(name: string, flags: number): number;
   ftruncate(fd: number, length: number): number;
   fcntl(fd: number, command: number, argument: number): number;
+  ioctl(fd: number, request: number, argument: number): number;
+  statx(directory: number, path: string, flags: number, mask: number, address: number): number;
+  getpagesize(): number;
+  open(path: string, flags: number, mode: number): number;
   close(fd: number): number;
   dup(fd: number): number;
   eventfd(initial: number, flags: number): number;
   read(fd: number, address: number, length: number): number;
   write(fd: number, address: number, length: number): number;
+  pread(fd: number, address: number, length: number, offset: number): number;
+  pwrite(fd: number, address: number, length: number, offset: number): number;
   preadv(fd: number, vectors: number, count: number, offset: number): number;
   pwritev(fd: number, vectors: number, count: number, offset: number): number;
   preadv2(fd: number, vectors: number, count: number, offset: number, flags: number): number;
@@ -35,18 +45,30 @@ export interface Libc {
   epoll_ctl(epoll: number, operation: number, fd: number, event: number): number;
   epoll_wait(epoll: number, events: number, most: number, milliseconds: number): number;
   socket(domain: number, type: number, protocol: number): number;
-  socketpair(domain: number, type: number, protocol: number, pair: number): number;
+  socketpair(domain: number, type: number, protocol: number, fds: number): number;
+  setsockopt(fd: number, level: number, name: number, value: number, length: number): number;
+  pipe2(fds: number, flags: number): number;
   bind(fd: number, address: number, length: number): number;
   listen(fd: number, backlog: number): number;
+  getsockopt(fd: number, level: number, name: number, value: number, length: number): number;
   accept4(fd: number, address: number, length: number, flags: number): number;
   connect(fd: number, address: number, length: number): number;
+  send(fd: number, address: number, length: number, flags: number): number;
   sendmsg(fd: number, message: number, flags: number): number;
   recvmsg(fd: number, message: number, flags: number): number;
+  /** A system call that the library has no function for. */
+  syscall(number: number, first: number, second: number, third: number): number;
   /** Why the last call failed. */
   errno(): number;
-  /** An ArrayBuffer over `length` bytes at `address`, which must stay mapped for as long as it is used. */
+  /**
+   * An ArrayBuffer over `length` bytes at `address`, which must stay mapped for as long as it is used. Throws
+   * RangeError for more than MOST_VIEWED.
+   */
   view(address: number, length: number): ArrayBuffer;
 }
+
+/** Bytes that one ArrayBuffer can show: more would not throw in koffi, but end the process. */
+export const MOST_VIEWED = bufferConstants.MAX_LENGTH;
 
 const PROTOTYPES = [
   'int64_t mmap(int64_t, size_t, int, int, int, int64_t)',
@@ -54,11 +76,17 @@ const PROTOTYPES = [
   'int memfd_create(const char *, unsigned int)',
   'int ftruncate(int, int64_t)',
   'int fcntl(int, int, int64_t)',
+  'int ioctl(int, unsigned long, int64_t)',
+  'int statx(int, const char *, int, unsigned int, int64_t)',
+  'int getpagesize()',
+  'int open(const char *, int, int)',
   'int close(int)',
   'int dup(int)',
   'int eventfd(unsigned int, int)',
   'int64_t read(int, int64_t, size_t)',
   'int64_t write(int, int64_t, size_t)',
+  'int64_t pread(int, int64_t, size_t, int64_t)',
+  'int64_t pwrite(int, int64_t, size_t, int64_t)',
   'int64_t preadv(int, int64_t, int, int64_t)',
   'int64_t pwritev(int, int64_t, int, int64_t)',
   'int64_t preadv2(int, int64_t, int, int64_t, int)',
@@ -69,12 +97,17 @@ const PROTOTYPES = [
   'int epoll_wait(int, int64_t, int, int)',
   'int socket(int, int, int)',
   'int socketpair(int, int, int, int64_t)',
+  'int setsockopt(int, int, int, int64_t, unsigned int)',
+  'int pipe2(int64_t, int)',
   'int bind(int, int64_t, unsigned int)',
   'int listen(int, int)',
+  'int getsockopt(int, int, int, int64_t, int64_t)',
   'int accept4(int, int64_t, int64_t, int)',
   'int connect(int, int64_t, unsigned int)',
+  'int64_t send(int, int64_t, size_t, int)',
   'int64_t sendmsg(int, int64_t, int)',
   'int64_t recvmsg(int, int64_t, int)',
+  'int64_t syscall(int64_t, int64_t, int64_t, int64_t)',
 ] as const;
 
 /** What of koffi is used. */
@@ -104,10 +137,16 @@ function loadKoffi(): Koffi {
     return createRequire(import.meta.url)('koffi') as Koffi;
   } catch (error) {
     throw new NativeUnavailable(
-      'serving virtual machines needs the optional package koffi, which is not installed: npm install koffi',
+      `serving virtual machines needs the optional package koffi, which ${whyMissing(error)}`,
       error,
     );
   }
+}
+
+function whyMissing(error: unknown): string {
+  const isMissing = error instanceof Error && 'code' in error && error.code === 'MODULE_NOT_FOUND';
+  if (isMissing) return 'is not installed: npm install koffi';
+  return `cannot be loaded: ${error instanceof Error ? error.message : error}`;
 }
 
 function bind(koffi: Koffi): Libc {
@@ -116,8 +155,13 @@ function bind(koffi: Koffi): Libc {
     const name = /(\w+)\(/.exec(prototype)![1];
     return [name, library.func(prototype)] as const;
   });
+  const view = (address: number, length: number): ArrayBuffer => {
+    if (length > MOST_VIEWED)
+      throw new RangeError(`memory of ${length} bytes: at most ${MOST_VIEWED} can be seen as one piece`);
+    return koffi.view(address, length);
+  };
   // The prototypes have the interface's names and types; nothing can check that they do.
-  return { ...Object.fromEntries(functions), errno: koffi.errno, view: koffi.view } as unknown as Libc;
+  return { ...Object.fromEntries(functions), errno: koffi.errno, view } as unknown as Libc;
 }
 
 const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));

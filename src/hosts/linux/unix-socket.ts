@@ -1,6 +1,6 @@
 // A listening Unix socket at a path of the file system: takes the place of a dead server's socket, of
 // nothing else, and is removed in the end only if it is still the one we made. Before it: nbd/server.ts,
-// cli/xenstored.ts.
+// cli/xenstored.ts, serving/vhost-server.ts.
 
 import type { BigIntStats } from 'node:fs';
 import { chmod, lstat, rename, unlink } from 'node:fs/promises';
@@ -32,16 +32,25 @@ export function checkSocketPath(path: string): void {
     );
 }
 
+/** Makes `server` listen at `path`. Rejects as `placeSocket` does. */
+export async function listenAtPath(
+  server: Server,
+  path: string,
+  options: SocketOptions = {},
+): Promise<RemoveSocket> {
+  return await placeSocket(path, (bound) => listening(server, bound, path), options);
+}
+
 /**
- * Makes `server` listen at `path`. Rejects with RangeError when no socket can have that path, otherwise with
- * what is in the way and what to do about it.
+ * Puts a socket that `bind` makes listen at another name to `path`. Rejects with RangeError when no socket can have
+ * that path, otherwise with what is in the way and what to do about it.
  *
  * The socket is bound under a name of its own and then moved into place: libuv removes by name what it
  * bound, and would otherwise take away the socket of whoever has replaced ours.
  */
-export async function listenAtPath(
-  server: Server,
+export async function placeSocket(
   path: string,
+  bind: (name: string) => Promise<void>,
   { mode, temporaryName = `.${Math.random().toString(16).slice(2, 8)}` }: SocketOptions = {},
 ): Promise<RemoveSocket> {
   // Not join(), which takes "./" away: Node reads a path that is a number, such as ".30e519", as a port.
@@ -49,7 +58,7 @@ export async function listenAtPath(
   checkSocketPath(path);
   checkSocketPath(bound);
   await makeWay(path);
-  await listening(server, bound, path);
+  await bind(bound);
   // Before anybody can find it.
   if (mode !== undefined) await chmod(bound, mode);
   const own = await lstat(bound, { bigint: true });

@@ -83,7 +83,7 @@ export class MmioDevice implements MmioHandler {
       case MMIO_STATUS:
         return this.#state.status;
       case MMIO_CONFIG_GENERATION:
-        return 0;
+        return this.#state.device.configGeneration ?? 0;
       // §2.6.1.1: a reset is over when the write that asked for it is.
       case MMIO_QUEUE_RESET:
         return 0;

@@ -1,0 +1,58 @@
+// The C library for tests, and why a machine has none: there the tests are skipped with that reason.
+
+import { readdirSync, readFileSync } from 'node:fs';
+import { type Region, regionOver } from '../../abi/region.ts';
+import { Arena } from './arena.ts';
+import { type Libc, loadLibc, NativeUnavailable } from './libc.ts';
+import { TRANSFER_SCRATCH_SIZE, TransferScratch } from './transfer-scratch.ts';
+import type { ImageHost } from './vectored-image.ts';
+
+function tryLoad(): Libc | string {
+  try {
+    return loadLibc();
+  } catch (error) {
+    if (error instanceof NativeUnavailable) return error.message;
+    throw error;
+  }
+}
+
+const loaded = tryLoad();
+
+/** Options of a test that calls the C library: `skip` has the reason where it cannot. */
+export const native = { skip: typeof loaded === 'string' ? loaded : false };
+
+/** The C library. To be called in a test with the options `native`. */
+export function libcOfTest(): Libc {
+  if (typeof loaded === 'string') throw new Error(loaded);
+  return loaded;
+}
+
+/** Scratch memory of a test. */
+export function arenaOfTest(libc = libcOfTest()): Arena {
+  return new Arena(libc, 2 ** 20);
+}
+
+/** Descriptors that this process has open. */
+export function openDescriptors(): number {
+  return readdirSync('/proc/self/fd').length;
+}
+
+/** Mappings of this process whose line in /proc/self/maps has `name`. */
+export function mappingsOf(name: string): number {
+  return readFileSync('/proc/self/maps', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(name)).length;
+}
+
+/** What a thread has for its images; with `fakes` in place of some calls. */
+export function imageHost(fakes: Partial<Libc> = {}): ImageHost {
+  const libc = { ...libcOfTest(), ...fakes };
+  const arena = new Arena(libc, 2 ** 21 + TRANSFER_SCRATCH_SIZE);
+  return { libc, arena, scratch: new TransferScratch(arena) };
+}
+
+/** Memory with an address, of whole pages. */
+export function memoryOf({ libc, arena }: Pick<ImageHost, 'libc' | 'arena'>, length: number): Region {
+  const { address } = arena.take(length, 4096);
+  return regionOver(libc.view(address, length), 0, length, address);
+}

@@ -1,0 +1,40 @@
+// A queue worker's thread. Started by vhost-server.ts, before queue-worker.ts.
+
+import { type MessagePort, workerData } from 'node:worker_threads';
+import { Arena } from '../hosts/linux/arena.ts';
+import { Eventfds } from '../hosts/linux/epoll.ts';
+import { loadLibc } from '../hosts/linux/libc.ts';
+import { type MailboxEnds, MailboxServer } from './mailbox.ts';
+import { QueueWorker } from './queue-worker.ts';
+
+/** What the thread is started with. */
+export interface QueueThreadData {
+  readonly mail: MailboxEnds;
+  /** Where it tells the control thread what happened, and the eventfd that wakes that. */
+  readonly events: MessagePort;
+  readonly wakeControl: number;
+  readonly pollMicroseconds: number;
+  /** Whether guests share the process that do not trust each other. */
+  readonly sealed: boolean;
+  /** One word that is not zero when the process is about to end. */
+  readonly quit: Int32Array;
+  /** Where it counts what it does (counter-blocks.ts). */
+  readonly counters: Float64Array;
+}
+
+function start({ mail, events, wakeControl, quit, ...rest }: QueueThreadData): void {
+  const libc = loadLibc();
+  const eventfds = new Eventfds(libc, new Arena(libc, 4096));
+  new QueueWorker({
+    libc,
+    mail: new MailboxServer(mail),
+    tell: (event) => {
+      events.postMessage(event);
+      eventfds.ring(wakeControl);
+    },
+    quitting: () => Atomics.load(quit, 0) !== 0,
+    ...rest,
+  }).run();
+}
+
+start(workerData as QueueThreadData);

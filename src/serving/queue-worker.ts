@@ -1,0 +1,358 @@
+// Serves rings in a thread of its own: looks at the busy ones again and again for some microseconds, has the drivers
+// notify, looks once more, and sleeps in epoll until a driver, the control thread or a device's own descriptor wakes
+// it. After mailbox.ts, before transports/vhost-user/local-rings.ts.
+
+import { ProtocolViolation } from '../errors.ts';
+import { Arena } from '../hosts/linux/arena.ts';
+import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
+import type { Libc } from '../hosts/linux/libc.ts';
+import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
+import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
+import { LocalRings } from '../transports/vhost-user/local-rings.ts';
+import type { DeviceOffer } from '../virtio/device.ts';
+import { WORKER_BLOCK } from './counter-blocks.ts';
+import { DeviceCounters } from './device-counters.ts';
+import { type DeviceHosting, makeDevice, type ServedDevice } from './devices.ts';
+import type { MailboxServer } from './mailbox.ts';
+import { PollTime } from './poll-time.ts';
+import {
+  offerOf,
+  type RingCommand,
+  type RingEvent,
+  receivedMemory,
+  receivedSetup,
+  type SentSetup,
+  type WorkerCommand,
+} from './ring-commands.ts';
+
+/** Scratch memory for system calls, bytes. */
+const ARENA = 1 << 20;
+/** The mailbox's token in epoll; rings have the others. */
+const MAIL = 0;
+/** Turns without work between two looks at the clock, which costs as much as a few looks at a ring. */
+const LOOKS = 8;
+/** Turns with work between two looks at the rings that sleep. */
+const BUSY_TURNS = 16;
+
+/** An instance of a device. */
+interface Instance extends ServedDevice {
+  readonly counters: DeviceCounters;
+}
+
+/** A ring that runs. */
+interface Ring {
+  readonly session: number;
+  readonly rings: LocalRings;
+  readonly index: number;
+  readonly token: number;
+  readonly kick: number;
+  /** Whether it is looked at in every turn; otherwise its driver notifies. */
+  awake: boolean;
+  /** When there was something to do last, in milliseconds of the monotonic clock. */
+  busyAt: number;
+}
+
+/** What a worker is made of. */
+export interface QueueWorkerParts {
+  readonly libc: Libc;
+  readonly mail: MailboxServer;
+  /** Tells the control thread. */
+  readonly tell: (event: RingEvent) => void;
+  /** Longest time for which a worker looks at rings that have nothing, in microseconds; 0 for never. */
+  readonly pollMicroseconds: number;
+  /** Whether guests share the process that do not trust each other. */
+  readonly sealed: boolean;
+  /** Whether the process is about to end, in which case there is nobody to wait for. */
+  readonly quitting: () => boolean;
+  /** Where it counts what it does itself (counter-blocks.ts). */
+  readonly counters: Float64Array;
+}
+
+type InstallCommand = Extract<WorkerCommand, { readonly kind: 'install' }>;
+
+/** One thread's rings. */
+export class QueueWorker {
+  readonly #libc: Libc;
+  readonly #mail: MailboxServer;
+  readonly #tell: QueueWorkerParts['tell'];
+  readonly #epoll: Epoll;
+  readonly #eventfds: Eventfds;
+  /** Interrupts a driver by its descriptor. */
+  readonly #signal: (fd: number) => void;
+  readonly #pollTime: PollTime;
+  readonly #quitting: () => boolean;
+  /** Instances, by endpoint. */
+  readonly #devices = new Map<number, Instance>();
+  /** Sessions whose rings, or some of them, are served here. */
+  readonly #sessions = new Map<number, LocalRings>();
+  /** What happens when a descriptor can be read that a device has asked to be told of, by token. */
+  readonly #watched = new Map<number, () => void>();
+  readonly #hosting: DeviceHosting;
+  readonly #rings = new Map<number, Ring>();
+  /** Those that are awake, which are looked at in every turn. */
+  #awake: Ring[] = [];
+  readonly #counters: Float64Array;
+  #nextToken = MAIL + 1;
+  #ended = false;
+
+  constructor({ libc, mail, tell, pollMicroseconds, sealed, counters, quitting }: QueueWorkerParts) {
+    const arena = new Arena(libc, ARENA);
+    this.#libc = libc;
+    this.#mail = mail;
+    this.#tell = tell;
+    this.#quitting = quitting;
+    this.#counters = counters;
+    this.#epoll = new Epoll(libc, arena);
+    this.#eventfds = new Eventfds(libc, arena);
+    this.#signal = sealed ? this.#signalSafely(arena) : (fd) => this.#signalFast(fd);
+    this.#pollTime = new PollTime(pollMicroseconds / 1000);
+    this.#hosting = {
+      ...{ libc, arena, scratch: new TransferScratch(arena) },
+      watch: (fd, ready) => this.#watch(fd, ready),
+    };
+    this.#epoll.add(mail.wake, MAIL);
+  }
+
+  /** Serves until it is told to end. */
+  run(): void {
+    let turns = 0;
+    while (!this.#ended && !this.#quitting()) {
+      if (this.#mail.isWaiting) this.#readMail();
+      const busy = this.#lookAtAll();
+      turns++;
+      this.#counters[WORKER_BLOCK.at.looks]++;
+      if (busy) this.#counters[WORKER_BLOCK.at.busyLooks]++;
+      if (turns % (busy ? BUSY_TURNS : LOOKS) !== 0) continue;
+      this.#letSleep();
+      if (this.#awake.length > 0) this.#epoll.wait(0, this.#wakeUp);
+      else if (!this.#ended && !this.#mail.isWaiting) this.#sleep();
+    }
+    this.#epoll.close();
+  }
+
+  /** The peer cannot make this wait, whatever it does. */
+  #signalSafely(arena: Arena): (fd: number) => void {
+    const peers = new PeerEventfds(this.#libc, arena);
+    return (fd) => void peers.ring(fd);
+  }
+
+  /** Costs half as much. A peer that makes this wait keeps itself waiting, until the control thread wants something. */
+  #signalFast(fd: number): void {
+    this.#mail.writing = fd;
+    this.#eventfds.ring(fd);
+    this.#mail.writing = -1;
+  }
+
+  /** Looks at every ring that is awake. Returns whether there was anything to do. */
+  #lookAtAll(): boolean {
+    let busy = false;
+    // By index: a ring that fails does not leave the list before the control thread stops it.
+    for (let i = 0; i < this.#awake.length; i++) {
+      const ring = this.#awake[i];
+      if (!this.#look(ring)) continue;
+      ring.busyAt = -1;
+      busy = true;
+    }
+    return busy;
+  }
+
+  #look(ring: Ring): boolean {
+    try {
+      return ring.rings.look(ring.index);
+    } catch (error) {
+      this.#break(ring, error);
+      return false;
+    }
+  }
+
+  /** Rings that have had nothing for long are watched by descriptor, unless something has come just then. */
+  #letSleep(): void {
+    const now = performance.now();
+    const limit = now - this.#pollTime.current;
+    let asleep = false;
+    for (const ring of this.#awake) {
+      if (ring.busyAt < 0) ring.busyAt = now;
+      else if (ring.busyAt <= limit) asleep = !this.#arm(ring) || asleep;
+    }
+    if (asleep) this.#awake = this.#awake.filter(({ awake }) => awake);
+  }
+
+  /** Returns whether the ring is still awake. */
+  #arm(ring: Ring): boolean {
+    try {
+      ring.awake = ring.rings.arm(ring.index);
+    } catch (error) {
+      this.#break(ring, error);
+    }
+    return ring.awake;
+  }
+
+  #sleep(): void {
+    const began = performance.now();
+    this.#epoll.wait(-1, this.#wakeUp);
+    const slept = performance.now() - began;
+    this.#pollTime.slept(slept);
+    this.#counters[WORKER_BLOCK.at.sleeps]++;
+    this.#counters[WORKER_BLOCK.at.sleptSeconds] += slept / 1000;
+  }
+
+  readonly #wakeUp = (token: number): void => {
+    if (token === MAIL) {
+      this.#eventfds.clear(this.#mail.wake);
+      return;
+    }
+    const ring = this.#rings.get(token);
+    if (ring === undefined) {
+      this.#watched.get(token)?.();
+      return;
+    }
+    ring.rings.meter?.notified();
+    this.#wake(ring);
+  };
+
+  #wake(ring: Ring): void {
+    if (ring.awake) return;
+    ring.awake = true;
+    ring.busyAt = -1;
+    this.#awake.push(ring);
+  }
+
+  #readMail(): void {
+    this.#mail.answer((command) => this.#obey(command as WorkerCommand));
+  }
+
+  #obey(command: WorkerCommand): unknown {
+    switch (command.kind) {
+      case 'end':
+        this.#ended = true;
+        return undefined;
+      case 'install':
+        return this.#install(command);
+      case 'remove':
+        return this.#remove(command.endpoint);
+      case 'open':
+        return this.#open(command.session, this.#devices.get(command.endpoint)!);
+      default:
+        return this.#obeySession(command, this.#sessions.get(command.session)!);
+    }
+  }
+
+  #obeySession(command: Exclude<RingCommand, { kind: 'open' }>, rings: LocalRings): unknown {
+    const { session } = command;
+    switch (command.kind) {
+      case 'close':
+        rings.meter?.exposed(0);
+        return this.#sessions.delete(session);
+      case 'features':
+        return rings.setFeatures(command.features);
+      case 'memory':
+        return rings.setMemory(receivedMemory(this.#libc, command.memory));
+      case 'translate':
+        return rings.translate(command.entry);
+      case 'invalidate':
+        return rings.invalidate(command.iova, command.size);
+      case 'start':
+        return this.#start(session, rings, command.setup);
+      case 'stop':
+        return this.#stop(session, command.index);
+      case 'call':
+        return rings.setCall(command.index, command.fd);
+      case 'kick':
+        return this.#kick(session, command.index);
+      case 'reset':
+        return rings.reset();
+    }
+  }
+
+  #install({ endpoint, device, first, block }: InstallCommand): DeviceOffer {
+    const served = makeDevice(device, this.#hosting, first);
+    this.#devices.set(endpoint, { ...served, counters: new DeviceCounters(block, device.kind) });
+    return offerOf(served.device);
+  }
+
+  /** Returns whether what was written lasts. */
+  #remove(endpoint: number): boolean {
+    const served = this.#devices.get(endpoint)!;
+    const lasts = served.flush();
+    served.close();
+    this.#devices.delete(endpoint);
+    return lasts;
+  }
+
+  #watch(fd: number, ready: () => void): () => void {
+    const token = this.#nextToken++;
+    this.#epoll.add(fd, token);
+    this.#watched.set(token, ready);
+    return () => {
+      this.#watched.delete(token);
+      this.#epoll.remove(fd);
+    };
+  }
+
+  #open(session: number, { device, counters }: Instance): void {
+    const events = {
+      interrupt: (index: number) => this.#tell({ session, kind: 'interrupt', index }),
+      failed: (index: number, { clause, detail }: { clause: string; detail: string }) =>
+        this.#tell({ session, kind: 'failed', index, clause, detail }),
+      miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
+      configChanged: (config: Uint8Array) => this.#tell({ session, kind: 'config', config }),
+    };
+    this.#sessions.set(session, new LocalRings(device, events, this.#signal, counters));
+  }
+
+  #start(session: number, rings: LocalRings, setup: SentSetup): boolean {
+    if (!rings.start(receivedSetup(this.#libc, setup))) return false;
+    const { index, kick } = setup;
+    const token = this.#nextToken++;
+    const ring: Ring = { session, rings, index, token, kick, awake: false, busyAt: -1 };
+    // Whoever wrote before now is found by the first look.
+    if (kick >= 0) this.#watchKick(ring);
+    this.#rings.set(token, ring);
+    this.#wake(ring);
+    return true;
+  }
+
+  #watchKick({ rings, index, kick, token }: Ring): void {
+    try {
+      this.#epoll.addEdges(kick, token);
+    } catch (error) {
+      rings.stop(index);
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new ProtocolViolation('vhost-user SET_VRING_KICK', `ring ${index}: ${reason}`);
+    }
+  }
+
+  #stop(session: number, index: number): number {
+    const ring = this.#ringOf(session, index)!;
+    this.#forget(ring);
+    return ring.rings.stop(index);
+  }
+
+  #kick(session: number, index: number): void {
+    const ring = this.#ringOf(session, index);
+    if (ring === undefined) return;
+    ring.rings.meter?.notified();
+    this.#wake(ring);
+  }
+
+  #ringOf(session: number, index: number): Ring | undefined {
+    for (const ring of this.#rings.values())
+      if (ring.session === session && ring.index === index) return ring;
+    return undefined;
+  }
+
+  #forget(ring: Ring): void {
+    if (!this.#rings.delete(ring.token)) return;
+    ring.awake = false;
+    this.#awake = this.#awake.filter((other) => other !== ring);
+    if (ring.kick >= 0) this.#epoll.remove(ring.kick);
+  }
+
+  /** An error of ours ends this session, and not the thread with everybody else's rings. */
+  #break(ring: Ring, error: unknown): void {
+    ring.awake = false;
+    this.#awake = this.#awake.filter((other) => other !== ring);
+    const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    this.#tell({ session: ring.session, kind: 'broken', reason });
+  }
+}

@@ -38,12 +38,16 @@ rigTest('QEMU: blk behind an emulated IOMMU, grantio serve', [...QEMU_NEEDS, E2F
   await backend.end();
 });
 
-rigTest('QEMU: an emulated IOMMU refuses qemu-storage-daemon', [...QEMU_NEEDS, STORAGE_DAEMON], async (rig) => {
-  const [disk, socket] = [makeDisk(rig), rig.path('socket')];
-  const backend = await storageDaemon.serve(rig, disk, socket, QUEUES);
-  const machine = { socket, device: DEVICE, more: IOMMU };
-  const guest = startLinux(rig, machine, { modules: ['virtio_blk'], script: '' });
-  await guest.says(/iommu_platform=true is not supported by the device/);
-  assert.equal((await guest.ended()).status, 1);
-  await backend.end();
-});
+rigTest(
+  'QEMU: an emulated IOMMU refuses qemu-storage-daemon',
+  [...QEMU_NEEDS, STORAGE_DAEMON],
+  async (rig) => {
+    const [disk, socket] = [makeDisk(rig), rig.path('socket')];
+    const backend = await storageDaemon.serve(rig, disk, socket, QUEUES);
+    const machine = { socket, device: DEVICE, more: IOMMU };
+    const guest = startLinux(rig, machine, { modules: ['virtio_blk'], script: '' });
+    await guest.says(/iommu_platform=true is not supported by the device/);
+    assert.equal((await guest.ended()).status, 1);
+    await backend.end();
+  },
+);

@@ -79,6 +79,11 @@ export class RegionTable implements DeviceMemory {
     );
   }
 
+  /** Bytes of all regions. */
+  get byteLength(): number {
+    return this.#regions.reduce((sum, { size }) => sum + size, 0);
+  }
+
   newChainAccess(): ChainAccess {
     return new TableAccess(this);
   }

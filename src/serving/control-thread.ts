@@ -19,7 +19,9 @@ export interface ControlThreadData {
 }
 
 /** What the main thread asks for. */
-export type ToControl = { readonly kind: 'add'; readonly endpoint: Endpoint } | { readonly kind: 'end' };
+export type ToControl =
+  | { readonly kind: 'add'; readonly endpoint: Endpoint; readonly counters: SharedArrayBuffer }
+  | { readonly kind: 'end' };
 
 /** What the main thread hears. */
 export type FromControl =
@@ -70,7 +72,7 @@ function obey(control: Control, message: ToControl, say: (message: FromControl) 
     return;
   }
   try {
-    control.add(message.endpoint);
+    control.add(message.endpoint, message.counters);
     say({ kind: 'added', failure: undefined });
   } catch (error) {
     say({ kind: 'added', failure: error instanceof Error ? error.message : String(error) });

@@ -8,6 +8,7 @@ import { acceptFrom } from '../hosts/linux/fd-socket.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
+import { CONTROL_BLOCK, controlBlock, queueBlock } from './counter-blocks.ts';
 import { type DeviceSpec, spreads } from './devices.ts';
 import type { RingEvent } from './ring-commands.ts';
 import type { CallWorker } from './spread-rings.ts';
@@ -59,6 +60,8 @@ interface Post {
   /** Workers that have an instance of the device, and what it offers. */
   readonly workers: readonly CallWorker[];
   readonly offer: { -readonly [K in keyof DeviceOffer]: DeviceOffer[K] };
+  /** What this thread counts of it. */
+  readonly block: Float64Array;
   connection: VhostConnection | undefined;
   /** Tokens of its sockets. */
   token: number;
@@ -88,11 +91,11 @@ export class Control {
   }
 
   /** Serves one more endpoint. Throws what its device's parts throw, such as ImageError. */
-  add(endpoint: Endpoint): void {
+  add(endpoint: Endpoint, counters: SharedArrayBuffer): void {
     const number = this.#posts.length;
-    const { workers, offer } = this.#install(number, endpoint.device);
+    const { workers, offer } = this.#install(number, endpoint.device, counters);
     const post: Post = {
-      ...{ endpoint, number, workers, offer },
+      ...{ endpoint, number, workers, offer, block: controlBlock(counters) },
       ...{ connection: undefined, token: 0, channelToken: 0, channel: undefined },
     };
     this.#posts.push(post);
@@ -123,10 +126,17 @@ export class Control {
   }
 
   /** Makes the instances of a device. One worker more for each queue more, from another one on for each endpoint. */
-  #install(endpoint: number, device: DeviceSpec): Pick<Post, 'workers' | 'offer'> {
+  #install(
+    endpoint: number,
+    device: DeviceSpec,
+    counters: SharedArrayBuffer,
+  ): Pick<Post, 'workers' | 'offer'> {
     const all = this.#parts.workers;
-    const install = (i: number): DeviceOffer =>
-      all[(endpoint + i) % all.length]({ kind: 'install', endpoint, device, first: i === 0 }) as DeviceOffer;
+    const install = (i: number): DeviceOffer => {
+      const block = queueBlock(counters, i);
+      const command = { kind: 'install', endpoint, device, first: i === 0, block } as const;
+      return all[(endpoint + i) % all.length](command) as DeviceOffer;
+    };
     const offer = install(0);
     const count = spreads(device) ? Math.min(offer.queueSizes.length, all.length) : 1;
     for (let i = 1; i < count; i++) install(i);
@@ -154,6 +164,7 @@ export class Control {
     }
     // Case T16: one frontend for a device; the one that is there notices nothing.
     this.#parts.libc.close(fd);
+    post.block[CONTROL_BLOCK.at.refused]++;
     this.#say(post, 'warn', 'refused a second frontend: one is being served');
   }
 
@@ -172,6 +183,9 @@ export class Control {
       return;
     }
     post.token = this.#watch(fd, () => this.#readable(post, (connection) => connection.readable()));
+    post.block[CONTROL_BLOCK.at.sessions]++;
+    post.block[CONTROL_BLOCK.at.connectedSince] = Date.now() / 1000;
+    countConnection(post);
     this.#say(post, 'info', 'a frontend has connected');
   }
 
@@ -198,6 +212,7 @@ export class Control {
         this.#disconnect(post, `closed the connection: ${error.detail}`, 'warn', error.clause);
       else this.#disconnect(post, `closed the connection: ${messageOf(error)}`, 'error');
     }
+    countConnection(post);
   }
 
   /** The frontend may bring a second socket, or another one, with any message. */
@@ -230,6 +245,8 @@ export class Control {
     } catch (error) {
       this.#say(post, 'error', `a session did not end in order: ${messageOf(error)}`);
     }
+    countConnection(post);
+    if (level !== 'info') post.block[CONTROL_BLOCK.at.closed]++;
     if (why !== undefined) this.#say(post, level, why, clause);
     if (!endpoint.listening && this.#posts.every(({ connection: other }) => other === undefined)) this.end();
   }
@@ -257,6 +274,13 @@ export class Control {
       ...(clause === undefined ? {} : { clause }),
     });
   }
+}
+
+/** Counts what a post's connection has, or that there is none. */
+function countConnection({ block, connection }: Post): void {
+  block[CONTROL_BLOCK.at.connected] = connection === undefined ? 0 : 1;
+  block[CONTROL_BLOCK.at.mappings] = connection?.platform.mappings ?? 0;
+  block[CONTROL_BLOCK.at.mappedBytes] = connection?.platform.mappedBytes ?? 0;
 }
 
 function messageOf(error: unknown): string {

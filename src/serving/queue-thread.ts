@@ -16,10 +16,13 @@ export interface QueueThreadData {
   readonly pollMicroseconds: number;
   /** Whether guests share the process that do not trust each other. */
   readonly sealed: boolean;
+  /** One word that is not zero when the process is about to end. */
   readonly quit: Int32Array;
+  /** Where it counts what it does (counter-blocks.ts). */
+  readonly counters: Float64Array;
 }
 
-function start({ mail, events, wakeControl, pollMicroseconds, sealed, quit }: QueueThreadData): void {
+function start({ mail, events, wakeControl, quit, ...rest }: QueueThreadData): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   new QueueWorker({
@@ -29,9 +32,8 @@ function start({ mail, events, wakeControl, pollMicroseconds, sealed, quit }: Qu
       events.postMessage(event);
       eventfds.ring(wakeControl);
     },
-    pollMicroseconds,
-    sealed,
     quitting: () => Atomics.load(quit, 0) !== 0,
+    ...rest,
   }).run();
 }
 

@@ -10,6 +10,8 @@ import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
 import { LocalRings } from '../transports/vhost-user/local-rings.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
+import { WORKER_BLOCK } from './counter-blocks.ts';
+import { DeviceCounters } from './device-counters.ts';
 import { type DeviceHosting, makeDevice, type ServedDevice } from './devices.ts';
 import type { MailboxServer } from './mailbox.ts';
 import { PollTime } from './poll-time.ts';
@@ -31,6 +33,11 @@ const MAIL = 0;
 const LOOKS = 8;
 /** Turns with work between two looks at the rings that sleep. */
 const BUSY_TURNS = 16;
+
+/** An instance of a device. */
+interface Instance extends ServedDevice {
+  readonly counters: DeviceCounters;
+}
 
 /** A ring that runs. */
 interface Ring {
@@ -57,7 +64,11 @@ export interface QueueWorkerParts {
   readonly sealed: boolean;
   /** Whether the process is about to end, in which case there is nobody to wait for. */
   readonly quitting: () => boolean;
+  /** Where it counts what it does itself (counter-blocks.ts). */
+  readonly counters: Float64Array;
 }
+
+type InstallCommand = Extract<WorkerCommand, { readonly kind: 'install' }>;
 
 /** One thread's rings. */
 export class QueueWorker {
@@ -71,7 +82,7 @@ export class QueueWorker {
   readonly #pollTime: PollTime;
   readonly #quitting: () => boolean;
   /** Instances, by endpoint. */
-  readonly #devices = new Map<number, ServedDevice>();
+  readonly #devices = new Map<number, Instance>();
   /** Sessions whose rings, or some of them, are served here. */
   readonly #sessions = new Map<number, LocalRings>();
   /** What happens when a descriptor can be read that a device has asked to be told of, by token. */
@@ -80,15 +91,17 @@ export class QueueWorker {
   readonly #rings = new Map<number, Ring>();
   /** Those that are awake, which are looked at in every turn. */
   #awake: Ring[] = [];
+  readonly #counters: Float64Array;
   #nextToken = MAIL + 1;
   #ended = false;
 
-  constructor({ libc, mail, tell, pollMicroseconds, sealed, quitting }: QueueWorkerParts) {
+  constructor({ libc, mail, tell, pollMicroseconds, sealed, counters, quitting }: QueueWorkerParts) {
     const arena = new Arena(libc, ARENA);
     this.#libc = libc;
     this.#mail = mail;
     this.#tell = tell;
     this.#quitting = quitting;
+    this.#counters = counters;
     this.#epoll = new Epoll(libc, arena);
     this.#eventfds = new Eventfds(libc, arena);
     this.#signal = sealed ? this.#signalSafely(arena) : (fd) => this.#signalFast(fd);
@@ -107,6 +120,8 @@ export class QueueWorker {
       if (this.#mail.isWaiting) this.#readMail();
       const busy = this.#lookAtAll();
       turns++;
+      this.#counters[WORKER_BLOCK.at.looks]++;
+      if (busy) this.#counters[WORKER_BLOCK.at.busyLooks]++;
       if (turns % (busy ? BUSY_TURNS : LOOKS) !== 0) continue;
       this.#letSleep();
       if (this.#awake.length > 0) this.#epoll.wait(0, this.#wakeUp);
@@ -175,7 +190,10 @@ export class QueueWorker {
   #sleep(): void {
     const began = performance.now();
     this.#epoll.wait(-1, this.#wakeUp);
-    this.#pollTime.slept(performance.now() - began);
+    const slept = performance.now() - began;
+    this.#pollTime.slept(slept);
+    this.#counters[WORKER_BLOCK.at.sleeps]++;
+    this.#counters[WORKER_BLOCK.at.sleptSeconds] += slept / 1000;
   }
 
   readonly #wakeUp = (token: number): void => {
@@ -184,8 +202,12 @@ export class QueueWorker {
       return;
     }
     const ring = this.#rings.get(token);
-    if (ring !== undefined) this.#wake(ring);
-    else this.#watched.get(token)?.();
+    if (ring === undefined) {
+      this.#watched.get(token)?.();
+      return;
+    }
+    ring.rings.meter?.notified();
+    this.#wake(ring);
   };
 
   #wake(ring: Ring): void {
@@ -205,7 +227,7 @@ export class QueueWorker {
         this.#ended = true;
         return undefined;
       case 'install':
-        return this.#install(command.endpoint, makeDevice(command.device, this.#hosting, command.first));
+        return this.#install(command);
       case 'remove':
         return this.#remove(command.endpoint);
       case 'open':
@@ -219,6 +241,7 @@ export class QueueWorker {
     const { session } = command;
     switch (command.kind) {
       case 'close':
+        rings.meter?.exposed(0);
         return this.#sessions.delete(session);
       case 'features':
         return rings.setFeatures(command.features);
@@ -241,8 +264,9 @@ export class QueueWorker {
     }
   }
 
-  #install(endpoint: number, served: ServedDevice): DeviceOffer {
-    this.#devices.set(endpoint, served);
+  #install({ endpoint, device, first, block }: InstallCommand): DeviceOffer {
+    const served = makeDevice(device, this.#hosting, first);
+    this.#devices.set(endpoint, { ...served, counters: new DeviceCounters(block, device.kind) });
     return offerOf(served.device);
   }
 
@@ -261,7 +285,7 @@ export class QueueWorker {
     };
   }
 
-  #open(session: number, { device }: ServedDevice): void {
+  #open(session: number, { device, counters }: Instance): void {
     const events = {
       interrupt: (index: number) => this.#tell({ session, kind: 'interrupt', index }),
       failed: (index: number, { clause, detail }: { clause: string; detail: string }) =>
@@ -269,7 +293,8 @@ export class QueueWorker {
       miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
       configChanged: (config: Uint8Array) => this.#tell({ session, kind: 'config', config }),
     };
-    this.#sessions.set(session, new LocalRings(device, events, this.#signal));
+    const rings = new LocalRings(device, events, this.#signal, counters);
+    this.#sessions.set(session, rings);
   }
 
   #start(session: number, rings: LocalRings, setup: SentSetup): boolean {
@@ -302,7 +327,9 @@ export class QueueWorker {
 
   #kick(session: number, index: number): void {
     const ring = this.#ringOf(session, index);
-    if (ring !== undefined) this.#wake(ring);
+    if (ring === undefined) return;
+    ring.rings.meter?.notified();
+    this.#wake(ring);
   }
 
   #ringOf(session: number, index: number): Ring | undefined {

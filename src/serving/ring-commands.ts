@@ -55,6 +55,8 @@ export type DeviceCommand =
       readonly endpoint: number;
       readonly device: DeviceSpec;
       readonly first: boolean;
+      /** What its worker counts of it (counter-blocks.ts). */
+      readonly block: Float64Array;
     }
   /** Closes it, after its sessions. */
   | { readonly kind: 'remove'; readonly endpoint: number }

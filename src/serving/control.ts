@@ -80,6 +80,7 @@ export class Control {
   #nextToken = WAKE + 1;
   #nextSession = 0;
   #ended = false;
+  readonly #unflushed: string[] = [];
 
   constructor(parts: ControlParts) {
     const arena = new Arena(parts.libc, ARENA);
@@ -116,12 +117,20 @@ export class Control {
     }
   }
 
-  /** Ends all connections and closes all devices. */
+  /** What went wrong at the end: devices whose data may not survive a power cut. */
+  get failure(): string | undefined {
+    if (this.#unflushed.length === 0) return undefined;
+    return `what was written last may be lost, for it could not be flushed: ${this.#unflushed.join(', ')}`;
+  }
+
+  /** Ends all connections, makes what was written last, and closes all devices. */
   end(): void {
+    if (this.#ended) return;
     this.#ended = true;
     for (const post of this.#posts) {
       if (post.connection !== undefined) this.#disconnect(post);
-      for (const call of post.workers) call({ kind: 'remove', endpoint: post.number });
+      const lasting = post.workers.map((call) => call({ kind: 'remove', endpoint: post.number }));
+      if (lasting.includes(false)) this.#unflushed.push(post.endpoint.name);
     }
   }
 

@@ -270,9 +270,13 @@ export class QueueWorker {
     return offerOf(served.device);
   }
 
-  #remove(endpoint: number): void {
-    this.#devices.get(endpoint)!.close();
+  /** Returns whether what was written lasts. */
+  #remove(endpoint: number): boolean {
+    const served = this.#devices.get(endpoint)!;
+    const lasts = served.flush();
+    served.close();
     this.#devices.delete(endpoint);
+    return lasts;
   }
 
   #watch(fd: number, ready: () => void): () => void {
@@ -293,8 +297,7 @@ export class QueueWorker {
       miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
       configChanged: (config: Uint8Array) => this.#tell({ session, kind: 'config', config }),
     };
-    const rings = new LocalRings(device, events, this.#signal, counters);
-    this.#sessions.set(session, rings);
+    this.#sessions.set(session, new LocalRings(device, events, this.#signal, counters));
   }
 
   #start(session: number, rings: LocalRings, setup: SentSetup): boolean {

@@ -201,6 +201,11 @@ export class DiskGuest {
     this.frontend.ring(this.kicks[queue]);
   }
 
+  /** The rings begin anew. */
+  forgetReported(): void {
+    this.#taken.fill(0);
+  }
+
   /** The heads that have been reported since the last time. */
   newlyReported(queue = 0): number[] {
     const { used } = this.rings[queue];

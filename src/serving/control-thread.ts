@@ -34,7 +34,14 @@ export type FromControl =
 function start({ wake, workers, restricted, sealed, quit }: ControlThreadData, port: MessagePort): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
-  const callers = workers.map(({ mail }) => new MailboxCaller(mail, (fd) => eventfds.ring(fd)));
+  const callers = workers.map(
+    ({ mail }) =>
+      new MailboxCaller(
+        mail,
+        (fd) => eventfds.ring(fd),
+        (fd) => eventfds.clear(fd),
+      ),
+  );
   const say = (message: FromControl): void => port.postMessage(message);
   const control = new Control({
     libc,

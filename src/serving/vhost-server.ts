@@ -63,7 +63,7 @@ export class VhostServer {
     const quit = new Int32Array(new SharedArrayBuffer(4));
     const { pollMicroseconds, restricted, sealed } = options;
     const workers = this.#workerCounters.map((counters) =>
-      startQueueThread(libc, { wakeControl: wake, pollMicroseconds, quit, counters }),
+      startQueueThread(libc, { wakeControl: wake, pollMicroseconds, sealed, quit, counters }),
     );
     const data: ControlThreadData = { wake, workers, restricted, sealed, quit };
     // Node waits for its threads before the process ends, and these would sleep in a system call.

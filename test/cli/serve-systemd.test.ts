@@ -1,11 +1,13 @@
 // `grantio serve` as a service of systemd: what it says on the notification socket, and when.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Epoll } from '../../src/hosts/linux/epoll.ts';
 import { arenaOfTest, libcOfTest, native } from '../../src/hosts/linux/native.test.helper.ts';
-import { startGrantio, startNumbered, temporaryFolder } from '../support/grantio.ts';
+import { GRANTIO, startGrantio, startNumbered, temporaryFolder } from '../support/grantio.ts';
 
 const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC = 0x80002;
@@ -82,4 +84,22 @@ test('no service is started that systemd cannot hear of', native, async (t) => {
     .ended;
   assert.equal(status, 1);
   assert.match(stderr, /^grantio: NOTIFY_SOCKET .*none: connect failed: ENOENT\n$/);
+});
+
+const UNITS = new URL('../../../packaging/systemd/', import.meta.url);
+const hasVerifier = spawnSync('systemd-analyze', ['--version']).status === 0;
+
+test('systemd finds no fault with the units', {
+  skip: hasVerifier ? false : 'needs systemd-analyze',
+}, (t) => {
+  const folder = temporaryFolder(t);
+  // An instance of each, whose program is the one that is tested: it has to be there.
+  const units = readdirSync(UNITS).map((name) => {
+    const path = join(folder, name.replace('@', '@disk'));
+    const text = readFileSync(new URL(name, UNITS), 'utf8');
+    writeFileSync(path, text.replace('/usr/bin/grantio', GRANTIO));
+    return path;
+  });
+  const { status, stdout, stderr } = spawnSync('systemd-analyze', ['verify', ...units], { encoding: 'utf8' });
+  assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' });
 });

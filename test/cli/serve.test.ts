@@ -1,6 +1,7 @@
 // `grantio serve` as a backend program: where frontends find it, what it prints, how it ends.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
   existsSync,
   linkSync,
@@ -257,3 +258,58 @@ test(
     assert.match(nobodys.stderr, /^grantio: no socket for 'rng': systemd has passed one, two/);
   },
 );
+
+/** Names and contents of the descriptions below `prefix`. */
+function descriptionsBelow(prefix: string): Record<string, unknown>[] {
+  const folder = join(prefix, 'share/qemu/vhost-user');
+  return readdirSync(folder)
+    .sort()
+    .map((file) => ({ file, ...(JSON.parse(readFileSync(join(folder, file), 'utf8')) as object) }));
+}
+
+test('install-descriptions writes what management programs look for, and the programs are there', async (t) => {
+  const prefix = temporaryFolder(t);
+  const { status, stdout } = await grantio(t, ['serve', 'install-descriptions', '--prefix', prefix]);
+  assert.equal(status, 0);
+  const [blk, rng] = descriptionsBelow(prefix);
+  assert.deepEqual([blk['file'], blk['type'], rng['type']], ['50-grantio-blk.json', 'block', 'rng']);
+  assert.deepEqual(stdout.trim().split('\n').length, 2);
+  for (const [{ binary }, type] of [
+    [blk, 'block'],
+    [rng, 'rng'],
+  ] as const) {
+    const program = spawnSync(`${binary}`, ['--print-capabilities'], { encoding: 'utf8' });
+    assert.equal((JSON.parse(program.stdout) as { type: string }).type, type);
+  }
+});
+
+test('uninstall-descriptions removes what was installed, and nothing that somebody else wrote', async (t) => {
+  const prefix = temporaryFolder(t);
+  const words = ['--prefix', prefix];
+  await grantio(t, ['serve', 'install-descriptions', ...words]);
+  const folder = join(prefix, 'share/qemu/vhost-user');
+  // An empty file hides a description, by QEMU's rules.
+  writeFileSync(join(folder, '50-grantio-rng.json'), '');
+  assert.equal((await grantio(t, ['serve', 'uninstall-descriptions', ...words])).status, 0);
+  assert.deepEqual(readdirSync(folder), ['50-grantio-rng.json']);
+});
+
+test('without koffi it says in one sentence what is missing', async (t) => {
+  const folder = temporaryFolder(t);
+  writeFileSync(
+    join(folder, 'no-koffi.cjs'),
+    `const { _load } = module.constructor;
+     module.constructor._load = (name, ...rest) => {
+       if (name === 'koffi') throw new Error('not installed');
+       return _load(name, ...rest);
+     };`,
+  );
+  const env = { ...process.env, NODE_OPTIONS: `--require=${join(folder, 'no-koffi.cjs')}` };
+  const { status, stderr } = await grantio(t, ['serve', 'rng', '--socket-path', 'rng.sock'], {
+    cwd: folder,
+    env,
+  });
+  assert.equal(status, 1);
+  assert.match(stderr, /^grantio: serving virtual machines needs the optional package koffi, [^\n]+\n$/);
+  assert.deepEqual(readdirSync(folder), ['no-koffi.cjs']);
+});

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
+import { Arena } from './arena.ts';
 import { LinuxFrontendPlatform } from './frontend-platform.ts';
 import { loadLibc } from './libc.ts';
 import { MemoryMap } from './memory-map.ts';
@@ -46,6 +47,12 @@ test('B8: an eventfd that the backend has made wait does not make us wait', { sk
   // The flags belong to the file, which the backend has as well.
   assert.equal(libc.fcntl(event, F_SETFL, 0), 0);
   assert.equal(platform.takeSignal(event), false);
+  platform.signal(event);
+  assert.equal(platform.takeSignal(event), true);
+  // As full as it can be: one more, written by write(2), would wait for a reader.
+  const full = new Arena(libc, 64).take(8);
+  full.view.setBigUint64(0, 2n ** 64n - 2n, true);
+  assert.equal(libc.write(event, full.address, 8), 8);
   platform.signal(event);
   assert.equal(platform.takeSignal(event), true);
   platform.close(event);

@@ -287,7 +287,8 @@ export class VhostUserFrontend implements DriverTransport {
     if (!this.#memoryKnown) this.#shareMemory();
     const ring = { index, kick: this.#platform.newEvent() };
     this.#rings.push(ring);
-    this.#tell(VHOST_USER_SET_VRING_NUM, state(index, size));
+    if (!this.#link.tell(VHOST_USER_SET_VRING_NUM, state(index, size)))
+      throw new ConnectionLost(`the backend refuses a queue of ${size} descriptors: try fewer`);
     this.#tell(VHOST_USER_SET_VRING_BASE, state(index, 0));
     this.#tell(VHOST_USER_SET_VRING_ADDR, ringAddresses(index, addresses));
     this.#tell(VHOST_USER_SET_VRING_ERR, number(BigInt(index)), [this.#error]);

@@ -20,7 +20,7 @@ function openDescriptors(): number {
 test('messages and descriptors cross a pair of sockets; nothing comes of waiting but time', { skip }, () => {
   const libc = loadLibc();
   const before = openDescriptors();
-  const platform = new LinuxFrontendPlatform(libc);
+  const platform = new LinuxFrontendPlatform(libc, new Arena(libc, 16 * 1024));
   const [one, other] = platform.socketPair();
   const room = new Uint8Array(64);
   assert.deepEqual(platform.receive(other, room, 0), { length: -1, fds: [] });
@@ -42,7 +42,7 @@ test('messages and descriptors cross a pair of sockets; nothing comes of waiting
 
 test('B8: an eventfd that the backend has made wait does not make us wait', { skip }, () => {
   const libc = loadLibc();
-  const platform = new LinuxFrontendPlatform(libc);
+  const platform = new LinuxFrontendPlatform(libc, new Arena(libc, 16 * 1024));
   const event = platform.newEvent();
   // The flags belong to the file, which the backend has as well.
   assert.equal(libc.fcntl(event, F_SETFL, 0), 0);

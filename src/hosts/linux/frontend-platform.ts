@@ -3,7 +3,7 @@
 
 import { performance } from 'node:perf_hooks';
 import type { FrontendPlatform, Incoming } from '../../transports/vhost-user/frontend-port.ts';
-import { Arena, type Scratch } from './arena.ts';
+import type { Arena, Scratch } from './arena.ts';
 import { Epoll, newEventfd } from './epoll.ts';
 import { FdSocket } from './fd-socket.ts';
 import { checked, type Libc } from './libc.ts';
@@ -11,8 +11,6 @@ import { PeerEventfds } from './peer-eventfds.ts';
 
 /** Longest piece of a message that is read or sent at a time. */
 const MOST = 4096 + 64;
-/** Scratch memory of one connection: two sockets, two epolls, eventfds. */
-const ARENA = 32 * 1024;
 const AF_UNIX = 1;
 const SOCK_STREAM_CLOEXEC = 0x80001;
 const RWF_NOWAIT = 8;
@@ -27,9 +25,10 @@ export class LinuxFrontendPlatform implements FrontendPlatform {
   readonly #vector: Scratch;
   readonly #waiting: Epoll;
 
-  constructor(libc: Libc) {
+  /** @param arena scratch memory, 16 KiB of it, for as long as this object is used */
+  constructor(libc: Libc, arena: Arena) {
     this.#libc = libc;
-    this.#arena = new Arena(libc, ARENA);
+    this.#arena = arena;
     this.#eventfds = new PeerEventfds(libc, this.#arena);
     this.#pair = this.#arena.take(8);
     const count = this.#arena.take(8);

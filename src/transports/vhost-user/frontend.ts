@@ -219,7 +219,11 @@ export class VhostUserFrontend implements DriverTransport {
       if (error instanceof ProtocolViolation)
         this.close(`the backend broke the vhost-user protocol: ${error.message}`);
       else if (error instanceof ConnectionLost) this.close(error.message);
-      else throw error;
+      else {
+        // What the machine refuses, such as one more descriptor, is nobody's fault and told as it is.
+        this.close(`${error}`);
+        throw error;
+      }
       return undefined;
     }
   }

@@ -132,12 +132,12 @@ export function loadLibc(): Libc {
 
 function loadKoffi(): Koffi {
   if (process.platform !== 'linux')
-    throw new NativeUnavailable(`virtual machines are served on Linux only, this is ${process.platform}`);
+    throw new NativeUnavailable(`vhost-user is for Linux only, this is ${process.platform}`);
   try {
     return createRequire(import.meta.url)('koffi') as Koffi;
   } catch (error) {
     throw new NativeUnavailable(
-      `serving virtual machines needs the optional package koffi, which ${whyMissing(error)}`,
+      `vhost-user needs the optional package koffi, which ${whyMissing(error)}`,
       error,
     );
   }

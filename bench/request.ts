@@ -18,6 +18,7 @@ const MIB = 2 ** 20;
 class NoStore implements BlockStore {
   readonly size = 64 * MIB;
   readonly readOnly = false;
+  readonly freesZeroes = false;
   read = (): StoreResult => 'ok';
   write = (): StoreResult => 'ok';
   flush = (): StoreResult => 'ok';

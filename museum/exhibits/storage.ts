@@ -59,8 +59,8 @@ export const STORAGE: readonly Exhibit[] = [
   {
     id: 'fsyncgate',
     what: 'After a failed fdatasync the next one is believed, though the kernel has dropped the data.',
-    file: 'src/storage/raw-file.ts',
-    find: "if (this.#untrusted) return 'EIO';",
+    file: 'src/storage/image.ts',
+    find: "if (result !== 'ok') this.#untrusted = true;",
     replace: '',
     tests: [POWER_CUTS],
     titles: /C8 R1 R3 .* with flush/,
@@ -77,9 +77,9 @@ export const STORAGE: readonly Exhibit[] = [
   {
     id: 'host-R5/grown-again',
     what: 'An image that became shorter and longer again is flushed as if nothing had been lost.',
-    file: 'src/storage/raw-file.ts',
-    find: "if (result !== 'ok') this.#untrusted = true;",
-    replace: '',
+    file: 'src/storage/image.ts',
+    find: "this.#untrusted = true;\n    return 'EIO';",
+    replace: "return 'EIO';",
     tests: ['test/adversary/raw-file.test.ts'],
     titles: /R5/,
   },

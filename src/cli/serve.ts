@@ -2,12 +2,12 @@
 // backend programs (docs/interop/vhost-user.rst, "Backend program conventions"). Before serving/vhost-server.ts.
 
 import { availableParallelism } from 'node:os';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { Arena } from '../hosts/linux/arena.ts';
 import { listenOn } from '../hosts/linux/fd-socket.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
 import { placeSocket } from '../hosts/linux/unix-socket.ts';
-import type { DeviceSpec } from '../serving/devices.ts';
+import { type DeviceSpec, IMAGE_ENGINES, type ImageEngine } from '../serving/devices.ts';
 import { VhostServer } from '../serving/vhost-server.ts';
 import { wholeNumber } from './option-values.ts';
 import { onInterrupt } from './signals.ts';
@@ -22,6 +22,8 @@ interface ServeOptions {
 interface BlkOptions extends ServeOptions {
   readonly disk: string;
   readonly readOnly?: true;
+  readonly direct?: true;
+  readonly engine: ImageEngine;
   readonly queues: number;
   readonly queueSize: number;
 }
@@ -32,11 +34,20 @@ export function addServeCommand(program: Command): void {
   withCommon(serve.command('blk').summary('a disk'))
     .requiredOption('--disk <path>', 'raw image')
     .option('--read-only', 'the guest may not write')
+    .option('--direct', "past the host's page cache (O_DIRECT)")
+    .addOption(
+      new Option('--engine <engine>', 'how the image is read and written')
+        .choices(IMAGE_ENGINES)
+        .default('auto'),
+    )
     .option('--queues <n>', 'request queues', wholeNumber(1, 64), 1)
     .option('--queue-size <n>', 'descriptors of a queue, a power of two', wholeNumber(4, 32768), 256)
     .action((options: BlkOptions) => {
       const { disk: path, readOnly = false, queues, queueSize } = options;
-      return run(options, { kind: 'blk', path, readOnly, queues, queueSize, id: 'grantio' });
+      const { direct = false, engine } = options;
+      return run(options, {
+        ...{ kind: 'blk', path, readOnly, direct, engine, queues, queueSize, id: 'grantio' },
+      });
     });
   withCommon(serve.command('rng').summary('a source of entropy')).action((options: ServeOptions) =>
     run(options, { kind: 'rng' }),

@@ -91,8 +91,7 @@ export class BlkDevice implements VirtioDevice {
       discard_sector_alignment: 1,
       max_write_zeroes_sectors: MAX_RANGE_SECTORS,
       max_write_zeroes_seg: MAX_RANGES,
-      // No store gives space back: zeroes are written.
-      write_zeroes_may_unmap: 0,
+      write_zeroes_may_unmap: store.freesZeroes ? 1 : 0,
     }).bytes;
   }
 
@@ -119,8 +118,10 @@ export class BlkDevice implements VirtioDevice {
     if (readable.byteLength < HEADER_SIZE) answer.status = VIRTIO_BLK_S_IOERR;
     else {
       readable.copyTo(this.#header.bytes, 0, HEADER_SIZE);
+      chain.type = this.#header.type;
       answer.status = this.#serve(chain, answer);
     }
+    chain.status = answer.status;
     writable.setByte(writable.byteLength - 1, answer.status);
     // §2.7.8.2: the length counts from the start of the writable part without gaps. What lies between short
     // data and the status has not been written, so only a full answer may claim the status byte as well.
@@ -131,6 +132,7 @@ export class BlkDevice implements VirtioDevice {
 
   /** A buffer was not granted, or not so: only this request fails, if its status can be written. */
   #refuse(queue: DeviceQueue, chain: Chain): void {
+    chain.status = VIRTIO_BLK_S_IOERR;
     const answers = queue.mapAnswer(chain);
     if (answers) chain.writable.setByte(chain.writable.byteLength - 1, VIRTIO_BLK_S_IOERR);
     if (queue.complete(chain, 0, 0, answers ? STATUS_SIZE : 0) < 0) queue.complete(chain, 0, 0);

@@ -7,6 +7,7 @@ import { ProtocolViolation } from '../errors.ts';
 import { type ChainAccess, type DeviceMemory, MAPPING_PENDING, type MappedRing } from './device-memory.ts';
 import type { Iotlb, IotlbRight } from './iotlb.ts';
 import type { RegionTable } from './region-table.ts';
+import { ResidentAccess } from './resident-access.ts';
 import { Segments } from './segments.ts';
 
 const HIGH = 2 ** 32;
@@ -15,12 +16,11 @@ const WRITE = 2;
 /** The IOMMU has the address without the right that is needed (EACCES). */
 const NO_RIGHT = -13;
 
-class TranslatedAccess implements ChainAccess {
-  readonly readable = new Segments();
-  readonly writable = new Segments();
+class TranslatedAccess extends ResidentAccess {
   readonly #memory: IotlbMemory;
 
   constructor(memory: IotlbMemory) {
+    super();
     this.#memory = memory;
   }
 
@@ -29,16 +29,6 @@ class TranslatedAccess implements ChainAccess {
     const status = this.#memory.reach(low, high, length, writable ? WRITE : READ);
     if (status !== 0) return status;
     this.#memory.collect(high * HIGH + low, length, writable ? this.writable : this.readable);
-    return 0;
-  }
-
-  ready(): number {
-    return 0;
-  }
-
-  release(): number {
-    this.readable.clear();
-    this.writable.clear();
     return 0;
   }
 }

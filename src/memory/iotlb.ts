@@ -45,6 +45,11 @@ export class Iotlb {
     return this.#entries.length;
   }
 
+  /** Bytes that it maps. */
+  get byteLength(): number {
+    return this.#entries.reduce((sum, { size }) => sum + size, 0);
+  }
+
   /** Takes a translation, in place of whatever it overlaps. Throws ProtocolViolation for one that cannot be. */
   update(entry: Translation): void {
     const { iova, user, size, right } = entry;

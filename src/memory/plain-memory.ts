@@ -5,32 +5,21 @@ import { formatAddress } from '../abi/grant-address.ts';
 import type { Region } from '../abi/region.ts';
 import { ProtocolViolation } from '../errors.ts';
 import type { ChainAccess, DeviceMemory, MappedRing } from './device-memory.ts';
-import { Segments } from './segments.ts';
+import { ResidentAccess } from './resident-access.ts';
 
 const HIGH = 0x1_0000_0000;
 
-class PlainChainAccess implements ChainAccess {
-  readonly readable = new Segments();
-  readonly writable = new Segments();
+class PlainChainAccess extends ResidentAccess {
   readonly #memory: PlainMemory;
 
   constructor(memory: PlainMemory) {
+    super();
     this.#memory = memory;
   }
 
   map(low: number, high: number, length: number, writable: boolean): number {
     const offset = this.#memory.offsetOf(low, high, length);
     (writable ? this.writable : this.readable).push(this.#memory.region, offset, length);
-    return 0;
-  }
-
-  ready(): number {
-    return 0;
-  }
-
-  release(): number {
-    this.readable.clear();
-    this.writable.clear();
     return 0;
   }
 }

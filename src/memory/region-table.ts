@@ -6,7 +6,8 @@ import { formatAddress } from '../abi/grant-address.ts';
 import type { Region } from '../abi/region.ts';
 import { assert, ProtocolViolation } from '../errors.ts';
 import type { ChainAccess, DeviceMemory, MappedRing } from './device-memory.ts';
-import { Segments } from './segments.ts';
+import { ResidentAccess } from './resident-access.ts';
+import type { Segments } from './segments.ts';
 
 const HIGH = 2 ** 32;
 /** Addresses are numbers here: exact below 2^53, and no machine has memory beyond. */
@@ -24,12 +25,11 @@ export interface MemoryRegion {
   readonly memory: Region;
 }
 
-class TableAccess implements ChainAccess {
-  readonly readable = new Segments();
-  readonly writable = new Segments();
+class TableAccess extends ResidentAccess {
   readonly #table: RegionTable;
 
   constructor(table: RegionTable) {
+    super();
     this.#table = table;
   }
 
@@ -46,16 +46,6 @@ class TableAccess implements ChainAccess {
       address += piece;
       left -= piece;
     }
-    return 0;
-  }
-
-  ready(): number {
-    return 0;
-  }
-
-  release(): number {
-    this.readable.clear();
-    this.writable.clear();
     return 0;
   }
 }
@@ -87,6 +77,11 @@ export class RegionTable implements DeviceMemory {
       regions.toSorted((a, b) => a.user - b.user),
       'user',
     );
+  }
+
+  /** Bytes of all regions. */
+  get byteLength(): number {
+    return this.#regions.reduce((sum, { size }) => sum + size, 0);
   }
 
   newChainAccess(): ChainAccess {

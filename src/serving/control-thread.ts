@@ -15,10 +15,13 @@ export interface ControlThreadData {
   readonly workers: readonly { readonly mail: MailboxEnds; readonly events: MessagePort }[];
   readonly restricted: boolean;
   readonly sealed: boolean;
+  readonly quit: Int32Array;
 }
 
 /** What the main thread asks for. */
-export type ToControl = { readonly kind: 'add'; readonly endpoint: Endpoint } | { readonly kind: 'end' };
+export type ToControl =
+  | { readonly kind: 'add'; readonly endpoint: Endpoint; readonly counters: SharedArrayBuffer }
+  | { readonly kind: 'end' };
 
 /** What the main thread hears. */
 export type FromControl =
@@ -26,7 +29,7 @@ export type FromControl =
   | { readonly kind: 'notice'; readonly notice: Notice }
   | { readonly kind: 'ended' };
 
-function start({ wake, workers, restricted, sealed }: ControlThreadData, port: MessagePort): void {
+function start({ wake, workers, restricted, sealed, quit }: ControlThreadData, port: MessagePort): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   const callers = workers.map(({ mail }) => new MailboxCaller(mail, (fd) => eventfds.ring(fd)));
@@ -45,11 +48,13 @@ function start({ wake, workers, restricted, sealed }: ControlThreadData, port: M
     notify: (notice) => say({ kind: 'notice', notice }),
     restricted,
     sealed,
+    quitting: () => Atomics.load(quit, 0) !== 0,
   });
   control.run(() => {
     for (let mail = receiveMessageOnPort(port); mail !== undefined; mail = receiveMessageOnPort(port))
       obey(control, mail.message as ToControl, say);
   });
+  if (Atomics.load(quit, 0) !== 0) return;
   for (const caller of callers) caller.call({ kind: 'end' });
   say({ kind: 'ended' });
 }
@@ -60,7 +65,7 @@ function obey(control: Control, message: ToControl, say: (message: FromControl) 
     return;
   }
   try {
-    control.add(message.endpoint);
+    control.add(message.endpoint, message.counters);
     say({ kind: 'added', failure: undefined });
   } catch (error) {
     say({ kind: 'added', failure: error instanceof Error ? error.message : String(error) });

@@ -6,7 +6,9 @@ import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
 import { acceptFrom } from '../hosts/linux/fd-socket.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
-import { type DeviceSpec, makeDevice, type ServedDevice } from './devices.ts';
+import type { DeviceOffer } from '../virtio/device.ts';
+import { CONTROL_BLOCK, controlBlock, queueBlock } from './counter-blocks.ts';
+import { type DeviceSpec, spreads } from './devices.ts';
 import type { RingEvent } from './ring-commands.ts';
 import type { CallWorker } from './spread-rings.ts';
 import { VhostConnection } from './vhost-connection.ts';
@@ -46,12 +48,19 @@ export interface ControlParts {
   readonly restricted: boolean;
   /** Refuse memory that may shrink. */
   readonly sealed: boolean;
+  /** Whether the process is about to end, in which case there is nobody to wait for. */
+  readonly quitting: () => boolean;
 }
 
 /** An endpoint, and the frontend that it serves at the moment. */
 interface Post {
   readonly endpoint: Endpoint;
-  readonly served: ServedDevice;
+  readonly number: number;
+  /** Workers that have an instance of the device, and what it offers. */
+  readonly workers: readonly CallWorker[];
+  readonly offer: { -readonly [K in keyof DeviceOffer]: DeviceOffer[K] };
+  /** What this thread counts of it. */
+  readonly block: Float64Array;
   connection: VhostConnection | undefined;
   /** Tokens of its sockets. */
   token: number;
@@ -79,9 +88,13 @@ export class Control {
   }
 
   /** Serves one more endpoint. Throws what its device's parts throw, such as ImageError. */
-  add(endpoint: Endpoint): void {
-    const served = makeDevice(endpoint.device);
-    const post: Post = { endpoint, served, connection: undefined, token: 0, channelToken: 0, channelFd: -1 };
+  add(endpoint: Endpoint, counters: SharedArrayBuffer): void {
+    const number = this.#posts.length;
+    const { workers, offer } = this.#install(number, endpoint.device, counters);
+    const post: Post = {
+      ...{ endpoint, number, workers, offer, block: controlBlock(counters) },
+      ...{ connection: undefined, token: 0, channelToken: 0, channelFd: -1 },
+    };
     this.#posts.push(post);
     if (endpoint.listening) this.#watch(endpoint.fd, () => this.#accept(post));
     else this.#connect(post, endpoint.fd);
@@ -89,7 +102,7 @@ export class Control {
 
   /** Serves until `end`; `mail` is called when somebody has woken this thread. */
   run(mail: () => void): void {
-    while (!this.#ended) {
+    while (!this.#ended && !this.#parts.quitting()) {
       this.#epoll.wait(-1, (token) => {
         if (token === WAKE) this.#eventfds.clear(this.#parts.wake);
         else this.#ready.get(token)?.();
@@ -105,8 +118,26 @@ export class Control {
     this.#ended = true;
     for (const post of this.#posts) {
       if (post.connection !== undefined) this.#disconnect(post);
-      post.served.close();
+      for (const call of post.workers) call({ kind: 'remove', endpoint: post.number });
     }
+  }
+
+  /** Makes the instances of a device. One worker more for each queue more, from another one on for each endpoint. */
+  #install(
+    endpoint: number,
+    device: DeviceSpec,
+    counters: SharedArrayBuffer,
+  ): Pick<Post, 'workers' | 'offer'> {
+    const all = this.#parts.workers;
+    const install = (i: number): DeviceOffer => {
+      const block = queueBlock(counters, i);
+      const command = { kind: 'install', endpoint, device, first: i === 0, block } as const;
+      return all[(endpoint + i) % all.length](command) as DeviceOffer;
+    };
+    const offer = install(0);
+    const count = spreads(device) ? Math.min(offer.queueSizes.length, all.length) : 1;
+    for (let i = 1; i < count; i++) install(i);
+    return { offer, workers: Array.from({ length: count }, (_, i) => all[(endpoint + i) % all.length]) };
   }
 
   #watch(fd: number, ready: () => void): number {
@@ -130,17 +161,17 @@ export class Control {
     }
     // Case T16: one frontend for a device; the one that is there notices nothing.
     this.#parts.libc.close(fd);
+    post.block[CONTROL_BLOCK.at.refused]++;
     this.#say(post, 'warn', 'refused a second frontend: one is being served');
   }
 
   #connect(post: Post, fd: number): void {
-    const { libc, workers, restricted, sealed } = this.#parts;
+    const { libc, restricted, sealed } = this.#parts;
     const session = this.#nextSession++;
-    const { device: spec } = post.endpoint;
+    const { number: endpoint, offer: device, workers } = post;
     try {
-      const { device } = post.served;
       post.connection = new VhostConnection({
-        ...{ libc, fd, session, spec, device, restricted, sealed, workers },
+        ...{ libc, fd, session, endpoint, device, restricted, sealed, workers },
       });
     } catch (error) {
       libc.close(fd);
@@ -148,6 +179,9 @@ export class Control {
       return;
     }
     post.token = this.#watch(fd, () => this.#readable(post, (connection) => connection.readable()));
+    post.block[CONTROL_BLOCK.at.sessions]++;
+    post.block[CONTROL_BLOCK.at.connectedSince] = Date.now() / 1000;
+    countConnection(post);
     this.#say(post, 'info', 'a frontend has connected');
   }
 
@@ -169,6 +203,7 @@ export class Control {
         this.#disconnect(post, `closed the connection: ${error.detail}`, 'warn', error.clause);
       else this.#disconnect(post, `closed the connection: ${messageOf(error)}`, 'error');
     }
+    countConnection(post);
   }
 
   /** The frontend may bring a second socket, or another one, with any message. */
@@ -201,6 +236,8 @@ export class Control {
     } catch (error) {
       this.#say(post, 'error', `a session did not end in order: ${messageOf(error)}`);
     }
+    countConnection(post);
+    if (level !== 'info') post.block[CONTROL_BLOCK.at.closed]++;
     if (why !== undefined) this.#say(post, level, why, clause);
     if (!endpoint.listening && this.#posts.every(({ connection: other }) => other === undefined)) this.end();
   }
@@ -214,6 +251,7 @@ export class Control {
       this.#disconnect(post, `closed the connection: ${event.reason}`, 'error');
       return;
     }
+    if (event.kind === 'config') post.offer.config = event.config;
     if (event.kind === 'failed')
       this.#say(post, 'warn', `queue ${event.index} has stopped: ${event.detail}`, event.clause);
     this.#guard(post, () => connection.hear(event));
@@ -227,6 +265,13 @@ export class Control {
       ...(clause === undefined ? {} : { clause }),
     });
   }
+}
+
+/** Counts what a post's connection has, or that there is none. */
+function countConnection({ block, connection }: Post): void {
+  block[CONTROL_BLOCK.at.connected] = connection === undefined ? 0 : 1;
+  block[CONTROL_BLOCK.at.mappings] = connection?.platform.mappings ?? 0;
+  block[CONTROL_BLOCK.at.mappedBytes] = connection?.platform.mappedBytes ?? 0;
 }
 
 function messageOf(error: unknown): string {

@@ -1,17 +1,28 @@
-// The devices that can be served to virtual machines: what each is described by, and how a thread makes its own
-// instance of it. A new kind is one entry here. Used by vhost-connection.ts (what is offered) and queue-worker.ts.
+// The devices that can be served to virtual machines: what each is described by, and how a worker makes its own
+// instance of it. A new kind is one entry here. Used by control.ts and queue-worker.ts.
 
 import { BlkDevice } from '../devices/blk.ts';
 import { RngDevice } from '../devices/rng.ts';
-import { RawFile } from '../storage/raw-file.ts';
+import { lockImage } from '../hosts/linux/image-lock.ts';
+import { MappedImage } from '../hosts/linux/mapped-image.ts';
+import { type ImageHost, VectoredImage } from '../hosts/linux/vectored-image.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
+
+/** How an image is read and written: `auto` chooses between system calls and io_uring. */
+export type ImageEngine = 'auto' | 'sync' | 'mapped';
+
+/** The engines that there are. */
+export const IMAGE_ENGINES: readonly ImageEngine[] = ['auto', 'sync', 'mapped'];
 
 /** A disk. */
 export interface BlkSpec {
   readonly kind: 'blk';
-  /** The raw image. */
+  /** The raw image, or a block device. */
   readonly path: string;
   readonly readOnly: boolean;
+  /** Past the host's page cache (O_DIRECT). */
+  readonly direct: boolean;
+  readonly engine: ImageEngine;
   readonly queues: number;
   readonly queueSize: number;
   /** Its serial number, up to 20 bytes. */
@@ -23,8 +34,14 @@ export interface RngSpec {
   readonly kind: 'rng';
 }
 
-/** A device to be served; plain data, because each thread makes an instance of its own. */
+/** A device to be served; plain data, because each worker makes an instance of its own. */
 export type DeviceSpec = BlkSpec | RngSpec;
+
+/** What a worker has for its devices. */
+export interface DeviceHosting extends ImageHost {
+  /** Calls `ready` whenever `fd` can be read. Returns what ends that, before the descriptor is closed. */
+  watch(fd: number, ready: () => void): () => void;
+}
 
 /** A device, and what it has open. */
 export interface ServedDevice {
@@ -36,35 +53,39 @@ export interface ServedDevice {
 interface DeviceKind<Spec> {
   /** Whether queues may be served by several instances, each in a thread of its own. */
   readonly spreads: boolean;
-  make(spec: Spec): ServedDevice;
+  /** @param first whether it is the first of several instances */
+  make(spec: Spec, hosting: DeviceHosting, first: boolean): ServedDevice;
 }
 
 const KINDS: { readonly [K in DeviceSpec['kind']]: DeviceKind<Extract<DeviceSpec, { kind: K }>> } = {
-  blk: {
-    spreads: true,
-    make(spec) {
-      const store = new RawFile(spec.path, spec.readOnly);
-      return { device: new BlkDevice(store, spec), close: () => store.close() };
-    },
-  },
-  rng: {
-    spreads: false,
-    make: () => ({
-      device: new RngDevice((bytes) => crypto.getRandomValues(bytes)),
-      close: () => undefined,
-    }),
-  },
+  blk: { spreads: true, make: makeDisk },
+  rng: { spreads: false, make: makeEntropySource },
 };
 
-/** The kinds that there are. */
-export const DEVICE_KINDS = Object.keys(KINDS) as readonly DeviceSpec['kind'][];
-
-/** Makes an instance for this thread. Throws what the device's parts throw, such as ImageError. */
-export function makeDevice<S extends DeviceSpec>(spec: S): ServedDevice {
-  return (KINDS[spec.kind] as DeviceKind<S>).make(spec);
+/** Makes an instance for this worker. Throws what the device's parts throw, such as ImageError. */
+export function makeDevice<S extends DeviceSpec>(
+  spec: S,
+  hosting: DeviceHosting,
+  first: boolean,
+): ServedDevice {
+  return (KINDS[spec.kind] as DeviceKind<S>).make(spec, hosting, first);
 }
 
 /** Whether the queues of such a device may be spread over threads. */
 export function spreads({ kind }: DeviceSpec): boolean {
   return KINDS[kind].spreads;
+}
+
+function makeDisk(spec: BlkSpec, hosting: DeviceHosting, first: boolean): ServedDevice {
+  const { path, readOnly, direct, engine } = spec;
+  const store =
+    engine === 'mapped'
+      ? new MappedImage(hosting, path, readOnly)
+      : new VectoredImage(hosting, path, { readOnly, direct });
+  if (first) lockImage(hosting.libc, hosting.arena, store.image);
+  return { device: new BlkDevice(store, spec), close: () => store.close() };
+}
+
+function makeEntropySource(): ServedDevice {
+  return { device: new RngDevice((bytes) => crypto.getRandomValues(bytes)), close: () => undefined };
 }

@@ -39,6 +39,7 @@ export class LinuxPlatform implements VhostPlatform {
   readonly #message: Scratch;
   /** Mappings that have not ended. */
   #mappings = 0;
+  #mappedBytes = 0;
 
   constructor({ libc, arena, sealed }: PlatformParts) {
     this.#libc = libc;
@@ -49,6 +50,11 @@ export class LinuxPlatform implements VhostPlatform {
 
   get mappings(): number {
     return this.#mappings;
+  }
+
+  /** Their bytes. */
+  get mappedBytes(): number {
+    return this.#mappedBytes;
   }
 
   map(fd: number, offset: number, length: number, xen?: XenMemory): MappedFile {
@@ -65,11 +71,13 @@ export class LinuxPlatform implements VhostPlatform {
       );
     const map = MemoryMap.of(this.#libc, fd, offset, length, "the frontend's memory");
     this.#mappings++;
+    this.#mappedBytes += length;
     return {
       region: map.region,
       close: () => {
         map.close();
         this.#mappings--;
+        this.#mappedBytes -= length;
       },
     };
   }

@@ -28,7 +28,7 @@ export function mailboxWords(): Int32Array {
 type Answer =
   | { readonly value: unknown }
   | { readonly violation: { readonly clause: string; readonly detail: string } }
-  | { readonly failure: string };
+  | { readonly failure: string; readonly stack: string | undefined };
 
 /** The end that asks. */
 export class MailboxCaller {
@@ -57,9 +57,16 @@ export class MailboxCaller {
     }
     const answer = receiveMessageOnPort(port)?.message as Answer;
     if ('violation' in answer) throw new ProtocolViolation(answer.violation.clause, answer.violation.detail);
-    if ('failure' in answer) throw new Error(answer.failure);
+    if ('failure' in answer) throw failed(answer);
     return answer.value;
   }
+}
+
+/** The error that a worker met, with the stack of where it did. */
+function failed({ failure, stack }: { failure: string; stack: string | undefined }): Error {
+  const error = new Error(failure);
+  if (stack !== undefined) error.stack = stack;
+  return error;
 }
 
 /** The end that is asked. */
@@ -99,6 +106,7 @@ function outcome(step: () => unknown): Answer {
   } catch (error) {
     if (error instanceof ProtocolViolation)
       return { violation: { clause: error.clause, detail: error.detail } };
-    return { failure: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+    if (error instanceof Error) return { failure: error.message, stack: error.stack };
+    return { failure: String(error), stack: undefined };
   }
 }

@@ -14,9 +14,13 @@ export interface QueueThreadData {
   readonly events: MessagePort;
   readonly wakeControl: number;
   readonly pollMicroseconds: number;
+  /** One word that is not zero when the process is about to end. */
+  readonly quit: Int32Array;
+  /** Where it counts what it does (counter-blocks.ts). */
+  readonly counters: Float64Array;
 }
 
-function start({ mail, events, wakeControl, pollMicroseconds }: QueueThreadData): void {
+function start({ mail, events, wakeControl, quit, ...rest }: QueueThreadData): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   new QueueWorker({
@@ -26,7 +30,8 @@ function start({ mail, events, wakeControl, pollMicroseconds }: QueueThreadData)
       events.postMessage(event);
       eventfds.ring(wakeControl);
     },
-    pollMicroseconds,
+    quitting: () => Atomics.load(quit, 0) !== 0,
+    ...rest,
   }).run();
 }
 

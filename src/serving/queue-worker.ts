@@ -6,17 +6,22 @@ import { ProtocolViolation } from '../errors.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
+import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
 import { LocalRings } from '../transports/vhost-user/local-rings.ts';
-import { makeDevice, type ServedDevice } from './devices.ts';
+import type { DeviceOffer } from '../virtio/device.ts';
+import { WORKER_BLOCK } from './counter-blocks.ts';
+import { DeviceCounters } from './device-counters.ts';
+import { type DeviceHosting, makeDevice, type ServedDevice } from './devices.ts';
 import type { MailboxServer } from './mailbox.ts';
 import { PollTime } from './poll-time.ts';
 import {
-  type EndCommand,
+  offerOf,
   type RingCommand,
   type RingEvent,
   receivedMemory,
   receivedSetup,
   type SentSetup,
+  type WorkerCommand,
 } from './ring-commands.ts';
 
 /** Scratch memory for system calls, bytes. */
@@ -28,10 +33,9 @@ const LOOKS = 8;
 /** Turns with work between two looks at the rings that sleep. */
 const BUSY_TURNS = 16;
 
-/** A session whose rings, or some of them, are served here. */
-interface Session {
-  readonly rings: LocalRings;
-  readonly served: ServedDevice;
+/** An instance of a device. */
+interface Instance extends ServedDevice {
+  readonly counters: DeviceCounters;
 }
 
 /** A ring that runs. */
@@ -55,7 +59,13 @@ export interface QueueWorkerParts {
   readonly tell: (event: RingEvent) => void;
   /** Longest time for which a worker looks at rings that have nothing, in microseconds; 0 for never. */
   readonly pollMicroseconds: number;
+  /** Whether the process is about to end, in which case there is nobody to wait for. */
+  readonly quitting: () => boolean;
+  /** Where it counts what it does itself (counter-blocks.ts). */
+  readonly counters: Float64Array;
 }
+
+type InstallCommand = Extract<WorkerCommand, { readonly kind: 'install' }>;
 
 /** One thread's rings. */
 export class QueueWorker {
@@ -65,37 +75,52 @@ export class QueueWorker {
   readonly #epoll: Epoll;
   readonly #eventfds: Eventfds;
   readonly #pollTime: PollTime;
-  readonly #sessions = new Map<number, Session>();
+  readonly #quitting: () => boolean;
+  /** Instances, by endpoint. */
+  readonly #devices = new Map<number, Instance>();
+  /** Sessions whose rings, or some of them, are served here. */
+  readonly #sessions = new Map<number, LocalRings>();
+  /** What happens when a descriptor can be read that a device has asked to be told of, by token. */
+  readonly #watched = new Map<number, () => void>();
+  readonly #hosting: DeviceHosting;
   readonly #rings = new Map<number, Ring>();
   /** Those that are awake, which are looked at in every turn. */
   #awake: Ring[] = [];
+  readonly #counters: Float64Array;
   #nextToken = MAIL + 1;
   #ended = false;
 
-  constructor({ libc, mail, tell, pollMicroseconds }: QueueWorkerParts) {
+  constructor({ libc, mail, tell, pollMicroseconds, counters, quitting }: QueueWorkerParts) {
     const arena = new Arena(libc, ARENA);
     this.#libc = libc;
     this.#mail = mail;
     this.#tell = tell;
+    this.#quitting = quitting;
+    this.#counters = counters;
     this.#epoll = new Epoll(libc, arena);
     this.#eventfds = new Eventfds(libc, arena);
     this.#pollTime = new PollTime(pollMicroseconds / 1000);
+    this.#hosting = {
+      ...{ libc, arena, scratch: new TransferScratch(arena) },
+      watch: (fd, ready) => this.#watch(fd, ready),
+    };
     this.#epoll.add(mail.wake, MAIL);
   }
 
   /** Serves until it is told to end. */
   run(): void {
     let turns = 0;
-    while (!this.#ended) {
+    while (!this.#ended && !this.#quitting()) {
       if (this.#mail.isWaiting) this.#readMail();
       const busy = this.#lookAtAll();
       turns++;
+      this.#counters[WORKER_BLOCK.at.looks]++;
+      if (busy) this.#counters[WORKER_BLOCK.at.busyLooks]++;
       if (turns % (busy ? BUSY_TURNS : LOOKS) !== 0) continue;
       this.#letSleep();
       if (this.#awake.length > 0) this.#epoll.wait(0, this.#wakeUp);
       else if (!this.#ended && !this.#mail.isWaiting) this.#sleep();
     }
-    for (const session of [...this.#sessions.keys()]) this.#close(session);
     this.#epoll.close();
   }
 
@@ -146,7 +171,10 @@ export class QueueWorker {
   #sleep(): void {
     const began = performance.now();
     this.#epoll.wait(-1, this.#wakeUp);
-    this.#pollTime.slept(performance.now() - began);
+    const slept = performance.now() - began;
+    this.#pollTime.slept(slept);
+    this.#counters[WORKER_BLOCK.at.sleeps]++;
+    this.#counters[WORKER_BLOCK.at.sleptSeconds] += slept / 1000;
   }
 
   readonly #wakeUp = (token: number): void => {
@@ -155,7 +183,12 @@ export class QueueWorker {
       return;
     }
     const ring = this.#rings.get(token);
-    if (ring !== undefined) this.#wake(ring);
+    if (ring === undefined) {
+      this.#watched.get(token)?.();
+      return;
+    }
+    ring.rings.meter?.notified();
+    this.#wake(ring);
   };
 
   #wake(ring: Ring): void {
@@ -166,20 +199,31 @@ export class QueueWorker {
   }
 
   #readMail(): void {
-    this.#mail.answer((command) => this.#obey(command as RingCommand | EndCommand));
+    this.#mail.answer((command) => this.#obey(command as WorkerCommand));
   }
 
-  #obey(command: RingCommand | EndCommand): unknown {
-    if (command.kind === 'end') {
-      this.#ended = true;
-      return undefined;
+  #obey(command: WorkerCommand): unknown {
+    switch (command.kind) {
+      case 'end':
+        this.#ended = true;
+        return undefined;
+      case 'install':
+        return this.#install(command);
+      case 'remove':
+        return this.#remove(command.endpoint);
+      case 'open':
+        return this.#open(command.session, this.#devices.get(command.endpoint)!);
+      default:
+        return this.#obeySession(command, this.#sessions.get(command.session)!);
     }
+  }
+
+  #obeySession(command: Exclude<RingCommand, { kind: 'open' }>, rings: LocalRings): unknown {
     const { session } = command;
-    if (command.kind === 'open') return this.#open(session, makeDevice(command.device));
-    const { rings } = this.#sessions.get(session)!;
     switch (command.kind) {
       case 'close':
-        return this.#close(session);
+        rings.meter?.exposed(0);
+        return this.#sessions.delete(session);
       case 'features':
         return rings.setFeatures(command.features);
       case 'memory':
@@ -201,7 +245,28 @@ export class QueueWorker {
     }
   }
 
-  #open(session: number, served: ServedDevice): void {
+  #install({ endpoint, device, first, block }: InstallCommand): DeviceOffer {
+    const served = makeDevice(device, this.#hosting, first);
+    this.#devices.set(endpoint, { ...served, counters: new DeviceCounters(block, device.kind) });
+    return offerOf(served.device);
+  }
+
+  #remove(endpoint: number): void {
+    this.#devices.get(endpoint)!.close();
+    this.#devices.delete(endpoint);
+  }
+
+  #watch(fd: number, ready: () => void): () => void {
+    const token = this.#nextToken++;
+    this.#epoll.add(fd, token);
+    this.#watched.set(token, ready);
+    return () => {
+      this.#watched.delete(token);
+      this.#epoll.remove(fd);
+    };
+  }
+
+  #open(session: number, { device, counters }: Instance): void {
     const events = {
       interrupt: (index: number) => this.#tell({ session, kind: 'interrupt', index }),
       failed: (index: number, { clause, detail }: { clause: string; detail: string }) =>
@@ -209,14 +274,8 @@ export class QueueWorker {
       miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
       configChanged: (config: Uint8Array) => this.#tell({ session, kind: 'config', config }),
     };
-    const rings = new LocalRings(served.device, events, (fd) => this.#eventfds.ring(fd));
-    this.#sessions.set(session, { rings, served });
-  }
-
-  /** The session has stopped its rings. */
-  #close(session: number): void {
-    this.#sessions.get(session)!.served.close();
-    this.#sessions.delete(session);
+    const rings = new LocalRings(device, events, (fd) => this.#eventfds.ring(fd), counters);
+    this.#sessions.set(session, rings);
   }
 
   #start(session: number, rings: LocalRings, setup: SentSetup): boolean {
@@ -249,7 +308,9 @@ export class QueueWorker {
 
   #kick(session: number, index: number): void {
     const ring = this.#ringOf(session, index);
-    if (ring !== undefined) this.#wake(ring);
+    if (ring === undefined) return;
+    ring.rings.meter?.notified();
+    this.#wake(ring);
   }
 
   #ringOf(session: number, index: number): Ring | undefined {

@@ -6,6 +6,7 @@ import { type Region, regionOver } from '../abi/region.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import type { Translation } from '../memory/iotlb.ts';
 import type { RingMemory, RingSetup } from '../transports/vhost-user/platform.ts';
+import type { DeviceOffer } from '../virtio/device.ts';
 import type { DeviceSpec } from './devices.ts';
 
 /** Memory of this process, as another thread can be told of it. */
@@ -33,7 +34,7 @@ export type SentSetup = Omit<RingSetup, 'inflight'> & {
 
 /** One call. `session` is a number that the control thread gives. */
 export type RingCommand = { readonly session: number } & (
-  | { readonly kind: 'open'; readonly device: DeviceSpec }
+  | { readonly kind: 'open'; readonly endpoint: number }
   | { readonly kind: 'close' }
   | { readonly kind: 'features'; readonly features: bigint }
   | { readonly kind: 'memory'; readonly memory: SentMemory }
@@ -46,16 +47,31 @@ export type RingCommand = { readonly session: number } & (
   | { readonly kind: 'reset' }
 );
 
-/** Ends a worker. */
-export interface EndCommand {
-  readonly kind: 'end';
-}
+/** A call about a worker's devices. `endpoint` is a number that the control thread gives. */
+export type DeviceCommand =
+  /** Makes an instance, and is answered with what it offers; `first` of those that serve one endpoint. */
+  | {
+      readonly kind: 'install';
+      readonly endpoint: number;
+      readonly device: DeviceSpec;
+      readonly first: boolean;
+      /** What its worker counts of it (counter-blocks.ts). */
+      readonly block: Float64Array;
+    }
+  /** Closes it, after its sessions. */
+  | { readonly kind: 'remove'; readonly endpoint: number }
+  /** Ends the worker, after all of them. */
+  | { readonly kind: 'end' };
+
+/** What a worker can be asked. */
+export type WorkerCommand = RingCommand | DeviceCommand;
 
 /** What a worker tells of a session without being asked. */
 export type RingEvent = { readonly session: number } & (
   | { readonly kind: 'interrupt'; readonly index: number }
   | { readonly kind: 'failed'; readonly index: number; readonly clause: string; readonly detail: string }
   | { readonly kind: 'miss'; readonly iova: number; readonly right: number }
+  /** The device's configuration space has changed to this. */
   | { readonly kind: 'config'; readonly config: Uint8Array }
   /** A fault of ours: the session cannot go on. */
   | { readonly kind: 'broken'; readonly reason: string }
@@ -63,6 +79,11 @@ export type RingEvent = { readonly session: number } & (
 
 function sentRegion({ address, byteLength }: Region): SentRegion {
   return { address, byteLength };
+}
+
+/** What an instance offers, apart from the instance. */
+export function offerOf({ features, queueSizes, config }: DeviceOffer): DeviceOffer {
+  return { features, queueSizes: [...queueSizes], config: Uint8Array.from(config) };
 }
 
 export function sentMemory({ regions, translated, log }: RingMemory): SentMemory {

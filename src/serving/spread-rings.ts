@@ -4,11 +4,16 @@
 import { ProtocolViolation } from '../errors.ts';
 import type { Translation } from '../memory/iotlb.ts';
 import type { RingEvents, RingMemory, RingRunner, RingSetup } from '../transports/vhost-user/platform.ts';
-import { type DeviceSpec, spreads } from './devices.ts';
-import { type RingCommand, type RingEvent, sentMemory, sentSetup } from './ring-commands.ts';
+import {
+  type RingCommand,
+  type RingEvent,
+  sentMemory,
+  sentSetup,
+  type WorkerCommand,
+} from './ring-commands.ts';
 
 /** Calls a worker and returns its answer. Throws the ProtocolViolation that it met, or an Error. */
-export type CallWorker = (command: RingCommand) => unknown;
+export type CallWorker = (command: WorkerCommand) => unknown;
 
 /** A command without the session that it is for. */
 type Command<C = RingCommand> = C extends { readonly session: number } ? Omit<C, 'session'> : never;
@@ -20,22 +25,12 @@ export class SpreadRings implements RingRunner {
   /** Ring i is served by worker i, counted round. */
   readonly #workers: readonly CallWorker[];
 
-  /**
-   * @param workers all of them; the session's first ring is served by the one of its number, so that devices with one
-   *   ring are spread as well
-   */
-  constructor(
-    session: number,
-    device: DeviceSpec,
-    queues: number,
-    workers: readonly CallWorker[],
-    events: RingEvents,
-  ) {
+  /** @param workers those that have an instance of the device of `endpoint` */
+  constructor(session: number, endpoint: number, workers: readonly CallWorker[], events: RingEvents) {
     this.#session = session;
     this.#events = events;
-    const count = spreads(device) ? Math.min(queues, workers.length) : 1;
-    this.#workers = Array.from({ length: count }, (_, i) => workers[(session + i) % workers.length]);
-    this.#tellAll({ kind: 'open', device });
+    this.#workers = workers;
+    this.#tellAll({ kind: 'open', endpoint });
   }
 
   setFeatures(features: bigint): void {

@@ -8,8 +8,7 @@ import { FdSocket } from '../hosts/linux/fd-socket.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { MAX_PAYLOAD, MessageReader, type VhostMessage } from '../transports/vhost-user/message-reader.ts';
 import { VhostUserSession } from '../transports/vhost-user/session.ts';
-import type { VirtioDevice } from '../virtio/device.ts';
-import type { DeviceSpec } from './devices.ts';
+import type { DeviceOffer } from '../virtio/device.ts';
 import { LinuxPlatform } from './linux-platform.ts';
 import type { RingEvent } from './ring-commands.ts';
 import { type CallWorker, SpreadRings } from './spread-rings.ts';
@@ -26,11 +25,13 @@ export interface ConnectionParts {
   readonly fd: number;
   /** Names it among all, for the workers. */
   readonly session: number;
-  readonly spec: DeviceSpec;
-  /** An instance that is never started: what is offered. */
-  readonly device: VirtioDevice;
+  /** Names the device, for the workers. */
+  readonly endpoint: number;
+  /** What it offers. */
+  readonly device: DeviceOffer;
   readonly restricted: boolean;
   readonly sealed: boolean;
+  /** Those that have an instance of the device. */
   readonly workers: readonly CallWorker[];
 }
 
@@ -53,7 +54,7 @@ export class VhostConnection {
   #channel: Stream | undefined;
 
   constructor(parts: ConnectionParts) {
-    const { libc, fd, session, device, spec, workers, restricted, sealed } = parts;
+    const { libc, fd, session, device, endpoint, workers, restricted, sealed } = parts;
     this.session = session;
     this.#libc = libc;
     this.#arena = new Arena(libc, ARENA);
@@ -65,7 +66,7 @@ export class VhostConnection {
       restricted,
       xen: false,
       runner: (events) => {
-        this.#rings = new SpreadRings(session, spec, device.queueSizes.length, workers, events);
+        this.#rings = new SpreadRings(session, endpoint, workers, events);
         return this.#rings;
       },
       send: (bytes, fds) => {

@@ -7,8 +7,10 @@ import { Eventfds, newEventfd } from '../hosts/linux/epoll.ts';
 import { type Libc, loadLibc } from '../hosts/linux/libc.ts';
 import type { Endpoint, Notice } from './control.ts';
 import type { ControlThreadData, FromControl, ToControl } from './control-thread.ts';
+import { newDeviceCounters, newWorkerCounters } from './counter-blocks.ts';
 import { mailboxWords } from './mailbox.ts';
 import type { QueueThreadData } from './queue-thread.ts';
+import { deviceFigures, type ServingFigures, workerFigures } from './serving-figures.ts';
 
 /** How a server is made. */
 export interface ServerOptions {
@@ -25,6 +27,15 @@ export interface ServerOptions {
   readonly onEnd: () => void;
 }
 
+/** A device, as the main thread counts it. */
+interface CountedEndpoint {
+  readonly name: string;
+  readonly kind: string;
+  readonly counters: SharedArrayBuffer;
+  /** Rules that its frontends broke, and how often. */
+  readonly violations: Map<string, number>;
+}
+
 /** A running server. */
 export class VhostServer {
   readonly #control: Worker;
@@ -33,6 +44,8 @@ export class VhostServer {
   readonly #waiting: { resolve(): void; reject(error: Error): void }[] = [];
   readonly #options: ServerOptions;
   readonly #ended: Promise<void>;
+  readonly #devices: CountedEndpoint[] = [];
+  readonly #workerCounters: readonly Float64Array[];
 
   /** Throws NativeUnavailable where the system's C library cannot be called. */
   constructor(options: ServerOptions) {
@@ -41,10 +54,18 @@ export class VhostServer {
     const eventfds = new Eventfds(libc, new Arena(libc, 4096));
     this.#options = options;
     this.#wake = () => eventfds.ring(wake);
-    const workers = Array.from({ length: options.workers }, () =>
-      startQueueThread(libc, wake, options.pollMicroseconds),
+    this.#workerCounters = Array.from({ length: options.workers }, newWorkerCounters);
+    const quit = new Int32Array(new SharedArrayBuffer(4));
+    const { pollMicroseconds, restricted, sealed } = options;
+    const workers = this.#workerCounters.map((counters) =>
+      startQueueThread(libc, { wakeControl: wake, pollMicroseconds, quit, counters }),
     );
-    const data: ControlThreadData = { wake, workers, restricted: options.restricted, sealed: options.sealed };
+    const data: ControlThreadData = { wake, workers, restricted, sealed, quit };
+    // Node waits for its threads before the process ends, and these would sleep in a system call.
+    process.once('exit', () => {
+      Atomics.store(quit, 0, 1);
+      for (const fd of [wake, ...workers.map(({ mail }) => mail.wake)]) eventfds.ring(fd);
+    });
     this.#control = new Worker(new URL('./control-thread.js', import.meta.url), {
       workerData: data,
       transferList: workers.flatMap(({ mail, events }): TransferListItem[] => [mail.port, events]),
@@ -58,10 +79,21 @@ export class VhostServer {
 
   /** Serves one more device. Rejects when it cannot be made, in a sentence for the user. */
   add(endpoint: Endpoint): Promise<void> {
+    const counters = newDeviceCounters(this.#options.workers);
+    const { name, device } = endpoint;
+    this.#devices.push({ name, kind: device.kind, counters, violations: new Map() });
     return new Promise((resolve, reject) => {
       this.#waiting.push({ resolve, reject });
-      this.#send({ kind: 'add', endpoint });
+      this.#send({ kind: 'add', endpoint, counters });
     });
+  }
+
+  /** What has been counted until now. No other thread is asked. */
+  get figures(): ServingFigures {
+    return {
+      devices: this.#devices.map((device) => deviceFigures(device, this.#options.workers)),
+      workers: this.#workerCounters.map(workerFigures),
+    };
   }
 
   /** Ends all connections; requests that were taken have been served when it resolves. */
@@ -76,12 +108,19 @@ export class VhostServer {
   }
 
   #hear(message: FromControl, ended: () => void): void {
-    if (message.kind === 'notice') this.#options.onNotice(message.notice);
-    else if (message.kind === 'ended') {
+    if (message.kind === 'notice') {
+      this.#count(message.notice);
+      this.#options.onNotice(message.notice);
+    } else if (message.kind === 'ended') {
       ended();
       this.#options.onEnd();
     } else if (message.failure === undefined) this.#waiting.shift()?.resolve();
     else this.#waiting.shift()?.reject(new Error(message.failure));
+  }
+
+  #count({ device: name, clause }: Notice): void {
+    const violations = this.#devices.find((device) => device.name === name)?.violations;
+    if (clause !== undefined) violations?.set(clause, (violations.get(clause) ?? 0) + 1);
   }
 
   #fail(error: Error): void {
@@ -94,18 +133,16 @@ export class VhostServer {
 /** Starts a queue worker. Returns the control thread's ends. */
 function startQueueThread(
   libc: Libc,
-  wakeControl: number,
-  pollMicroseconds: number,
+  parts: Omit<QueueThreadData, 'mail' | 'events'>,
 ): ControlThreadData['workers'][number] {
   const mail = new MessageChannel();
   const events = new MessageChannel();
   const words = mailboxWords();
   const wake = newEventfd(libc);
   const data: QueueThreadData = {
+    ...parts,
     mail: { words, wake, port: mail.port2 },
     events: events.port2,
-    wakeControl,
-    pollMicroseconds,
   };
   const worker = new Worker(new URL('./queue-thread.js', import.meta.url), {
     workerData: data,

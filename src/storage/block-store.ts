@@ -1,5 +1,5 @@
 // Port: what a disk is made of. A device hands over segments of guest memory and a place; the store moves
-// the bytes without a copy in between. Implemented by raw-file.ts and memory-store.ts.
+// the bytes without a copy in between. Implemented by raw-file.ts, memory-store.ts and the images of hosts/linux/.
 
 import type { Segments } from '../memory/segments.ts';
 
@@ -14,6 +14,8 @@ export interface BlockStore {
   /** Bytes. */
   readonly size: number;
   readonly readOnly: boolean;
+  /** Whether `writeZeroes` gives space back where it may. */
+  readonly freesZeroes: boolean;
   /** Fills all of `into` from `offset`. */
   read(offset: number, into: Segments): StoreResult;
   /** Writes all of `from` to `offset`; volatile until a flush. */

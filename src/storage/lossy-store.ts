@@ -13,6 +13,7 @@ export class LossyStore implements BlockStore {
   /** What reads return. */
   readonly bytes: Uint8Array;
   readonly readOnly: boolean;
+  readonly freesZeroes = false;
   readonly log: WriteLog;
 
   constructor(bytes: Uint8Array, readOnly = false) {

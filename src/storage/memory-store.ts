@@ -7,6 +7,7 @@ import type { BlockStore, StoreResult } from './block-store.ts';
 export class MemoryStore implements BlockStore {
   readonly bytes: Uint8Array;
   readonly readOnly: boolean;
+  readonly freesZeroes = false;
 
   constructor(bytes: Uint8Array, readOnly = false) {
     this.bytes = bytes;

@@ -6,7 +6,8 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { ImageError, RawFile } from './raw-file.ts';
+import { ImageError } from './image.ts';
+import { RawFile } from './raw-file.ts';
 
 function inFolder(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'grantio-'));

@@ -1,80 +1,14 @@
 // A raw image file: byte n of the disk is byte n of the file. Reads go from the page cache straight into
 // the guest's memory.
 
-import {
-  closeSync,
-  constants,
-  fdatasyncSync,
-  fstatSync,
-  openSync,
-  readSync,
-  readvSync,
-  writeSync,
-  writevSync,
-} from 'node:fs';
+import { fdatasyncSync, readSync, readvSync, writeSync, writevSync } from 'node:fs';
 import type { Segments } from '../memory/segments.ts';
 import type { BlockStore, StoreResult } from './block-store.ts';
+import { errnoOf, Image, resultOf } from './image.ts';
 
-/** Why an image cannot be a disk. `message` is one sentence for the user. */
-export class ImageError extends Error {
-  constructor(message: string, cause?: unknown) {
-    super(message, { cause });
-    this.name = 'ImageError';
-  }
-}
-
-const SECTOR = 512;
 const ZEROES = new Uint8Array(256 * 1024);
 /** So often a call is repeated that was interrupted before it had moved anything. */
 const MOST_TRIES = 10_000;
-
-function errnoOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
-}
-
-/** What a failed system call is to the guest. Node's own complaints (ERR_) are about us, and are no I/O errors. */
-function resultOf(error: unknown): StoreResult {
-  const code = errnoOf(error);
-  if (code === undefined || code.startsWith('ERR_')) throw error;
-  return code === 'ENOSPC' || code === 'EDQUOT' ? 'ENOSPC' : 'EIO';
-}
-
-/** Opens `path`, and says in a sentence why it cannot be used. */
-function openImage(path: string, readOnly: boolean): { fd: number; size: number } {
-  let fd: number;
-  try {
-    // O_NONBLOCK: opening a named pipe to read from it would wait for a writer for ever.
-    fd = openSync(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK);
-  } catch (error) {
-    const code = errnoOf(error);
-    if (code === 'ENOENT') throw new ImageError(`disk image ${path}: no such file`, error);
-    if (code === 'EISDIR') throw new ImageError(`disk image ${path}: is a directory, not an image`, error);
-    if (code === 'EACCES' || code === 'EROFS' || code === 'EPERM')
-      throw new ImageError(
-        `disk image ${path}: may not be opened for writing; add ",ro" to serve it read-only`,
-        error,
-      );
-    throw new ImageError(`disk image ${path}: cannot be opened (${code ?? error})`, error);
-  }
-  try {
-    return { fd, size: checkedSize(fd, path) };
-  } catch (error) {
-    closeSync(fd);
-    throw error;
-  }
-}
-
-function checkedSize(fd: number, path: string): number {
-  const stat = fstatSync(fd);
-  if (stat.isDirectory()) throw new ImageError(`disk image ${path}: is a directory, not an image`);
-  if (!stat.isFile()) throw new ImageError(`disk image ${path}: is neither a file nor a directory`);
-  if (stat.size === 0) throw new ImageError(`disk image ${path}: is empty`);
-  if (stat.size % SECTOR !== 0)
-    throw new ImageError(
-      `disk image ${path}: ${stat.size} bytes is no multiple of ${SECTOR}; pad it with truncate(1)`,
-    );
-  return stat.size;
-}
 
 /** Moves all of `segments`, in as many steps as the kernel takes. Returns EIO where the file has ended. */
 function transfer(
@@ -126,19 +60,15 @@ function retry(call: () => number): number {
 export class RawFile implements BlockStore {
   readonly size: number;
   readonly readOnly: boolean;
+  readonly freesZeroes = false;
+  readonly #image: Image;
   readonly #fd: number;
-  /**
-   * Nothing written before can be vouched for any more. Linux reports a failed write-back once and then takes the
-   * pages for clean: the next fdatasync succeeds, and the data are not on the disk (known as fsyncgate). The same holds
-   * for an image that became shorter. So every flush fails until somebody opens the image again, and has seen to it.
-   */
-  #untrusted = false;
 
   /** @throws ImageError when the image is missing, no file, empty, or no whole number of sectors */
   constructor(path: string, readOnly: boolean) {
-    const { fd, size } = openImage(path, readOnly);
-    this.#fd = fd;
-    this.size = size;
+    this.#image = new Image(path, { readOnly });
+    this.#fd = this.#image.fd;
+    this.size = this.#image.size;
     this.readOnly = readOnly;
   }
 
@@ -146,8 +76,7 @@ export class RawFile implements BlockStore {
     try {
       const result = transfer(this.#fd, offset, into, readSync, readvSync);
       // No system call has failed: the file has ended.
-      if (result !== 'ok') this.#untrusted = true;
-      return result;
+      return result === 'ok' ? result : this.#image.ended();
     } catch (error) {
       return resultOf(error);
     }
@@ -163,15 +92,13 @@ export class RawFile implements BlockStore {
   }
 
   flush(): StoreResult {
-    if (this.readOnly) return 'ok';
-    if (this.#untrusted) return 'EIO';
+    const known = this.#image.knownFlush();
+    if (known !== undefined) return known;
     try {
-      this.#untrusted = fstatSync(this.#fd).size < this.size;
       fdatasyncSync(this.#fd);
-      return this.#untrusted ? 'EIO' : 'ok';
+      return this.#image.flushed('ok');
     } catch (error) {
-      this.#untrusted = true;
-      return resultOf(error);
+      return this.#image.flushed(resultOf(error));
     }
   }
 
@@ -196,6 +123,6 @@ export class RawFile implements BlockStore {
   }
 
   close(): void {
-    closeSync(this.#fd);
+    this.#image.close();
   }
 }

@@ -11,16 +11,20 @@ export interface DeviceHost {
   configChanged(): void;
 }
 
-/** A device's behaviour and what it offers. One instance serves one driver. */
-export interface VirtioDevice {
-  /** virtio 1.3 §5: what kind of device it is. */
-  readonly deviceId: number;
-  /** Features that this kind of device offers; those of rings and platform are added by device-state.ts. */
+/** What a device offers, as a transport tells the driver. */
+export interface DeviceOffer {
+  /** Features that this kind of device offers; those of rings and platform are added by the transport. */
   readonly features: bigint;
   /** Largest size of each queue; a power of two. */
   readonly queueSizes: readonly number[];
   /** The device's configuration space (§2.5), whose length is its size. */
   readonly config: Uint8Array;
+}
+
+/** A device's behaviour and what it offers. One instance serves one driver. */
+export interface VirtioDevice extends DeviceOffer {
+  /** virtio 1.3 §5: what kind of device it is. */
+  readonly deviceId: number;
   /** How often `config` has changed (§2.5.3), modulo 2^32; never, where it is not given. */
   readonly configGeneration?: number;
   /** The driver has said DRIVER_OK, having accepted `features`. */

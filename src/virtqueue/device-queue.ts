@@ -8,6 +8,7 @@ import { type ChainAccess, type DeviceMemory, MAPPING_PENDING } from '../memory/
 import type { Segments } from '../memory/segments.ts';
 import { ChainReader } from './chain-reader.ts';
 import { FRESH_QUEUE, type QueueJournal, type QueueStart } from './queue-journal.ts';
+import { NO_TYPE, type QueueMeter } from './queue-meter.ts';
 import type { RingAreas } from './ring-areas.ts';
 import { AvailableRing, DescriptorTable, type QueueFeatures, UsedRing } from './split-ring.ts';
 
@@ -20,6 +21,9 @@ export class Chain {
   /** Status with which the platform refused one of its buffers, or what was written to it; 0 when all is well. */
   fault = 0;
   inFlight = false;
+  /** What the device says of it for whoever counts: the kind of request and the answer, in its type's own numbers. */
+  type = NO_TYPE;
+  status = 0;
 
   constructor(head: number, access: ChainAccess) {
     this.head = head;
@@ -54,6 +58,7 @@ export class DeviceQueue {
   /** The used index when the driver was last interrupted. */
   #signalledUsed: number;
   readonly #journal: QueueJournal | undefined;
+  readonly #meter: QueueMeter | undefined;
   /** Heads that are to be served again, the first one last; undefined when there are none any more. */
   #again: number[] | undefined;
   /** Whether the next chain waits for the platform to say where its buffers are. */
@@ -61,13 +66,17 @@ export class DeviceQueue {
   #inFlight = 0;
   #closed = false;
 
-  /** @param start where to go on in rings that were served before */
+  /**
+   * @param start where to go on in rings that were served before
+   * @param meter counts what the queue does
+   */
   constructor(
     size: number,
     rings: RingAreas,
     memory: DeviceMemory,
     features: QueueFeatures,
     start: QueueStart = FRESH_QUEUE,
+    meter?: QueueMeter,
   ) {
     this.size = size;
     this.#rings = rings;
@@ -80,6 +89,7 @@ export class DeviceQueue {
     this.#nextUsed = start.used;
     this.#signalledUsed = start.used;
     this.#journal = start.journal;
+    this.#meter = meter;
     this.#again = start.again.length === 0 ? undefined : start.again.toReversed();
   }
 
@@ -116,7 +126,7 @@ export class DeviceQueue {
     if (pending === 0) return undefined;
     if (pending > this.size)
       throw new ProtocolViolation('§2.7.6.1', `available index ${pending} ahead in a queue of ${this.size}`);
-    const chain = this.#take(this.#available.head(this.#nextAvailable));
+    const chain = this.#take(this.#available.head(this.#nextAvailable), pending);
     if (chain === undefined) return undefined;
     this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
     this.#journal?.taken(chain.head);
@@ -169,6 +179,7 @@ export class DeviceQueue {
     this.#journal?.completing(chain.head);
     this.#used.index = this.#nextUsed;
     this.#journal?.completed(chain.head, this.#nextUsed);
+    this.#meter?.completed(chain.head, chain.type, chain.status, bytesRead, written);
     return 0;
   }
 
@@ -206,14 +217,15 @@ export class DeviceQueue {
 
   /** Chains that the device before this one had taken come first; its journal has them. */
   #popAgain(again: number[]): Chain | undefined {
-    const chain = this.#take(again[again.length - 1]);
+    const chain = this.#take(again[again.length - 1], again.length);
     if (chain === undefined) return undefined;
     again.pop();
     if (again.length === 0) this.#again = undefined;
     return chain;
   }
 
-  #take(head: number): Chain | undefined {
+  /** @param waiting chains that wait, with this one */
+  #take(head: number, waiting: number): Chain | undefined {
     if (head >= this.size) throw new ProtocolViolation('§2.7.6', `head ${head} in a queue of ${this.size}`);
     const chain = this.#chainAt(head);
     if (chain.inFlight) throw new ProtocolViolation('§2.7.6', `head ${head} made available while in flight`);
@@ -222,7 +234,10 @@ export class DeviceQueue {
     if (this.#pending) return undefined;
     chain.fault = fault;
     chain.byteLength = this.#reader.byteLength;
+    chain.type = NO_TYPE;
+    chain.status = 0;
     chain.inFlight = true;
+    this.#meter?.taken(head, chain.byteLength, fault, waiting + this.#inFlight);
     this.#inFlight++;
     return chain;
   }

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { regionOver } from '../../src/abi/region.ts';
+import { type Region, regionOver } from '../../src/abi/region.ts';
 import { Segments } from '../../src/memory/segments.ts';
 import type { BlockStore } from '../../src/storage/block-store.ts';
 
@@ -12,6 +12,8 @@ export interface StoreUnderTest {
   readonly store: BlockStore;
   /** All bytes of the disk as they are outside the store. */
   contents(): Uint8Array;
+  /** Guest memory of 64 KiB, where it matters what it is made of. */
+  readonly memory?: Region;
   /** Takes away what `make` set up; the store is closed. */
   remove(): void;
 }
@@ -27,7 +29,12 @@ function diskBytes(salt: number): Uint8Array {
 
 /** Guest memory, and segments over pieces of it. */
 class Memory {
-  readonly region = regionOver(new ArrayBuffer(64 * 1024));
+  readonly region: Region;
+
+  constructor({ memory }: StoreUnderTest) {
+    this.region = memory === undefined ? regionOver(new ArrayBuffer(64 * 1024)) : memory;
+    this.region.u8.fill(0);
+  }
 
   /** Pieces that start at `offsets` and are `lengths` long. */
   segments(...pieces: readonly (readonly [offset: number, length: number])[]): Segments {
@@ -95,8 +102,9 @@ function reading(withStore: WithStore): void {
 
   test(
     'a read fills all of the memory it is given, and no byte more',
-    withStore(false, ({ store }, bytes) => {
-      const memory = new Memory();
+    withStore(false, (made, bytes) => {
+      const { store } = made;
+      const memory = new Memory(made);
       memory.region.u8.fill(0xee);
       assert.equal(store.read(3 * SECTOR, memory.segments([100, 2 * SECTOR])), 'ok');
       const expected = new Uint8Array(64 * 1024).fill(0xee);
@@ -107,8 +115,9 @@ function reading(withStore: WithStore): void {
 
   test(
     'a read may go into very many pieces, more than one system call takes',
-    withStore(false, ({ store }, bytes) => {
-      const memory = new Memory();
+    withStore(false, (made, bytes) => {
+      const { store } = made;
+      const memory = new Memory(made);
       const many = memory.scattered(8 * SECTOR, new Array(8 * SECTOR).fill(1));
       assert.equal(many.count, 8 * SECTOR);
       assert.equal(store.read(0, many), 'ok');
@@ -118,9 +127,10 @@ function reading(withStore: WithStore): void {
 
   test(
     'the first and the last sector are there',
-    withStore(false, ({ store }, bytes) => {
+    withStore(false, (made, bytes) => {
+      const { store } = made;
       for (const sector of [0, SECTORS - 1]) {
-        const into = new Memory().segments([0, SECTOR]);
+        const into = new Memory(made).segments([0, SECTOR]);
         assert.equal(store.read(sector * SECTOR, into), 'ok');
         assert.deepEqual(bytesOf(into), bytes.slice(sector * SECTOR, (sector + 1) * SECTOR));
       }
@@ -131,9 +141,10 @@ function reading(withStore: WithStore): void {
 function changing(withStore: WithStore): void {
   test(
     'a write changes its bytes and no others; a flush makes it last',
-    withStore(false, ({ store, contents }, bytes) => {
+    withStore(false, (made, bytes) => {
+      const { store, contents } = made;
       const data = diskBytes(0x5a).slice(0, 3 * SECTOR);
-      assert.equal(store.write(7 * SECTOR, new Memory().holding(data)), 'ok');
+      assert.equal(store.write(7 * SECTOR, new Memory(made).holding(data)), 'ok');
       assert.equal(store.flush(), 'ok');
       bytes.set(data, 7 * SECTOR);
       assert.deepEqual(contents(), bytes);
@@ -142,8 +153,9 @@ function changing(withStore: WithStore): void {
 
   test(
     'a write may come from very many pieces',
-    withStore(false, ({ store, contents }, bytes) => {
-      const memory = new Memory();
+    withStore(false, (made, bytes) => {
+      const { store, contents } = made;
+      const memory = new Memory(made);
       memory.region.u8.set(diskBytes(0x77));
       const many = memory.scattered(8 * SECTOR, new Array(8 * SECTOR).fill(1));
       assert.equal(store.write(SECTOR, many), 'ok');
@@ -187,9 +199,10 @@ function changing(withStore: WithStore): void {
 function readOnly(withStore: WithStore): void {
   test(
     'a read-only store reads and flushes, and refuses every change with EROFS',
-    withStore(true, ({ store, contents }, bytes) => {
+    withStore(true, (made, bytes) => {
+      const { store, contents } = made;
       assert.equal(store.readOnly, true);
-      const memory = new Memory();
+      const memory = new Memory(made);
       assert.equal(store.write(0, memory.holding(new Uint8Array(SECTOR))), 'EROFS');
       assert.equal(store.writeZeroes(0, SECTOR, false), 'EROFS');
       assert.equal(store.discard(0, SECTOR), 'EROFS');
@@ -213,12 +226,13 @@ const steps = fc.record({
 function behavesAsAnArray(withStore: WithStore): void {
   test(
     'any script of reads, writes and zeroes gives what an array of sectors gives (29)',
-    withStore(false, ({ store, contents }, model) => {
+    withStore(false, (made, model) => {
+      const { store, contents } = made;
       const run = fc.property(fc.array(steps, { maxLength: 12 }), (script) => {
         for (const { action, sector, sectors, cuts, salt } of script) {
           const offset = sector * SECTOR;
           const length = Math.min(sectors, SECTORS - sector) * SECTOR;
-          const memory = new Memory();
+          const memory = new Memory(made);
           memory.region.u8.fill(salt);
           const segments = memory.scattered(length, cuts);
           if (action === 'read') {

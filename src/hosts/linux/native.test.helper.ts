@@ -1,8 +1,11 @@
 // The C library for tests, and why a machine has none: there the tests are skipped with that reason.
 
 import { readdirSync, readFileSync } from 'node:fs';
+import { type Region, regionOver } from '../../abi/region.ts';
 import { Arena } from './arena.ts';
 import { type Libc, loadLibc, NativeUnavailable } from './libc.ts';
+import { TRANSFER_SCRATCH_SIZE, TransferScratch } from './transfer-scratch.ts';
+import type { ImageHost } from './vectored-image.ts';
 
 function tryLoad(): Libc | string {
   try {
@@ -39,4 +42,17 @@ export function mappingsOf(name: string): number {
   return readFileSync('/proc/self/maps', 'utf8')
     .split('\n')
     .filter((line) => line.includes(name)).length;
+}
+
+/** What a thread has for its images; with `fakes` in place of some calls. */
+export function imageHost(fakes: Partial<Libc> = {}): ImageHost {
+  const libc = { ...libcOfTest(), ...fakes };
+  const arena = new Arena(libc, 2 ** 21 + TRANSFER_SCRATCH_SIZE);
+  return { libc, arena, scratch: new TransferScratch(arena) };
+}
+
+/** Memory with an address, of whole pages. */
+export function memoryOf({ libc, arena }: Pick<ImageHost, 'libc' | 'arena'>, length: number): Region {
+  const { address } = arena.take(length, 4096);
+  return regionOver(libc.view(address, length), 0, length, address);
 }

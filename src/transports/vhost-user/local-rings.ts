@@ -13,6 +13,7 @@ import { RegionTable } from '../../memory/region-table.ts';
 import type { DeviceHost, VirtioDevice } from '../../virtio/device.ts';
 import { serveAvailable, serveTurn, TURN } from '../../virtio/serve-turn.ts';
 import { DeviceQueue } from '../../virtqueue/device-queue.ts';
+import type { DeviceMeter, QueueMeter } from '../../virtqueue/queue-meter.ts';
 import type { QueueStart } from '../../virtqueue/queue-journal.ts';
 import { type MapRing, mapRingAreas, type RingAreas, type RingPlaces } from '../../virtqueue/ring-areas.ts';
 import { UsedRing } from '../../virtqueue/split-ring.ts';
@@ -28,6 +29,7 @@ interface Running {
   readonly queue: DeviceQueue;
   readonly logged: LoggedRing | undefined;
   readonly interrupt: () => void;
+  readonly meter: QueueMeter | undefined;
   /** Whether the driver has been told that it need not notify. */
   quiet: boolean;
   /** Whether the driver broke a rule; the session will stop the ring. */
@@ -36,6 +38,7 @@ interface Running {
 
 /** The rings of one device. */
 export class LocalRings implements RingRunner {
+  readonly meter: DeviceMeter | undefined;
   readonly #device: VirtioDevice;
   readonly #events: RingEvents;
   readonly #signal: (fd: number) => void;
@@ -55,11 +58,15 @@ export class LocalRings implements RingRunner {
     configChanged: () => this.#events.configChanged(this.#device.config),
   };
 
-  /** @param signal adds one to an eventfd */
-  constructor(device: VirtioDevice, events: RingEvents, signal: (fd: number) => void) {
+  /**
+   * @param signal adds one to an eventfd
+   * @param meter counts what the device does
+   */
+  constructor(device: VirtioDevice, events: RingEvents, signal: (fd: number) => void, meter?: DeviceMeter) {
     this.#device = device;
     this.#events = events;
     this.#signal = signal;
+    this.meter = meter;
     this.#iotlb = new Iotlb((iova, right) => events.miss(iova, right));
   }
 
@@ -73,14 +80,17 @@ export class LocalRings implements RingRunner {
     this.#table = new RegionTable(memory.regions);
     this.#log = memory.log === undefined ? undefined : new DirtyLog(memory.log);
     this.#iotlbMemory = memory.translated ? new IotlbMemory(this.#table, this.#iotlb) : undefined;
+    this.#countExposed();
   }
 
   translate(entry: Translation): void {
     this.#iotlb.update(entry);
+    this.#countExposed();
   }
 
   invalidate(iova: number, size: number): void {
     this.#iotlb.invalidate(iova, size);
+    this.#countExposed();
   }
 
   start(setup: RingSetup): boolean {
@@ -93,9 +103,10 @@ export class LocalRings implements RingRunner {
       indirect: (this.#features & VIRTIO_F_INDIRECT_DESC) !== 0n,
       eventIndex: (this.#features & VIRTIO_F_EVENT_IDX) !== 0n,
     };
-    const queue = new DeviceQueue(setup.size, areas, this.#bufferMemory(), features, start);
+    const meter = this.meter?.queue(setup.index, setup.size);
+    const queue = new DeviceQueue(setup.size, areas, this.#bufferMemory(), features, start, meter);
     const interrupt = (): void => this.#interrupt(setup.index);
-    this.#running.set(setup.index, { queue, logged, interrupt, quiet: false, failed: false });
+    this.#running.set(setup.index, { queue, logged, interrupt, meter, quiet: false, failed: false });
     return true;
   }
 
@@ -130,6 +141,7 @@ export class LocalRings implements RingRunner {
   serve(index: number): boolean {
     return this.#guarded(index, (ring) => {
       ring.quiet = false;
+      ring.meter?.turn();
       return serveTurn(this.#device, ring.queue, index, ring.interrupt);
     });
   }
@@ -143,6 +155,7 @@ export class LocalRings implements RingRunner {
     return this.#guarded(index, (ring) => {
       if (!ring.quiet) ring.queue.disableNotifications();
       ring.quiet = true;
+      ring.meter?.turn();
       return serveAvailable(this.#device, ring.queue, index, ring.interrupt) < TURN;
     });
   }
@@ -169,7 +182,13 @@ export class LocalRings implements RingRunner {
     }
   }
 
+  /** All of the memory, or what the IOMMU maps of it. */
+  #countExposed(): void {
+    this.meter?.exposed((this.#iotlbMemory === undefined ? this.#table : this.#iotlb).byteLength);
+  }
+
   #interrupt(index: number): void {
+    this.#running.get(index)?.meter?.interrupted();
     const call = this.#calls.get(index) ?? -1;
     if (call >= 0) this.#signal(call);
     else this.#events.interrupt(index);

@@ -23,7 +23,7 @@ import {
   VIRTIO_F_VERSION_1,
 } from '../../abi/virtio.ts';
 import { ProtocolViolation } from '../../errors.ts';
-import type { VirtioDevice } from '../../virtio/device.ts';
+import type { DeviceOffer } from '../../virtio/device.ts';
 
 /** How a device is offered. */
 export interface OfferOptions {
@@ -56,7 +56,7 @@ export class Negotiation {
   #features = 0n;
   #protocol = 0n;
 
-  constructor(device: VirtioDevice, { restricted, xen }: OfferOptions) {
+  constructor(device: DeviceOffer, { restricted, xen }: OfferOptions) {
     this.#restricted = restricted;
     this.offered =
       device.features |

@@ -42,7 +42,7 @@ import {
 } from '../../abi/vhost-user.ts';
 import { VIRTIO_F_ACCESS_PLATFORM, VIRTIO_STATUS_DEVICE_NEEDS_RESET } from '../../abi/virtio.ts';
 import { ProtocolViolation } from '../../errors.ts';
-import type { VirtioDevice } from '../../virtio/device.ts';
+import type { DeviceOffer } from '../../virtio/device.ts';
 import { BackendChannel, messageBytes } from './backend-channel.ts';
 import { GuestMemory } from './guest-memory.ts';
 import { InflightBuffer } from './inflight-buffer.ts';
@@ -57,7 +57,7 @@ import { Vrings } from './vrings.ts';
 
 /** What a session is made of. */
 export interface SessionParts extends OfferOptions {
-  readonly device: VirtioDevice;
+  readonly device: DeviceOffer;
   readonly platform: VhostPlatform;
   /** Makes the runner of the session's rings. */
   readonly runner: (events: RingEvents) => RingRunner;
@@ -75,7 +75,7 @@ const EMPTY = new Uint8Array(0);
 
 /** A session, from the connection's first message to its end. */
 export class VhostUserSession {
-  readonly #device: VirtioDevice;
+  readonly #device: DeviceOffer;
   #config: Uint8Array;
   readonly #platform: VhostPlatform;
   readonly #send: SessionParts['send'];

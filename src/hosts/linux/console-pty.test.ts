@@ -4,25 +4,26 @@ import assert from 'node:assert/strict';
 import {
   closeSync,
   constants,
+  existsSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { numbered, TestLine, TestThread } from './console-endpoints.test.helper.ts';
 import { ConsolePty, openPty } from './console-pty.ts';
 import { CONSOLE_OUTPUT } from './console-stream.ts';
-import { ConsoleTerminal, openWithoutBlocking, type TerminalEnds } from './console-terminal.ts';
-import { Eventfds, newEventfd } from './epoll.ts';
+import { ConsoleTerminal } from './console-terminal.ts';
 import { native, openDescriptors } from './native.test.helper.ts';
 
 const TIOCSWINSZ = 0x5414;
-const O_NONBLOCK = 0x800;
 const F_GETFL = 3;
 
 /** Opens the program's side of a terminal. */
@@ -37,24 +38,30 @@ function setSize({ libc, arena }: TestThread, fd: number, columns: number, rows:
   assert.equal(libc.ioctl(fd, TIOCSWINSZ, address), 0);
 }
 
-function pty(isConsole = true) {
+function temporaryFolder(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'grantio-console-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  return folder;
+}
+
+function pty(t: TestContext, isConsole = true) {
+  const path = join(temporaryFolder(t), 'terminal');
   const before = openDescriptors();
   const thread = new TestThread();
-  const terminal = openPty(thread.libc, thread.arena);
-  const console = new ConsolePty(thread, terminal, isConsole);
+  const console = new ConsolePty(thread, path, isConsole);
   const line = new TestLine(console.endpoint);
   thread.rest();
   const finish = (): void => {
     console.close();
-    closeSync(terminal.fd);
     thread.close();
+    assert.equal(existsSync(path), false, 'the link has gone');
     assert.equal(openDescriptors(), before, 'every descriptor was closed');
   };
-  return { thread, line, path: terminal.path, finish };
+  return { thread, line, path, finish };
 }
 
-test('a terminal program comes and goes: every byte is the same, none is echoed', native, () => {
-  const { thread, line, path, finish } = pty();
+test('a terminal program comes and goes: every byte is the same, none is echoed', native, (t) => {
+  const { thread, line, path, finish } = pty(t);
   const all = Uint8Array.from({ length: 256 }, (_, byte) => byte);
   for (let round = 1; round <= 3; round++) {
     const program = openTerminal(path);
@@ -73,8 +80,8 @@ test('a terminal program comes and goes: every byte is the same, none is echoed'
   finish();
 });
 
-test('D9: what is said to a terminal that nobody has open is kept, the last 64 KiB of it', native, () => {
-  const { thread, line, path, finish } = pty();
+test('D9: what is said to a terminal that nobody has open is kept, the last 64 KiB of it', native, (t) => {
+  const { thread, line, path, finish } = pty(t);
   const bytes = numbered(2 * CONSOLE_OUTPUT);
   assert.equal(line.write(bytes), 0);
   const program = openTerminal(path);
@@ -85,8 +92,8 @@ test('D9: what is said to a terminal that nobody has open is kept, the last 64 K
   finish();
 });
 
-test('a port for programs knows whether its terminal is open', native, () => {
-  const { thread, line, path, finish } = pty(false);
+test('a port for programs knows whether its terminal is open', native, (t) => {
+  const { thread, line, path, finish } = pty(t, false);
   assert.equal(line.openings.at(-1), false);
   const program = openTerminal(path);
   thread.rest();
@@ -100,8 +107,8 @@ test('a port for programs knows whether its terminal is open', native, () => {
 test(
   'the size of the terminal is told when it is first known, and at the next key after it has changed',
   native,
-  () => {
-    const { thread, line, path, finish } = pty();
+  (t) => {
+    const { thread, line, path, finish } = pty(t);
     const program = openTerminal(path);
     thread.rest();
     assert.deepEqual(line.sizes, [], 'nobody has set it');
@@ -124,18 +131,27 @@ test(
   },
 );
 
-function terminal(thread: TestThread, ends: TerminalEnds, isConsole = true) {
-  const console = new ConsoleTerminal(thread, ends, isConsole);
-  const line = new TestLine(console.endpoint);
-  return { line, close: () => console.close() };
-}
+test('a link to an old terminal is replaced; what is something else stays', native, (t) => {
+  const folder = temporaryFolder(t);
+  const before = openDescriptors();
+  const thread = new TestThread();
+  symlinkSync('/dev/pts/4095', join(folder, 'old'));
+  new ConsolePty(thread, join(folder, 'old'), true).close();
+  writeFileSync(join(folder, 'file'), 'precious');
+  symlinkSync('file', join(folder, 'link'));
+  for (const name of ['file', 'link'])
+    assert.throws(() => new ConsolePty(thread, join(folder, name), true), /no link to a terminal/);
+  assert.throws(() => new ConsolePty(thread, join(folder, 'no', 'such'), true), { code: 'ENOENT' });
+  assert.deepEqual(readdirSync(folder).sort(), ['file', 'link']);
+  thread.close();
+  assert.equal(openDescriptors(), before);
+});
 
 test(
-  'standard input and output that are files and /dev/null: all that is in them, and then the end',
+  'standard input and output that are files and /dev/null: all that is in them, then the end',
   native,
   (t) => {
-    const folder = mkdtempSync(join(tmpdir(), 'grantio-console-'));
-    t.after(() => rmSync(folder, { recursive: true }));
+    const folder = temporaryFolder(t);
     const before = openDescriptors();
     const thread = new TestThread();
     writeFileSync(join(folder, 'in'), numbered(100_000));
@@ -144,9 +160,8 @@ test(
       ['/dev/null', 0],
     ] as const) {
       const given = [openSync(name, 'r'), openSync(join(folder, 'out'), 'w')];
-      const input = openWithoutBlocking(thread.libc, given[0], 'read');
-      const output = openWithoutBlocking(thread.libc, given[1], 'write');
-      const { line, close } = terminal(thread, { input, output, resized: -1 });
+      const console = new ConsoleTerminal(thread, true, given[0], given[1]);
+      const line = new TestLine(console.endpoint);
       line.room = 1000;
       line.write(numbered(50_000));
       thread.rest();
@@ -155,8 +170,8 @@ test(
       assert.equal(thread.rest(), 0);
       assert.deepEqual(Buffer.from(line.received), numbered(length));
       assert.deepEqual(readFileSync(join(folder, 'out')), numbered(50_000));
-      close();
-      for (const fd of [...given, input, output]) closeSync(fd);
+      console.close();
+      for (const fd of given) closeSync(fd);
     }
     thread.close();
     assert.equal(openDescriptors(), before);
@@ -164,7 +179,7 @@ test(
 );
 
 test(
-  'a terminal whose size changes rings an eventfd; the descriptor that is given keeps blocking',
+  'standard input and output that are a terminal: its size, what is typed, and it stays as it is',
   native,
   () => {
     const before = openDescriptors();
@@ -172,20 +187,10 @@ test(
     const { fd, path } = openPty(thread.libc, thread.arena);
     const shell = openSync(path, constants.O_RDWR | constants.O_NOCTTY);
     setSize(thread, shell, 80, 24);
-    const [input, output] = (['read', 'write'] as const).map((direction) =>
-      openWithoutBlocking(thread.libc, shell, direction),
-    );
-    const flags = [shell, input, output].map((each) => thread.libc.fcntl(each, F_GETFL, 0) & O_NONBLOCK);
-    assert.deepEqual(flags, [0, O_NONBLOCK, O_NONBLOCK]);
-    const resized = newEventfd(thread.libc);
-    const { line, close } = terminal(thread, { input, output, resized });
+    const console = new ConsoleTerminal(thread, true, shell, shell);
+    assert.equal(thread.libc.fcntl(shell, F_GETFL, 0) & constants.O_NONBLOCK, 0, 'the shell has it as well');
+    const line = new TestLine(console.endpoint);
     setSize(thread, shell, 100, 30);
-    new Eventfds(thread.libc, thread.arena).ring(resized);
-    thread.rest();
-    assert.deepEqual(line.sizes, [
-      { columns: 80, rows: 24 },
-      { columns: 100, rows: 30 },
-    ]);
     const shown = thread.hearing(fd);
     writeSync(fd, 'typed');
     line.write(Buffer.from('shown'));
@@ -194,8 +199,37 @@ test(
       [line.received, shown].map((bytes) => Buffer.from(bytes).toString()),
       ['typed', 'shown'],
     );
-    close();
-    for (const each of [fd, shell, input, output, resized]) closeSync(each);
+    assert.deepEqual(line.sizes, [
+      { columns: 80, rows: 24 },
+      { columns: 100, rows: 30 },
+    ]);
+    console.close();
+    for (const each of [fd, shell]) closeSync(each);
+    thread.close();
+    assert.equal(openDescriptors(), before);
+  },
+);
+
+test(
+  'standard output that is a pipe whose reader has gone: a console goes on, a program waits',
+  native,
+  () => {
+    const before = openDescriptors();
+    const thread = new TestThread();
+    const { view, address } = thread.arena.take(8);
+    for (const isConsole of [true, false]) {
+      assert.equal(thread.libc.pipe2(address, 0), 0);
+      const [reader, writer] = [view.getInt32(0, true), view.getInt32(4, true)];
+      const nothing = openSync('/dev/null', 'r');
+      const console = new ConsoleTerminal(thread, isConsole, nothing, writer);
+      closeSync(reader);
+      const line = new TestLine(console.endpoint);
+      line.write(Buffer.from('first'));
+      thread.rest();
+      assert.equal(line.write(numbered(100_000)) > 0, !isConsole);
+      console.close();
+      for (const fd of [nothing, writer]) closeSync(fd);
+    }
     thread.close();
     assert.equal(openDescriptors(), before);
   },

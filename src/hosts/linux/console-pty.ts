@@ -1,10 +1,10 @@
-// A console's port at a pseudo terminal, to which a terminal program attaches by path: `screen /dev/pts/7`.
+// A console's port at a pseudo terminal, to which a terminal program attaches by a link to it: `screen ./console`.
 // Before console-stream.ts.
 //
 // Whether a program has the terminal open is known from reading it, which fails with EIO when none has, and nobody is
 // told when one opens it again: inotify is. So the terminal is watched while it is open, and inotify all the time.
 
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, lstatSync, openSync, readlinkSync, symlinkSync, unlinkSync } from 'node:fs';
 import type { ConsoleEndpoint } from '../../devices/console-endpoint.ts';
 import type { Arena } from './arena.ts';
 import { ConsoleStream, type ConsoleThread } from './console-stream.ts';
@@ -12,6 +12,8 @@ import { EPOLLIN } from './epoll.ts';
 import { checked, type Libc } from './libc.ts';
 import type { Watch } from './watches.ts';
 
+/** Where the kernel puts pseudo terminals. */
+const TERMINALS = '/dev/pts/';
 const TIOCGPTN = 0x80045430;
 const TIOCSPTLCK = 0x40045431;
 const TCGETS = 0x5401;
@@ -62,7 +64,7 @@ function prepare(libc: Libc, arena: Arena, fd: number): string {
     };
     ask(TIOCSPTLCK);
     ask(TIOCGPTN);
-    const path = `/dev/pts/${view.getUint32(0, true)}`;
+    const path = `${TERMINALS}${view.getUint32(0, true)}`;
     ask(TCGETS);
     for (const flags of [INPUT_FLAGS, OUTPUT_FLAGS, LOCAL_FLAGS]) view.setUint32(flags, 0, true);
     ask(TCSETS);
@@ -72,19 +74,55 @@ function prepare(libc: Libc, arena: Arena, fd: number): string {
   }
 }
 
+/** Where a link leads; undefined where there is none, null where something else is. */
+function targetOf(path: string): string | undefined | null {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return undefined;
+  return found.isSymbolicLink() ? readlinkSync(path) : null;
+}
+
+/** Removes a link to a terminal, which whoever made it has left there. */
+function makeWay(link: string): void {
+  const target = targetOf(link);
+  if (target === undefined) return;
+  if (!target?.startsWith(TERMINALS))
+    throw new Error(`console terminal ${link} is there and no link to a terminal; choose another path`);
+  unlinkSync(link);
+}
+
+function openLinked({ libc, arena }: ConsoleThread, link: string): Pty {
+  makeWay(link);
+  const pty = openPty(libc, arena);
+  try {
+    symlinkSync(pty.path, link);
+    return pty;
+  } catch (error) {
+    closeSync(pty.fd);
+    throw error;
+  }
+}
+
 /** A pseudo terminal and the program that has it open. */
 export class ConsolePty {
   readonly #thread: ConsoleThread;
   readonly #pty: Pty;
+  readonly #link: string;
   readonly #inotify: number;
   readonly #opens: Watch;
   readonly #stream: ConsoleStream;
 
-  /** @param pty stays the caller's */
-  constructor(thread: ConsoleThread, pty: Pty, isConsole: boolean) {
+  /**
+   * Makes a pseudo terminal and a link to it.
+   *
+   * @param link where programs find it, in place of an old link to a terminal
+   * @throws SystemError, or Error when something else is there
+   */
+  constructor(thread: ConsoleThread, link: string, isConsole: boolean) {
     const { libc, watches } = thread;
+    const pty = openLinked(thread, link);
     this.#thread = thread;
     this.#pty = pty;
+    this.#link = link;
     this.#inotify = checked(libc, 'inotify_init1', libc.inotify_init1(IN_CLOEXEC_NONBLOCK), pty.path);
     const watched = libc.inotify_add_watch(this.#inotify, pty.path, IN_OPEN);
     checked(libc, 'inotify_add_watch', watched, pty.path);
@@ -104,6 +142,8 @@ export class ConsolePty {
     this.#opens.end();
     this.#stream.close();
     this.#thread.libc.close(this.#inotify);
+    closeSync(this.#pty.fd);
+    if (targetOf(this.#link) === this.#pty.path) unlinkSync(this.#link);
   }
 
   #noticeOpen(): void {

@@ -1,7 +1,7 @@
 // A console's port at a Unix socket, with real clients: src/hosts/linux/console-stream.ts and console-socket.ts.
 
 import assert from 'node:assert/strict';
-import { closeSync, mkdtempSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -9,7 +9,6 @@ import fc from 'fast-check';
 import { numbered, readNow, TestLine, TestThread } from './console-endpoints.test.helper.ts';
 import { ConsoleSocket } from './console-socket.ts';
 import { CONSOLE_OUTPUT } from './console-stream.ts';
-import { makeNonBlocking } from './epoll.ts';
 import { listenOn } from './fd-socket.ts';
 import { native, openDescriptors } from './native.test.helper.ts';
 
@@ -21,9 +20,7 @@ function listening(t: Pick<TestContext, 'after'>, isConsole = true) {
   const path = join(folder, 'console');
   const before = openDescriptors();
   const thread = new TestThread();
-  const fd = listenOn(thread.libc, thread.arena, path);
-  makeNonBlocking(thread.libc, fd);
-  const socket = new ConsoleSocket(thread, fd, isConsole);
+  const socket = new ConsoleSocket(thread, path, isConsole);
   const line = new TestLine(socket.endpoint);
   const connect = (): number => {
     const client = thread.client(path);
@@ -32,8 +29,9 @@ function listening(t: Pick<TestContext, 'after'>, isConsole = true) {
   };
   const finish = (...clients: readonly number[]): void => {
     socket.close();
-    for (const client of [...clients, fd]) closeSync(client);
+    for (const client of clients) closeSync(client);
     thread.close();
+    assert.equal(existsSync(path), false, 'the socket has gone');
     assert.equal(openDescriptors(), before, 'every descriptor was closed');
   };
   return { thread, socket, line, connect, finish };
@@ -191,7 +189,10 @@ test('whatever comes in whatever order: all bytes, unchanged, in both directions
       };
       const source = numbered(2 ** 21);
       for (const { kind, length } of steps) {
-        if (kind === 'guest') line.write(source.subarray(sent.guest, (sent.guest += length)));
+        if (kind === 'guest') {
+          line.write(source.subarray(sent.guest, sent.guest + length));
+          sent.guest += length;
+        }
         // A socket takes some 200 KiB, then it would block.
         else if (kind === 'client' && sent.client - line.received.length + length < 100_000)
           sent.client += writeSync(client, source.subarray(sent.client, sent.client + length));
@@ -211,3 +212,28 @@ test('whatever comes in whatever order: all bytes, unchanged, in both directions
     { seed: 51, numRuns: 40 },
   );
 });
+
+test(
+  "O2: a dead server's socket is replaced; a running server's stays, and what is no socket",
+  native,
+  (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'grantio-console-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const before = openDescriptors();
+    const thread = new TestThread();
+    const [path, file] = [join(folder, 'console'), join(folder, 'file')];
+    thread.libc.close(listenOn(thread.libc, thread.arena, path));
+    const first = new ConsoleSocket(thread, path, true);
+    assert.throws(() => new ConsoleSocket(thread, path, true), /has a running server/);
+    writeFileSync(file, 'precious');
+    assert.throws(() => new ConsoleSocket(thread, file, true), /not a socket/);
+    rmSync(path);
+    const second = new ConsoleSocket(thread, path, true);
+    first.close();
+    assert.ok(existsSync(path), 'it is not its own any more');
+    second.close();
+    assert.throws(() => new ConsoleSocket(thread, join(folder, 'x'.repeat(120)), true), RangeError);
+    thread.close();
+    assert.equal(openDescriptors(), before);
+  },
+);

@@ -4,23 +4,17 @@
 import { constants, fstatSync, openSync } from 'node:fs';
 import type { ConsoleEndpoint } from '../../devices/console-endpoint.ts';
 import { ConsoleStream, type ConsoleThread } from './console-stream.ts';
-import { EPOLLIN, Eventfds, makeNonBlocking } from './epoll.ts';
+import { makeNonBlocking } from './epoll.ts';
 import { checked, type Libc } from './libc.ts';
-import type { Watch } from './watches.ts';
 
-/** Descriptors for `ConsoleTerminal`. */
-export interface TerminalEnds {
-  readonly input: number;
-  readonly output: number;
-  /** An eventfd that is rung when the size of the terminal has changed (SIGWINCH); -1 for none. */
-  readonly resized: number;
-}
+const STDIN = 0;
+const STDOUT = 1;
 
 /**
- * A descriptor of the same terminal or pipe that does not block, to be closed by the caller. The one that is given
- * stays as it is, because other processes have it too: a shell whose terminal does not block breaks.
+ * A descriptor of the same terminal or pipe that does not block. The one that is given stays as it is, because other
+ * processes have it too: a shell whose terminal does not block breaks.
  */
-export function openWithoutBlocking(libc: Libc, fd: number, direction: 'read' | 'write'): number {
+function openWithoutBlocking(libc: Libc, fd: number, direction: 'read' | 'write'): number {
   const stat = fstatSync(fd);
   // A file goes on at its place and never blocks; a socket cannot be opened anew.
   if (stat.isFile() || stat.isSocket()) {
@@ -33,23 +27,29 @@ export function openWithoutBlocking(libc: Libc, fd: number, direction: 'read' | 
   return openSync(`/proc/self/fd/${fd}`, flags);
 }
 
+function openBoth(libc: Libc, input: number, output: number): readonly [number, number] {
+  const own = openWithoutBlocking(libc, input, 'read');
+  try {
+    return [own, openWithoutBlocking(libc, output, 'write')];
+  } catch (error) {
+    libc.close(own);
+    throw error;
+  }
+}
+
 /** Two descriptors and the person, or the program, behind them. */
 export class ConsoleTerminal {
-  readonly #resized: Watch | undefined;
+  readonly #libc: Libc;
+  readonly #own: readonly [input: number, output: number];
   readonly #stream: ConsoleStream;
 
-  /** @param ends stay the caller's, and must not block */
-  constructor(thread: ConsoleThread, { input, output, resized }: TerminalEnds, isConsole: boolean) {
-    const { libc, arena, watches } = thread;
-    const eventfds = new Eventfds(libc, arena);
+  /** @param input, output descriptors that stay as they are; throws what opening them anew throws */
+  constructor(thread: ConsoleThread, isConsole: boolean, input = STDIN, output = STDOUT) {
+    const { libc } = thread;
+    this.#libc = libc;
+    this.#own = openBoth(libc, input, output);
     this.#stream = new ConsoleStream(thread, { isConsole, onGone: () => undefined });
-    this.#stream.attach(input, output);
-    if (resized < 0) return;
-    this.#resized = watches.open(resized, () => {
-      eventfds.clear(resized);
-      this.#stream.checkSize();
-    });
-    this.#resized.want(EPOLLIN);
+    this.#stream.attach(this.#own[0], this.#own[1]);
   }
 
   get endpoint(): ConsoleEndpoint {
@@ -57,7 +57,7 @@ export class ConsoleTerminal {
   }
 
   close(): void {
-    this.#resized?.end();
     this.#stream.close();
+    for (const fd of this.#own) this.#libc.close(fd);
   }
 }

@@ -14,6 +14,8 @@ export interface QueueThreadData {
   readonly events: MessagePort;
   readonly wakeControl: number;
   readonly pollMicroseconds: number;
+  /** Whether guests share the process that do not trust each other. */
+  readonly sealed: boolean;
   /** One word that is not zero when the process is about to end. */
   readonly quit: Int32Array;
   /** Where it counts what it does (counter-blocks.ts). */

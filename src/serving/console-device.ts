@@ -43,7 +43,7 @@ interface Connected {
 export function makeConsole(
   { ports }: ConsoleSpec,
   thread: ConsoleThread,
-): { readonly device: ConsoleDevice; close(): void } {
+): { readonly device: ConsoleDevice; flush(): boolean; close(): void } {
   const connected: Connected[] = [];
   const close = (): void => {
     for (const each of connected.splice(0)) each.close();
@@ -54,7 +54,8 @@ export function makeConsole(
       connected.push(each);
       return { name, isConsole, endpoint: each.endpoint };
     });
-    return { device: new ConsoleDevice(options), close };
+    // What a console has said is nowhere to be made durable.
+    return { device: new ConsoleDevice(options), flush: () => true, close };
   } catch (error) {
     close();
     throw error;

@@ -113,6 +113,7 @@ export class Loopback implements FrontendPlatform {
   #channel = -1;
   #requests = 0;
   #ended = false;
+  readonly #config: Uint8Array;
 
   /** @param queues of the disk */
   constructor(queues = 1, memory: WindowUnderTest = newWindow(OWN_PAGES, WINDOW_PAGES)) {
@@ -120,6 +121,7 @@ export class Loopback implements FrontendPlatform {
     this.machine = new Machine(memory);
     this.windowFd = this.machine.descriptor(this.machine.windowFile);
     const device = new BlkDevice(new MemoryStore(this.disk), { queues, queueSize: 1024, id: 'loopback' });
+    this.#config = device.config;
     this.#session = new VhostUserSession({
       device,
       platform: this.machine,
@@ -185,7 +187,7 @@ export class Loopback implements FrontendPlatform {
   }
 
   configChanged(): void {
-    this.#session.configChanged();
+    this.#session.configChanged(this.#config);
   }
 
   /** The backend dies. */

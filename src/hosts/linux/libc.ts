@@ -28,6 +28,7 @@ export interface Libc {
   ioctl(fd: number, request: number, argument: number): number;
   statx(directory: number, path: string, flags: number, mask: number, address: number): number;
   getpagesize(): number;
+  syscall(number: number, a: number, b: number, c: number, d: number, e: number, f: number): number;
   close(fd: number): number;
   dup(fd: number): number;
   eventfd(initial: number, flags: number): number;
@@ -76,6 +77,7 @@ const PROTOTYPES = [
   'int ioctl(int, unsigned long, int64_t)',
   'int statx(int, const char *, int, unsigned int, int64_t)',
   'int getpagesize()',
+  'int64_t syscall(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t)',
   'int close(int)',
   'int dup(int)',
   'int eventfd(unsigned int, int)',

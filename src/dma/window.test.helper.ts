@@ -4,6 +4,7 @@ import { regionOver } from '../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { noTrace, type Tracer } from '../trace.ts';
 import { domainId } from '../xen/ids.ts';
+import { GuestHeap } from './guest-heap.ts';
 import { GuestMemory } from './guest-memory.ts';
 import { SharedWindow } from './shared-window.ts';
 import { WindowDma } from './window-dma.ts';
@@ -14,6 +15,7 @@ export const WINDOW_BASE = 0x1_4000_0000;
 /** A guest's memory, and the window at its end. */
 export interface WindowUnderTest {
   readonly memory: GuestMemory;
+  readonly heap: GuestHeap;
   readonly window: SharedWindow;
   readonly dma: WindowDma;
   /** The bytes of the window: all that its backend can reach. */
@@ -27,5 +29,5 @@ export function newWindow(pages: number, windowPages: number, tracer: Tracer = n
   const size = windowPages * XEN_PAGE_SIZE;
   const window = new SharedWindow(memory, size, { domain: domainId(2), device: 0, backend: 1, tracer });
   const shared = region.u8.subarray(pages * XEN_PAGE_SIZE);
-  return { memory, window, dma: new WindowDma(window), shared };
+  return { memory, heap: new GuestHeap(memory), window, dma: new WindowDma(window), shared };
 }

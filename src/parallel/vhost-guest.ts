@@ -137,6 +137,13 @@ export class VhostGuest implements RunnableGuest {
     if (this.#outage === undefined) this.disk.recover(reason);
   }
 
+  /** Gives a backend up that is waited for. */
+  stopWaiting(): void {
+    const outage = this.#outage;
+    this.#outage = undefined;
+    if (outage !== undefined) this.disk.fail(outage.reason);
+  }
+
   /** Stops the disk and gives everything back. Nothing of the guest may be used any more. */
   close(): void {
     this.disk.close();

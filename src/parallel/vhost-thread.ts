@@ -118,6 +118,7 @@ function calls(notify: (notice: VhostProgress) => void): VhostCalls & CallTable 
     },
     cancel() {
       cancelled = true;
+      guest?.stopWaiting();
       if (job !== undefined) job.cancelled = true;
     },
     async openNbd({ address, name }) {
@@ -125,6 +126,7 @@ function calls(notify: (notice: VhostProgress) => void): VhostCalls & CallTable 
       return server.listen(parseNbdAddress(address));
     },
     async closeNbd() {
+      opened().guest.stopWaiting();
       await server?.close();
       const { disk } = opened().guest;
       if (disk.failure === undefined && !disk.readOnly) await disk.flush();

@@ -21,18 +21,27 @@ export interface ControlThreadData {
 /** What the main thread asks for. */
 export type ToControl =
   | { readonly kind: 'add'; readonly endpoint: Endpoint; readonly counters: SharedArrayBuffer }
+  | { readonly kind: 'ping' }
   | { readonly kind: 'end' };
 
 /** What the main thread hears. */
 export type FromControl =
   | { readonly kind: 'added'; readonly failure: string | undefined }
   | { readonly kind: 'notice'; readonly notice: Notice }
-  | { readonly kind: 'ended' };
+  | { readonly kind: 'pong' }
+  | { readonly kind: 'ended'; readonly failure: string | undefined };
 
 function start({ wake, workers, restricted, sealed, quit }: ControlThreadData, port: MessagePort): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
-  const callers = workers.map(({ mail }) => new MailboxCaller(mail, (fd) => eventfds.ring(fd)));
+  const callers = workers.map(
+    ({ mail }) =>
+      new MailboxCaller(
+        mail,
+        (fd) => eventfds.ring(fd),
+        (fd) => eventfds.clear(fd),
+      ),
+  );
   const say = (message: FromControl): void => port.postMessage(message);
   const control = new Control({
     libc,
@@ -56,12 +65,16 @@ function start({ wake, workers, restricted, sealed, quit }: ControlThreadData, p
   });
   if (Atomics.load(quit, 0) !== 0) return;
   for (const caller of callers) caller.call({ kind: 'end' });
-  say({ kind: 'ended' });
+  say({ kind: 'ended', failure: control.failure });
 }
 
 function obey(control: Control, message: ToControl, say: (message: FromControl) => void): void {
   if (message.kind === 'end') {
     control.end();
+    return;
+  }
+  if (message.kind === 'ping') {
+    say({ kind: 'pong' });
     return;
   }
   try {

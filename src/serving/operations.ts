@@ -28,6 +28,19 @@ export const OPERATIONS = [
 
 export type Operation = (typeof OPERATIONS)[number];
 
+const WITHOUT_DATA: ReadonlySet<Operation> = new Set([
+  'flush',
+  'discard',
+  'write_zeroes',
+  'control',
+  'other',
+]);
+
+/** Whether bytes that such requests read and write are data. */
+export function movesData(name: Operation): boolean {
+  return !WITHOUT_DATA.has(name);
+}
+
 const numberOf = (name: Operation): number => OPERATIONS.indexOf(name);
 
 /** Bytes around the data of a request that moves data. */

@@ -85,10 +85,11 @@ export class TestBackend {
     for (let i = 0; i < disks; i++) {
       const path = backend.imageOf(i);
       writeImage(path);
-      await backend.serve(`disk${i}`, {
-        ...{ kind: 'blk', path, readOnly, direct: false, engine: 'auto' },
-        ...{ queues, queueSize: 64, id: `disk${i}` },
-      });
+      const disk: DeviceSpec = {
+        ...{ kind: 'blk', path, readOnly, queues, queueSize: 64 },
+        ...{ direct: false, engine: 'auto', id: `disk${i}` },
+      };
+      await backend.serve(`disk${i}`, disk);
     }
     await backend.serve('rng', { kind: 'rng' });
     return backend;

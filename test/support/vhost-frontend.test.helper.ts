@@ -2,13 +2,10 @@
 // socket. It waits by blocking, since the backend has threads or a process of its own; and not for ever.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
 import { VHOST_USER_VERSION, vhostUserHeader, vhostUserU64 } from '../../src/abi/vhost-user.ts';
-import { Arena } from '../../src/hosts/linux/arena.ts';
+import { Arena, type Scratch } from '../../src/hosts/linux/arena.ts';
 import { Epoll, newEventfd } from '../../src/hosts/linux/epoll.ts';
-import { acceptFrom, connectTo, FdSocket, listenOn } from '../../src/hosts/linux/fd-socket.ts';
+import { connectTo, FdSocket } from '../../src/hosts/linux/fd-socket.ts';
 import { type Libc, loadLibc } from '../../src/hosts/linux/libc.ts';
 import {
   MAX_PAYLOAD,
@@ -16,6 +13,9 @@ import {
   type VhostMessage,
 } from '../../src/transports/vhost-user/message-reader.ts';
 
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const F_SETPIPE_SZ = 1031;
 /** Longest time for which something may be waited for: a hang of the backend ends the test. Milliseconds. */
 const LIMIT = 30_000;
 
@@ -66,20 +66,49 @@ export class VhostFrontend {
     return this.own(newEventfd(this.libc));
   }
 
+  /** Makes an eventfd that blocks who writes to it, from now on and until somebody reads it. */
+  fullEventfd(): number {
+    const fd = this.own(this.libc.eventfd(0, 0));
+    this.ring(fd, 2n ** 64n - 2n);
+    return fd;
+  }
+
   /** Makes a socket whose other end is this side's as well. */
   socket(): number {
-    const name = join(mkdtempSync(join(tmpdir(), 'grantio-pair-')), 'pair.sock');
-    const listening = listenOn(this.libc, this.#arena, name);
-    const near = this.own(connectTo(this.libc, this.#arena, name));
-    this.own(acceptFrom(this.libc, listening));
-    this.libc.close(listening);
-    rmSync(dirname(name), { recursive: true });
-    return near;
+    return this.socketPair()[0];
+  }
+
+  socketPair(): [number, number] {
+    const place = this.#arena.take(8);
+    this.libc.socketpair(AF_UNIX, SOCK_STREAM, 0, place.address);
+    return this.#ownBoth(place);
+  }
+
+  /** Makes a pipe that blocks who writes to it: it is full. Returns the end for reading and the one for writing. */
+  fullPipe(): [read: number, write: number] {
+    const place = this.#arena.take(8);
+    this.libc.pipe2(place.address, 0);
+    const ends = this.#ownBoth(place);
+    const page = this.#arena.take(4096);
+    this.libc.fcntl(ends[1], F_SETPIPE_SZ, 4096);
+    this.libc.write(ends[1], page.address, 4096);
+    return ends;
+  }
+
+  #ownBoth({ view }: Scratch): [number, number] {
+    return [this.own(view.getInt32(0, true)), this.own(view.getInt32(4, true))];
   }
 
   /** Sends bytes as they are. Returns false when the backend has gone, or takes nothing at the moment. */
   sendBytes(bytes: Uint8Array, fds: readonly number[] = []): boolean {
     return this.#socket.send(bytes, fds);
+  }
+
+  /** Sends bytes on another socket of this side. */
+  sendOn(fd: number, bytes: Uint8Array, fds: readonly number[]): void {
+    const arena = new Arena(this.libc, 8192);
+    new FdSocket(this.libc, arena, fd, 64).send(bytes, fds);
+    arena.close();
   }
 
   send(request: number, payload?: Uint8Array, fds: readonly number[] = [], flags = 0): boolean {
@@ -136,6 +165,14 @@ export class VhostFrontend {
     this.waitFor(fd);
     const into = this.#arena.take(8);
     this.libc.read(fd, into.address, 8);
+    this.#arena.giveBack(into);
+  }
+
+  /** Reads what there is of a pipe. */
+  takeAll(fd: number): void {
+    const into = this.#arena.take(4096);
+    this.libc.read(fd, into.address, 4096);
+    this.#arena.giveBack(into);
   }
 
   /** Adds `count` to an eventfd. */
@@ -143,6 +180,7 @@ export class VhostFrontend {
     const from = this.#arena.take(8);
     from.view.setBigUint64(0, count, true);
     this.libc.write(fd, from.address, 8);
+    this.#arena.giveBack(from);
   }
 
   /** Goes without a word, with all that it has open. */

@@ -4,7 +4,7 @@
 // Pointers are numbers (addresses of today's machines have 47 bits). A call that fails returns what C returns;
 // `errno` then has the reason, until the next call.
 //
-// fcntl, ioctl and syscall are variadic in C and are bound with as many integers as are passed: 64-bit Linux passes
+// open, fcntl, ioctl and syscall are variadic in C and are bound with as many integers as are passed: 64-bit Linux passes
 // those in the same registers either way, on x86-64, Arm and RISC-V alike.
 
 import { constants as bufferConstants } from 'node:buffer';
@@ -28,7 +28,9 @@ export interface Libc {
   ioctl(fd: number, request: number, argument: number): number;
   statx(directory: number, path: string, flags: number, mask: number, address: number): number;
   getpagesize(): number;
+  /** A system call that has no function; arguments that it does not take are 0. */
   syscall(number: number, a: number, b: number, c: number, d: number, e: number, f: number): number;
+  open(path: string, flags: number, mode: number): number;
   close(fd: number): number;
   dup(fd: number): number;
   eventfd(initial: number, flags: number): number;
@@ -56,6 +58,7 @@ export interface Libc {
   send(fd: number, address: number, length: number, flags: number): number;
   sendmsg(fd: number, message: number, flags: number): number;
   recvmsg(fd: number, message: number, flags: number): number;
+  /** A system call that the library has no function for. */
   /** Why the last call failed. */
   errno(): number;
   /**
@@ -78,6 +81,7 @@ const PROTOTYPES = [
   'int statx(int, const char *, int, unsigned int, int64_t)',
   'int getpagesize()',
   'int64_t syscall(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t)',
+  'int open(const char *, int, int)',
   'int close(int)',
   'int dup(int)',
   'int eventfd(unsigned int, int)',

@@ -1,12 +1,7 @@
 // A frontend's requests to a backend and their answers, one at a time and each within a time limit. After
 // frontend.ts, before message-reader.ts. The other end is session.ts.
 
-import {
-  VHOST_USER_GET_FEATURES,
-  VHOST_USER_NEED_REPLY,
-  VHOST_USER_REPLY,
-  vhostUserU64,
-} from '../../abi/vhost-user.ts';
+import * as user from '../../abi/vhost-user.ts';
 import { ProtocolViolation } from '../../errors.ts';
 import { messageBytes } from './backend-channel.ts';
 import type { FrontendPlatform } from './frontend-port.ts';
@@ -17,6 +12,13 @@ export const ANSWER_LIMIT = 10_000;
 /** Milliseconds between two looks at what the backend asks meanwhile. */
 const SLICE = 50;
 const EMPTY = new Uint8Array(0);
+
+/** A request's name as the protocol's text has it, for messages to people. */
+export function requestName(request: number): string {
+  const isRequest = /^VHOST_USER_(GET|SET|RESET)_/;
+  const found = Object.entries(user).find(([name, value]) => value === request && isRequest.test(name));
+  return found?.[0].replace('VHOST_USER_', '') ?? `request ${request}`;
+}
 
 /** The connection to the backend is over; the message says why. */
 export class ConnectionLost extends Error {
@@ -51,9 +53,11 @@ export class FrontendLink {
   /** The number that a request is answered with. */
   askNumber(request: number): bigint {
     const payload = this.ask(request);
-    if (payload.length !== vhostUserU64.size)
-      throw violation(`an answer to request ${request} of ${payload.length} bytes, expected a number of 8`);
-    return vhostUserU64.over(payload).value;
+    if (payload.length !== user.vhostUserU64.size)
+      throw violation(
+        `an answer to ${requestName(request)} of ${payload.length} bytes, expected a number of 8`,
+      );
+    return user.vhostUserU64.over(payload).value;
   }
 
   /**
@@ -62,16 +66,16 @@ export class FrontendLink {
    * @returns false when the backend refuses, and nothing has changed
    */
   tell(request: number, payload: Uint8Array = EMPTY, fds: readonly number[] = []): boolean {
-    this.#send(request, this.acknowledges ? VHOST_USER_NEED_REPLY : 0, payload, fds);
+    this.#send(request, this.acknowledges ? user.VHOST_USER_NEED_REPLY : 0, payload, fds);
     if (!this.acknowledges) {
       // Requests are dealt with in order: this one's answer comes after the other has been.
-      this.askNumber(VHOST_USER_GET_FEATURES);
+      this.askNumber(user.VHOST_USER_GET_FEATURES);
       return true;
     }
     const answer = this.#answerTo(request);
-    if (answer.length !== vhostUserU64.size)
-      throw violation(`an acknowledgement of request ${request} of ${answer.length} bytes, expected 8`);
-    return vhostUserU64.over(answer).value === 0n;
+    if (answer.length !== user.vhostUserU64.size)
+      throw violation(`an acknowledgement of ${requestName(request)} of ${answer.length} bytes, expected 8`);
+    return user.vhostUserU64.over(answer).value === 0n;
   }
 
   /** Notices when a backend has gone, or sends what nobody asked for. */
@@ -93,7 +97,7 @@ export class FrontendLink {
       const left = deadline - this.#platform.now();
       if (left <= 0)
         throw new ConnectionLost(
-          `the backend has not answered request ${request} for ${ANSWER_LIMIT / 1000} s`,
+          `the backend has not answered ${requestName(request)} for ${ANSWER_LIMIT / 1000} s`,
         );
       const answer = this.#read(Math.min(left, SLICE));
       if (answer !== undefined) return checkAnswer(request, answer);
@@ -115,8 +119,10 @@ export class FrontendLink {
 
 /** The payload of the answer to `request`, if it is that. */
 function checkAnswer(expected: number, { request, flags, payload }: VhostMessage): Uint8Array {
-  if (request !== expected || (flags & VHOST_USER_REPLY) === 0)
-    throw violation(`message ${request} with flags ${flags}, expected the answer to request ${expected}`);
+  if (request !== expected || (flags & user.VHOST_USER_REPLY) === 0)
+    throw violation(
+      `message ${request} with flags ${flags}, expected the answer to ${requestName(expected)}`,
+    );
   return payload;
 }
 

@@ -47,7 +47,7 @@ import type { DriverTransport } from '../../virtio/transport.ts';
 import type { RingAddresses } from '../../virtqueue/driver-queue.ts';
 import { BackendRequests } from './backend-requests.ts';
 import { type Agreement, agree } from './frontend-features.ts';
-import { ConnectionLost, FrontendLink } from './frontend-link.ts';
+import { ConnectionLost, FrontendLink, requestName } from './frontend-link.ts';
 import type { FrontendPlatform } from './frontend-port.ts';
 
 /** Where no device is, all bits read as one. */
@@ -226,7 +226,7 @@ export class VhostUserFrontend implements DriverTransport {
 
   #tell(request: number, payload?: Uint8Array, fds?: readonly number[]): void {
     if (!this.#link.tell(request, payload, fds))
-      throw new ConnectionLost(`the backend refuses request ${request}, without which it cannot be used`);
+      throw new ConnectionLost(`the backend refuses ${requestName(request)}`);
   }
 
   #introduce(): Agreement {

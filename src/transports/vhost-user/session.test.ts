@@ -141,6 +141,14 @@ test('a session as QEMU has it, one byte at a time, up to a block that is read',
   assertNothingLeft(frontend);
 });
 
+test('T2: as from User-Mode Linux, the request that negotiates acknowledgements asks for one itself', () => {
+  const frontend = new TestFrontend(disk());
+  const features = number(PROTOCOL);
+  const request = user.VHOST_USER_SET_PROTOCOL_FEATURES;
+  assert.equal(frontend.askNumber(request, features, [], user.VHOST_USER_NEED_REPLY), 0n);
+  assertNothingLeft(frontend);
+});
+
 test('a session as User-Mode Linux has it: room for two regions, no acknowledgements', () => {
   const frontend = new TestFrontend(disk());
   const { platform } = frontend;
@@ -369,6 +377,29 @@ test('in-band: kicks come and calls go as messages', () => {
   assert.deepEqual(device.done, [0]);
   const [call] = frontend.platform.sent;
   assert.deepEqual([...call], [4, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+  assertNothingLeft(frontend);
+});
+
+test('in-band: a kick starts a ring for which SET_VRING_KICK never came, as from User-Mode Linux', () => {
+  const protocol = PROTOCOL | user.VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS;
+  const { frontend, guest, device } = withMemory(undefined, protocol);
+  setUpRing(frontend);
+  guest.offer(0, GUEST + BUFFERS, 8);
+  frontend.send(user.VHOST_USER_VRING_KICK, state(0, 0));
+  assert.deepEqual(device.done, [], 'F24: it is not enabled yet');
+  frontend.send(user.VHOST_USER_SET_VRING_ENABLE, state(0, 1));
+  frontend.send(user.VHOST_USER_VRING_KICK, state(0, 0));
+  assert.deepEqual(device.done, [0]);
+  assertNothingLeft(frontend);
+});
+
+test('F24: a kick as a message starts no ring where in-band notifications were not negotiated', () => {
+  const { frontend, guest, device } = withMemory();
+  setUpRing(frontend);
+  frontend.send(user.VHOST_USER_SET_VRING_ENABLE, state(0, 1));
+  guest.offer(0, GUEST + BUFFERS, 8);
+  frontend.send(user.VHOST_USER_VRING_KICK, state(0, 0));
+  assert.deepEqual(device.done, []);
   assertNothingLeft(frontend);
 });
 

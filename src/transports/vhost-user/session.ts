@@ -109,6 +109,9 @@ export class VhostUserSession {
       get needsEnable() {
         return session.#negotiation.has(VHOST_USER_F_PROTOCOL_FEATURES);
       },
+      get kicksAreMessages() {
+        return session.#inBand;
+      },
       inflightArea: (index, size) => this.#inflight.area(index, size),
       reportError: (index) => {
         if (this.#inBand) this.#channel.vringError(index);
@@ -129,10 +132,10 @@ export class VhostUserSession {
   handle(message: VhostMessage): void {
     const fds = new MessageFds(this.#platform, message.fds);
     try {
-      const wantsAck = this.#wantsAck(message);
-      const answer = this.#answerOrRefuse(message, fds, wantsAck);
+      const answer = this.#answerOrRefuse(message, fds);
       if (answer !== undefined) this.#reply(message.request, answer);
-      else if (wantsAck) this.#reply(message.request, u64(0n));
+      // After it was dealt with: User-Mode Linux asks already with the request that negotiates acknowledgements.
+      else if (this.#wantsAck(message)) this.#reply(message.request, u64(0n));
     } finally {
       fds.closeRest();
     }
@@ -174,14 +177,14 @@ export class VhostUserSession {
     return asked && this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_REPLY_ACK);
   }
 
-  #answerOrRefuse(message: VhostMessage, fds: MessageFds, wantsAck: boolean): Answer | undefined {
+  #answerOrRefuse(message: VhostMessage, fds: MessageFds): Answer | undefined {
     if (message.flags & VHOST_USER_REPLY)
       throw new ProtocolViolation('vhost-user', `an answer ${message.request} that nobody asked for`);
     try {
       checkShape(message);
       return this.#serve(message, fds);
     } catch (error) {
-      if (!wantsAck || !(error instanceof ProtocolViolation)) throw error;
+      if (!this.#wantsAck(message) || !(error instanceof ProtocolViolation)) throw error;
       return u64(1n);
     }
   }

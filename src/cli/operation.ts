@@ -1,0 +1,112 @@
+// What an operator of `grantio serve` sees of it: its log, and its metrics. Before serve-log.ts and metrics/.
+
+import { writeSync } from 'node:fs';
+import type { Notice } from '../serving/control.ts';
+import type { ServingFigures } from '../serving/serving-figures.ts';
+import { type MetricsAddress, metricsAddress } from './metrics/metrics-address.ts';
+import { prettyPrinter } from './log-text.ts';
+import {
+  LOG_FORMATS,
+  LOG_LEVELS,
+  type LogFormat,
+  type LogLevel,
+  type PrintEntry,
+  ServeLog,
+} from './serve-log.ts';
+import { UsageError } from './usage.ts';
+
+/** The options of the command, without their dashes. */
+export const OPERATION_OPTIONS = [
+  {
+    name: 'metrics',
+    value: '<place>',
+    help: 'serve OpenMetrics over HTTP on a Unix socket at this path, or on a port of this machine, HOST:PORT',
+  },
+  { name: 'log-format', value: '<format>', help: 'pretty, json, or auto: pretty on a terminal' },
+  { name: 'log-level', value: '<level>', help: 'the least that is logged: info, warn, error or silent' },
+] as const;
+
+/** What the options say. */
+export interface OperationPlan {
+  readonly metrics: MetricsAddress | undefined;
+  readonly logFormat: LogFormat;
+  readonly logLevel: LogLevel;
+}
+
+/** Reads the options. Throws UsageError for what cannot be. */
+export function operationPlan(given: (name: string) => string | undefined): OperationPlan {
+  const metrics = given('metrics');
+  return {
+    metrics: metrics === undefined ? undefined : metricsAddress(metrics),
+    logFormat: choice('log-format', given('log-format'), LOG_FORMATS),
+    logLevel: choice('log-level', given('log-level'), LOG_LEVELS),
+  };
+}
+
+/**
+ * The options for a process that serves one device of several: its metrics are at the path with its name behind.
+ * Throws UsageError for a port, which only one process can have.
+ */
+export function operationOptionsFor(
+  { metrics, logFormat, logLevel }: OperationPlan,
+  device: string,
+): Readonly<Record<string, string>> {
+  const log = { 'log-format': logFormat, 'log-level': logLevel };
+  if (metrics === undefined) return log;
+  if (!('path' in metrics))
+    throw new UsageError(
+      '--metrics with --own-process: expected a path, to which each process adds its name',
+    );
+  return { ...log, metrics: `${metrics.path}.${device}` };
+}
+
+function choice<T extends string>(name: string, text: string | undefined, choices: readonly T[]): T {
+  const found = choices.find((one) => one === (text ?? choices[0]));
+  if (found === undefined) throw new UsageError(`--${name} '${text}': expected one of ${choices.join(', ')}`);
+  return found;
+}
+
+/** The log and the metrics of a running process. */
+export interface Operation {
+  readonly log: (notice: Notice) => void;
+  /** Serves metrics from now on, if that was asked for. Rejects when nothing can listen there. */
+  measure(figures: () => ServingFigures): Promise<void>;
+  /** Ends both, when all else has ended. */
+  close(): Promise<void>;
+}
+
+/** Starts the log. What only JSON or metrics need is loaded when they are asked for: a device is to be there soon. */
+export async function startOperation({ metrics, logFormat, logLevel }: OperationPlan): Promise<Operation> {
+  const log = new ServeLog({ level: logLevel, print: await printer(logFormat), now: Date.now });
+  let closeMetrics = async (): Promise<void> => undefined;
+  return {
+    log: log.notice,
+    async measure(figures) {
+      if (metrics === undefined) return;
+      const { serveMetrics } = await import('./metrics/metrics-server.ts');
+      const { processFigures } = await import('./metrics/process-figures.ts');
+      closeMetrics = await serveMetrics(metrics, () => ({ ...figures(), process: processFigures() }));
+    },
+    async close() {
+      await closeMetrics();
+      log.close();
+    },
+  };
+}
+
+async function printer(format: LogFormat): Promise<PrintEntry> {
+  const isTerminal = process.stderr.isTTY === true;
+  if (format === 'pretty' || (format === 'auto' && isTerminal))
+    return prettyPrinter(writeStderr, isTerminal && process.env['NO_COLOR'] === undefined);
+  return (await import('./log-json.ts')).jsonPrinter(writeStderr);
+}
+
+/** At once; a reader that has gone away or does not read ends nothing. */
+function writeStderr(text: string): void {
+  try {
+    writeSync(2, text);
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    if (code !== 'EPIPE' && code !== 'EAGAIN') throw error;
+  }
+}

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Epoll } from '../../src/hosts/linux/epoll.ts';
 import { arenaOfTest, libcOfTest, native } from '../../src/hosts/linux/native.test.helper.ts';
-import { GRANTIO, startGrantio, startNumbered, temporaryFolder } from '../support/grantio.ts';
+import { GRANTIO, startNumbered, startServe, temporaryFolder } from '../support/grantio.ts';
 
 const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC = 0x80002;
@@ -60,7 +60,7 @@ for (const kind of ['a path', 'an abstract name'])
       kind === 'a path' ? join(folder, 'notify') : `@grantio-test-${process.pid}`,
     );
     const env = { ...process.env, NOTIFY_SOCKET: manager.address };
-    const running = startGrantio(t, ['serve', 'rng', '--socket-path', 'rng.sock'], { cwd: folder, env });
+    const running = startServe(t, ['rng', '--socket-path', 'rng.sock'], { cwd: folder, env });
     assert.equal(manager.hears(), 'READY=1\nSTATUS=serving rng');
     await running.says(/served at/);
     running.signal('SIGTERM');
@@ -80,8 +80,7 @@ test('the watchdog hears of it', native, async (t) => {
 
 test('no service is started that systemd cannot hear of', native, async (t) => {
   const env = { ...process.env, NOTIFY_SOCKET: join(temporaryFolder(t), 'none') };
-  const { status, stderr } = await startGrantio(t, ['serve', 'rng', '--socket-path', 'rng.sock'], { env })
-    .ended;
+  const { status, stderr } = await startServe(t, ['rng', '--socket-path', 'rng.sock'], { env }).ended;
   assert.equal(status, 1);
   assert.match(stderr, /^grantio: NOTIFY_SOCKET .*none: connect failed: ENOENT\n$/);
 });

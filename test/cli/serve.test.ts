@@ -17,7 +17,7 @@ import { type TestContext, test } from 'node:test';
 import { VIRTIO_F_ACCESS_PLATFORM } from '../../src/abi/virtio.ts';
 import { acceptFrom, connectTo, listenOn } from '../../src/hosts/linux/fd-socket.ts';
 import { arenaOfTest, libcOfTest, native } from '../../src/hosts/linux/native.test.helper.ts';
-import { grantio, startGrantio, startNumbered, temporaryFolder } from '../support/grantio.ts';
+import { grantio, startNumbered, startServe, temporaryFolder } from '../support/grantio.ts';
 import { offeredFeatures } from '../support/vhost.ts';
 
 /** A folder with a disk in it. */
@@ -32,7 +32,7 @@ const BLK = ['serve', 'blk', '--disk', 'disk.img'];
 
 test('a disk is served at its socket until SIGTERM, which leaves no socket', native, async (t) => {
   const folder = folderWithDisk(t);
-  const running = startGrantio(t, [...BLK, '--socket-path', 'disk.sock', '--json'], { cwd: folder });
+  const running = startServe(t, [...BLK.slice(1), '--socket-path', 'disk.sock', '--json'], { cwd: folder });
   await running.says(/blk: served at disk\.sock/);
   assert.ok((await offeredFeatures(join(folder, 'disk.sock'))) > 0n);
   running.signal('SIGTERM');
@@ -44,7 +44,7 @@ test('a disk is served at its socket until SIGTERM, which leaves no socket', nat
 
 test('standard output stays quiet', native, async (t) => {
   const folder = temporaryFolder(t);
-  const running = startGrantio(t, ['serve', 'rng', '--socket-path=rng.sock'], { cwd: folder });
+  const running = startServe(t, ['rng', '--socket-path=rng.sock'], { cwd: folder });
   await running.says(/rng: served at rng\.sock/);
   running.signal('SIGINT');
   const { status, stdout } = await running.ended;
@@ -58,7 +58,7 @@ test('O2: a dead server’s socket is replaced', native, async (t) => {
   await new Promise<void>((resolve) => dead.listen(`${path}.dead`, resolve));
   linkSync(`${path}.dead`, path);
   await new Promise((resolve) => dead.close(resolve));
-  const running = startGrantio(t, ['serve', 'rng', '--socket-path', path]);
+  const running = startServe(t, ['rng', '--socket-path', path]);
   await running.says(/served at/);
   assert.ok((await offeredFeatures(path)) > 0n);
 });
@@ -66,7 +66,7 @@ test('O2: a dead server’s socket is replaced', native, async (t) => {
 test('O2: a socket that somebody serves is left alone', native, async (t) => {
   const folder = temporaryFolder(t);
   const path = join(folder, 'rng.sock');
-  const first = startGrantio(t, ['serve', 'rng', '--socket-path', path]);
+  const first = startServe(t, ['rng', '--socket-path', path]);
   await first.says(/served at/);
   const { status, stderr } = await grantio(t, ['serve', 'rng', '--socket-path', path]);
   assert.equal(status, 1);
@@ -77,7 +77,7 @@ test('O2: a socket that somebody serves is left alone', native, async (t) => {
 test('O2: of what replaced its socket a server takes nothing away', native, async (t) => {
   const folder = temporaryFolder(t);
   const path = join(folder, 'rng.sock');
-  const running = startGrantio(t, ['serve', 'rng', '--socket-path', path]);
+  const running = startServe(t, ['rng', '--socket-path', path]);
   await running.says(/served at/);
   rmSync(path);
   writeFileSync(path, 'precious');
@@ -119,7 +119,7 @@ test('--fd takes a socket that listens', native, async (t) => {
   const path = join(folder, 'rng.sock');
   const [libc, arena] = [libcOfTest(), arenaOfTest()];
   const fd = listenOn(libc, arena, path);
-  const running = startGrantio(t, ['serve', 'rng', '--fd=3'], { fds: [fd] });
+  const running = startServe(t, ['rng', '--fd=3'], { fds: [fd] });
   libc.close(fd);
   await running.says(/served at descriptor 3/);
   for (let frontend = 0; frontend < 2; frontend++) assert.ok((await offeredFeatures(path)) > 0n);
@@ -135,7 +135,7 @@ test('--fd takes a connection, and ends with it', native, async (t) => {
   const listening = listenOn(libc, arena, join(folder, 'sock'));
   const near = connectTo(libc, arena, join(folder, 'sock'));
   const far = acceptFrom(libc, listening);
-  const running = startGrantio(t, ['serve', 'rng', '--fd=3'], { fds: [far] });
+  const running = startServe(t, ['rng', '--fd=3'], { fds: [far] });
   for (const fd of [listening, far]) libc.close(fd);
   await running.says(/a frontend has connected/);
   libc.close(near);
@@ -151,7 +151,7 @@ test('several devices are served by one process', native, async (t) => {
     return { type: 'blk', disk: 'disk.img', 'read-only': true, 'queue-size': 64, ...own };
   });
   writeFileSync(join(folder, 'devices.json'), JSON.stringify({ devices }));
-  const running = startGrantio(t, ['serve', '--config', 'devices.json'], { cwd: folder });
+  const running = startServe(t, ['--config', 'devices.json'], { cwd: folder });
   await running.says(/disk99: served at disk99\.sock/);
   for (const name of names) assert.ok((await offeredFeatures(join(folder, `${name}.sock`))) > 0n, name);
   running.signal('SIGTERM');
@@ -178,8 +178,8 @@ test('--restricted offers VIRTIO_F_ACCESS_PLATFORM, and nothing else does', nati
   const folder = temporaryFolder(t);
   for (const restricted of [false, true]) {
     const path = join(folder, `${restricted}.sock`);
-    const words = ['serve', 'rng', '--socket-path', path, ...(restricted ? ['--restricted'] : [])];
-    const running = startGrantio(t, words);
+    const words = ['rng', '--socket-path', path, ...(restricted ? ['--restricted'] : [])];
+    const running = startServe(t, words);
     await running.says(/served at/);
     const platform = (await offeredFeatures(path)) & VIRTIO_F_ACCESS_PLATFORM;
     assert.equal(platform !== 0n, restricted);
@@ -233,11 +233,16 @@ test('sockets that systemd opened are found by the names of the devices', native
   ];
   writeFileSync(join(folder, 'devices.json'), JSON.stringify({ devices }));
   const env = { ...process.env, LISTEN_FDS: '2', LISTEN_FDNAMES: 'one:two' };
-  const running = startNumbered(t, 'LISTEN_PID', ['serve', '--config', 'devices.json'], {
-    cwd: folder,
-    env,
-    fds,
-  });
+  const running = startNumbered(
+    t,
+    'LISTEN_PID',
+    ['serve', '--config', 'devices.json', '--log-format=pretty'],
+    {
+      cwd: folder,
+      env,
+      fds,
+    },
+  );
   for (const fd of fds) libc.close(fd);
   await running.says(/one: served at systemd's socket/);
   const [one, two] = await Promise.all(paths.map(offeredFeatures));

@@ -1,6 +1,6 @@
-// A vhost-user-blk frontend: connects to a backend, shares memory with it, starts its rings, and puts requests on
-// them as Linux's virtio_blk does: three descriptors each, publish, kick if the backend asks for it. Between
-// protocol.h and load.c.
+// A vhost-user-blk frontend: connects to a backend, shares memory with it, starts its rings, and puts
+// requests on them as Linux's virtio_blk does: three descriptors each, publish, kick if the backend asks for
+// it. Between protocol.h and load.c.
 
 #ifndef FRONTEND_H
 #define FRONTEND_H
@@ -107,7 +107,7 @@ static void ask(struct frontend *frontend, struct message *message, size_t size)
   if (!send_message(frontend->socket, message, NULL, 0)) fail("the backend has gone away");
   if (!receive_message(frontend->socket, message, fds)) fail("the backend closed the connection");
   errno = 0;
-  if (message->request != request || !(message->flags & REPLY)) fail("the backend's answer is to something else");
+  if (message->request != request || !(message->flags & REPLY)) fail("an answer to something else");
 }
 
 static uint64_t ask_number(struct frontend *frontend, enum request request) {
@@ -136,7 +136,7 @@ static uint64_t negotiate(struct frontend *frontend) {
   // The disk's size comes first in the configuration space.
   uint64_t sectors;
   struct message message = {.request = GET_CONFIG, .config = {.size = sizeof sectors}};
-  ask(frontend, &message, offsetof(struct message, config.bytes) - MESSAGE_HEADER + sizeof sectors);
+  ask(frontend, &message, CONFIG_HEADER + sizeof sectors);
   errno = 0;
   if (message.size == 0) fail("the backend does not give its configuration space");
   memcpy(&sectors, message.config.bytes, sizeof sectors);
@@ -222,7 +222,8 @@ static uint64_t guest_address(const struct frontend *frontend, const void *point
 }
 
 /** Puts the request in `slot` on the ring, for the backend to see at once. */
-static void publish(struct frontend *frontend, struct ring *ring, struct slot *slot, bool write, size_t size) {
+static void publish(const struct frontend *frontend, struct ring *ring, struct slot *slot, bool write,
+                    size_t size) {
   struct vring *vring = &ring->vring;
   uint16_t head = (uint16_t)((slot - ring->slots) * DESCRIPTORS_A_REQUEST);
   slot->under_way = true;
@@ -247,12 +248,10 @@ static void kick(struct ring *ring) {
   // The index has to be visible before the backend's wish is read (virtio 1.3, §2.7.13.4.1).
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   struct vring *vring = &ring->vring;
-  bool wanted;
-  if (ring->event_index)
-    wanted = vring_need_event(__atomic_load_n(&vring_avail_event(vring), __ATOMIC_RELAXED), ring->available,
-                              ring->announced);
-  else
-    wanted = !(__atomic_load_n(&vring->used->flags, __ATOMIC_RELAXED) & VRING_USED_F_NO_NOTIFY);
+  uint16_t event = __atomic_load_n(&vring_avail_event(vring), __ATOMIC_RELAXED);
+  uint16_t flags = __atomic_load_n(&vring->used->flags, __ATOMIC_RELAXED);
+  bool wanted = ring->event_index ? vring_need_event(event, ring->available, ring->announced)
+                                  : !(flags & VRING_USED_F_NO_NOTIFY);
   ring->announced = ring->available;
   if (!wanted) return;
   ring->kicks++;
@@ -270,7 +269,7 @@ static struct slot *take(struct ring *ring, unsigned depth, uint32_t *written) {
   uint32_t id = element->id;
   *written = element->len;
   errno = 0;
-  if (id % DESCRIPTORS_A_REQUEST != 0 || id / DESCRIPTORS_A_REQUEST >= depth) fail("used: no head of a request");
+  if (id % DESCRIPTORS_A_REQUEST != 0 || id / DESCRIPTORS_A_REQUEST >= depth) fail("used: not a head");
   struct slot *slot = &ring->slots[id / DESCRIPTORS_A_REQUEST];
   if (!slot->under_way) fail("used: a request that was not under way");
   slot->under_way = false;
@@ -286,7 +285,7 @@ static void disable_interrupts(struct ring *ring) {
     ring->vring.avail->flags = VRING_AVAIL_F_NO_INTERRUPT;
 }
 
-/** Asks to be interrupted at the next request. Returns false when one is done already: the caller has to look. */
+/** Asks to be interrupted at the next request. Returns false when one is done already: look again. */
 static bool enable_interrupts(struct ring *ring) {
   if (ring->event_index)
     __atomic_store_n(&vring_used_event(&ring->vring), ring->used, __ATOMIC_RELAXED);

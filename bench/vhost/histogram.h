@@ -1,5 +1,5 @@
-// Latencies in buckets whose width grows with the value, so that each is known to 1.6 % from a nanosecond to an hour
-// (the idea of HdrHistogram). Counting is a shift and an addition. Used by load.c.
+// Latencies in buckets whose width grows with the value, so that each is known to 1.6 % from a nanosecond to
+// an hour (the idea of HdrHistogram). Counting is a shift and an addition. Used by load.c.
 
 #ifndef HISTOGRAM_H
 #define HISTOGRAM_H

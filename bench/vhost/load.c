@@ -1,13 +1,15 @@
-// The load generator of `npm run bench:vhost`: a vhost-user-blk frontend that keeps requests under way on a backend's
-// disk for a while, and says in JSON how many were done, how long they took and what they cost the backend.
+// The load generator of `npm run bench:vhost`: a vhost-user-blk frontend that keeps requests under way on a
+// backend's disk for a while, and says in JSON how many were done, how long they took and what they cost the
+// backend.
 //
-//   load --make IMAGE --bytes N                            makes an image with the pattern that reads are checked for
+//   load --make IMAGE --bytes N [--uncached]    makes an image with the pattern that reads are checked for
 //   load --socket PATH [--write] [--sequential] [--size BYTES] [--depth N] [--rings N] [--interrupts]
-//        [--seconds S | --requests N] [--warm-up S] [--backend PID] [--cpu N] [--verify [--salt N]] [--idle S]
+//        [--seconds S | --requests N] [--warm-up S] [--backend PID] [--verify [--salt N]] [--idle S]
 //
-// It polls the used rings, or with --interrupts blocks until the backend signals, as a guest's processor sleeps until
-// its interrupt. Of each read the first and the last word are checked, with --verify all; --verify --write writes
-// the pattern of another --salt, for a later read to find. After frontend.h and histogram.h.
+// It polls the used rings, or with --interrupts blocks until the backend signals, as a guest's processor
+// sleeps until its interrupt. Of each read the first and the last word are checked, with --verify all;
+// --verify --write writes the pattern of another --salt, for a later read to find. After frontend.h and
+// histogram.h.
 
 #include <getopt.h>
 #include <poll.h>
@@ -19,6 +21,7 @@
 
 struct options {
   const char *make;
+  bool uncached;
   const char *socket;
   uint64_t bytes;
   size_t size;
@@ -34,7 +37,6 @@ struct options {
   double idle;
   uint64_t requests;
   int backend;
-  int cpu;
 };
 
 /** What was measured between the end of the warm-up and the end of the run. */
@@ -46,10 +48,12 @@ struct result {
   uint64_t kicks;
   uint64_t interrupts;
   uint64_t cpu_ns;
+  /** Time that others had on the cores of this program and of the backend. */
+  int64_t others_ns;
 };
 
 static struct options options = {
-  .size = 4096, .depth = 1, .rings = 1, .seconds = 1, .warm_up = 0.2, .bytes = 256 << 20, .cpu = -1};
+  .size = 4096, .depth = 1, .rings = 1, .seconds = 1, .warm_up = 0.2, .bytes = 256 << 20};
 static struct frontend frontend;
 static struct result result;
 static uint64_t interrupts;
@@ -74,7 +78,9 @@ static void make_image(const char *path, uint64_t bytes) {
     fill((uint8_t *)block, at, sizeof block, 0);
     if (fwrite(block, sizeof block, 1, file) != 1) fail(path);
   }
-  if (fflush(file) != 0 || fsync(fileno(file)) != 0 || fclose(file) != 0) fail(path);
+  if (fflush(file) != 0 || fsync(fileno(file)) != 0) fail(path);
+  if (options.uncached) posix_fadvise(fileno(file), 0, 0, POSIX_FADV_DONTNEED);
+  if (fclose(file) != 0) fail(path);
 }
 
 static void check(const struct slot *slot) {
@@ -124,6 +130,44 @@ static uint64_t backend_cpu(void) {
   return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
+/** CPU time of this program. */
+static uint64_t own_cpu(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+/** The cores on which this program and the backend may run. */
+static cpu_set_t cores(void) {
+  cpu_set_t own;
+  cpu_set_t backend;
+  if (sched_getaffinity(0, sizeof own, &own) != 0) fail("sched_getaffinity");
+  if (sched_getaffinity(options.backend, sizeof backend, &backend) != 0) fail("sched_getaffinity");
+  CPU_OR(&own, &own, &backend);
+  return own;
+}
+
+/** Time that those cores have been busy, or were taken by another virtual machine (proc(5), /proc/stat). */
+static uint64_t cores_busy(void) {
+  cpu_set_t set = cores();
+  FILE *file = fopen("/proc/stat", "r");
+  if (file == NULL) fail("/proc/stat");
+  uint64_t ticks = 0;
+  char line[512];
+  while (fgets(line, sizeof line, file) != NULL) {
+    unsigned cpu;
+    unsigned long user, nice, system, idle, waiting, interrupt, soft, stolen;
+    int count = sscanf(line, "cpu%u %lu %lu %lu %lu %lu %lu %lu %lu", &cpu, &user, &nice, &system, &idle,
+                       &waiting, &interrupt, &soft, &stolen);
+    if (count == 9 && CPU_ISSET(cpu, &set)) ticks += user + nice + system + interrupt + soft + stolen;
+  }
+  fclose(file);
+  return ticks * (1000000000 / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
+/** Time that others have had on those cores, give or take what a clock tick is. */
+static int64_t others_cpu(void) { return (int64_t)(cores_busy() - own_cpu() - backend_cpu()); }
+
 static uint64_t all_kicks(void) {
   uint64_t kicks = 0;
   for (unsigned i = 0; i < options.rings; i++) kicks += frontend.rings[i].kicks;
@@ -137,12 +181,14 @@ static void begin(uint64_t now) {
                            .begin_ns = now,
                            .kicks = all_kicks(),
                            .interrupts = interrupts,
-                           .cpu_ns = backend_cpu()};
+                           .cpu_ns = backend_cpu(),
+                           .others_ns = others_cpu()};
 }
 
 static void end(uint64_t now) {
   result.end_ns = now;
   result.cpu_ns = backend_cpu() - result.cpu_ns;
+  result.others_ns = others_cpu() - result.others_ns;
   result.kicks = all_kicks() - result.kicks;
   result.interrupts = interrupts - result.interrupts;
 }
@@ -197,8 +243,9 @@ static void drain(void) {
 static void run(void) {
   uint64_t started = now_ns();
   for (unsigned i = 0; i < options.rings; i++) {
-    for (unsigned j = 0; j < options.depth; j++) submit(&frontend.rings[i], &frontend.rings[i].slots[j], started);
-    kick(&frontend.rings[i]);
+    struct ring *ring = &frontend.rings[i];
+    for (unsigned j = 0; j < options.depth; j++) submit(ring, &ring->slots[j], started);
+    kick(ring);
   }
   while (turns(true) == 0);
   result.first_ns = now_ns();
@@ -235,14 +282,22 @@ static void run_requests(void) {
 static void print_result(void) {
   double seconds = (double)(result.end_ns - result.begin_ns) / 1e9;
   double total = (double)result.latencies.total;
-  const struct histogram *latencies = &result.latencies;
-  printf("{\"requests\":%.0f,\"seconds\":%.6f,\"iops\":%.1f,\"us\":%.4f,", total, seconds, total / seconds,
-         seconds * 1e6 / total);
-  printf("\"p50\":%.3f,\"p99\":%.3f,\"p999\":%.3f,", (double)histogram_quantile(latencies, 0.5) / 1e3,
-         (double)histogram_quantile(latencies, 0.99) / 1e3, (double)histogram_quantile(latencies, 0.999) / 1e3);
-  printf("\"cpu\":%.4f,\"kicks\":%.4f,\"interrupts\":%.4f,\"firstNs\":%llu}\n",
-         (double)result.cpu_ns / 1e3 / total, (double)result.kicks / total, (double)result.interrupts / total,
-         (unsigned long long)result.first_ns);
+  printf("{\"requests\":%.0f,\"seconds\":%.6f,", total, seconds);
+  printf("\"iops\":%.1f,\"us\":%.4f,", total / seconds, seconds * 1e6 / total);
+  static const struct {
+    const char *name;
+    double share;
+  } quantiles[] = {{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}};
+  for (size_t i = 0; i < sizeof quantiles / sizeof *quantiles; i++) {
+    uint64_t value = histogram_quantile(&result.latencies, quantiles[i].share);
+    printf("\"%s\":%.3f,", quantiles[i].name, (double)value / 1e3);
+  }
+  printf("\"cpu\":%.4f,\"kicks\":%.4f,", (double)result.cpu_ns / 1e3 / total, (double)result.kicks / total);
+  printf("\"interrupts\":%.4f,", (double)result.interrupts / total);
+  cpu_set_t set = cores();
+  double others = (double)result.others_ns / 1e9 / seconds / CPU_COUNT(&set);
+  printf("\"others\":%.4f,", others < 0 ? 0 : others);
+  printf("\"firstNs\":%llu}\n", (unsigned long long)result.first_ns);
 }
 
 /** A backend that loses a request or an interrupt must not make the bench wait for ever. */
@@ -253,41 +308,47 @@ static void on_alarm(int signal) {
   _exit(1);
 }
 
-enum { MAKE, BYTES, SOCKET, WRITE, SEQUENTIAL, SIZE, DEPTH, RINGS, INTERRUPTS, SECONDS, REQUESTS, WARM_UP, BACKEND, CPU,
-       VERIFY, SALT, IDLE };
-
 static const struct option names[] = {
-  {"make", required_argument, NULL, MAKE},         {"bytes", required_argument, NULL, BYTES},
-  {"socket", required_argument, NULL, SOCKET},     {"write", no_argument, NULL, WRITE},
-  {"sequential", no_argument, NULL, SEQUENTIAL},   {"size", required_argument, NULL, SIZE},
-  {"depth", required_argument, NULL, DEPTH},       {"rings", required_argument, NULL, RINGS},
-  {"interrupts", no_argument, NULL, INTERRUPTS},   {"seconds", required_argument, NULL, SECONDS},
-  {"requests", required_argument, NULL, REQUESTS}, {"warm-up", required_argument, NULL, WARM_UP},
-  {"backend", required_argument, NULL, BACKEND},   {"cpu", required_argument, NULL, CPU},
-  {"verify", no_argument, NULL, VERIFY},           {"salt", required_argument, NULL, SALT},
-  {"idle", required_argument, NULL, IDLE},         {0},
+  {"make", required_argument, NULL, 'm'},
+  {"bytes", required_argument, NULL, 'b'},
+  {"uncached", no_argument, NULL, 'u'},
+  {"socket", required_argument, NULL, 'S'},
+  {"write", no_argument, NULL, 'w'},
+  {"sequential", no_argument, NULL, 'q'},
+  {"size", required_argument, NULL, 's'},
+  {"depth", required_argument, NULL, 'd'},
+  {"rings", required_argument, NULL, 'r'},
+  {"interrupts", no_argument, NULL, 'i'},
+  {"seconds", required_argument, NULL, 't'},
+  {"requests", required_argument, NULL, 'n'},
+  {"warm-up", required_argument, NULL, 'W'},
+  {"backend", required_argument, NULL, 'B'},
+  {"verify", no_argument, NULL, 'v'},
+  {"salt", required_argument, NULL, 'a'},
+  {"idle", required_argument, NULL, 'I'},
+  {0},
 };
 
 static void read_options(int count, char **words) {
   for (int option; (option = getopt_long(count, words, "", names, NULL)) != -1;) {
     switch (option) {
-      case MAKE: options.make = optarg; break;
-      case BYTES: options.bytes = strtoull(optarg, NULL, 10); break;
-      case SOCKET: options.socket = optarg; break;
-      case WRITE: options.write = true; break;
-      case SEQUENTIAL: options.sequential = true; break;
-      case SIZE: options.size = strtoull(optarg, NULL, 10); break;
-      case DEPTH: options.depth = (unsigned)atoi(optarg); break;
-      case RINGS: options.rings = (unsigned)atoi(optarg); break;
-      case INTERRUPTS: options.interrupts = true; break;
-      case SECONDS: options.seconds = atof(optarg); break;
-      case REQUESTS: options.requests = strtoull(optarg, NULL, 10); break;
-      case WARM_UP: options.warm_up = atof(optarg); break;
-      case BACKEND: options.backend = atoi(optarg); break;
-      case CPU: options.cpu = atoi(optarg); break;
-      case VERIFY: options.verify = true; break;
-      case SALT: options.salt = (unsigned)atoi(optarg); break;
-      case IDLE: options.idle = atof(optarg); break;
+      case 'm': options.make = optarg; break;
+      case 'b': options.bytes = strtoull(optarg, NULL, 10); break;
+      case 'u': options.uncached = true; break;
+      case 'S': options.socket = optarg; break;
+      case 'w': options.write = true; break;
+      case 'q': options.sequential = true; break;
+      case 's': options.size = strtoull(optarg, NULL, 10); break;
+      case 'd': options.depth = (unsigned)atoi(optarg); break;
+      case 'r': options.rings = (unsigned)atoi(optarg); break;
+      case 'i': options.interrupts = true; break;
+      case 't': options.seconds = atof(optarg); break;
+      case 'n': options.requests = strtoull(optarg, NULL, 10); break;
+      case 'W': options.warm_up = atof(optarg); break;
+      case 'B': options.backend = atoi(optarg); break;
+      case 'v': options.verify = true; break;
+      case 'a': options.salt = (unsigned)atoi(optarg); break;
+      case 'I': options.idle = atof(optarg); break;
       default: exit(2);
     }
   }
@@ -304,12 +365,6 @@ int main(int count, char **words) {
   if (options.make != NULL) {
     make_image(options.make, options.bytes);
     return 0;
-  }
-  if (options.cpu >= 0) {
-    cpu_set_t cpus;
-    CPU_ZERO(&cpus);
-    CPU_SET(options.cpu, &cpus);
-    if (sched_setaffinity(0, sizeof cpus, &cpus) != 0) fail("sched_setaffinity");
   }
   frontend.depth = options.depth;
   frontend.ring_count = options.rings;

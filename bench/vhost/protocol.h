@@ -1,5 +1,6 @@
-// The vhost-user protocol as the load generator and the C twin speak it: a message as it is on the wire, and how
-// it travels with file descriptors (vhost-user specification, "Message Specification"). Used by frontend.h and twin.c.
+// The vhost-user protocol as the load generator and the C twin speak it: a message as it is on the wire, and
+// how it travels with file descriptors (vhost-user specification, "Message Specification"). Used by
+// frontend.h and twin.c.
 
 #ifndef PROTOCOL_H
 #define PROTOCOL_H
@@ -85,6 +86,7 @@ struct message {
 } __attribute__((packed));
 
 #define MESSAGE_HEADER offsetof(struct message, number)
+#define CONFIG_HEADER (offsetof(struct message, config.bytes) - MESSAGE_HEADER)
 #define MOST_PAYLOAD (sizeof(struct message) - MESSAGE_HEADER)
 
 /** Ends the program: what failed, and the system's reason if there is one. */

@@ -1,6 +1,6 @@
-// The twin's side of a split ring: guest memory by its addresses, and chains taken off the ring with the checks that
-// our own backend makes. Everything in shared memory is read once, into a copy, and only the copy is believed. Between
-// protocol.h and twin.c.
+// The twin's side of a split ring: guest memory by its addresses, and chains taken off the ring with the
+// checks that our own backend makes. Everything in shared memory is read once, into a copy, and only the copy
+// is believed. Between protocol.h and twin.c.
 
 #ifndef TWIN_RING_H
 #define TWIN_RING_H
@@ -72,8 +72,8 @@ static uint8_t *user_bytes(const struct memory *memory, uint64_t address, uint64
 }
 
 /** Follows the descriptors from `head` on into `vectors`. Returns how many, 0 when they break a rule. */
-static unsigned follow(const struct ring *ring, const struct memory *memory, uint16_t head, struct iovec *vectors,
-                       unsigned *readable) {
+static unsigned follow(const struct ring *ring, const struct memory *memory, uint16_t head,
+                       struct iovec *vectors, unsigned *readable) {
   unsigned count = 0;
   *readable = 0;
   for (uint16_t at = head; count < ring->vring.num;) {
@@ -98,16 +98,16 @@ static unsigned follow(const struct ring *ring, const struct memory *memory, uin
  * @param type becomes the request's type; its data are in the chain's vectors
  */
 static enum taken take(struct ring *ring, const struct memory *memory, struct chain **taken, uint32_t *type) {
-  uint16_t available = __atomic_load_n(&ring->vring.avail->idx, __ATOMIC_ACQUIRE);
-  uint16_t pending = (uint16_t)(available - ring->available);
+  const struct vring_avail *avail = ring->vring.avail;
+  uint16_t pending = (uint16_t)(__atomic_load_n(&avail->idx, __ATOMIC_ACQUIRE) - ring->available);
   if (pending == 0) return NOTHING;
   if (pending > ring->vring.num) return BROKEN;
-  uint16_t head = __atomic_load_n(&ring->vring.avail->ring[ring->available % ring->vring.num], __ATOMIC_RELAXED);
+  uint16_t head = __atomic_load_n(&avail->ring[ring->available % ring->vring.num], __ATOMIC_RELAXED);
   if (head >= ring->vring.num || ring->chains[head].in_flight) return BROKEN;
   struct chain *chain = &ring->chains[head];
   unsigned readable;
   unsigned count = follow(ring, memory, head, chain->vectors, &readable);
-  // The twin serves drivers that give header and status a descriptor each, as all do that it is compared with.
+  // The twin serves drivers that give header and status a descriptor each, as load.c and Linux do.
   struct virtio_blk_outhdr header;
   if (count < 2 || readable == 0 || readable == count) return BROKEN;
   if (chain->vectors[0].iov_len != sizeof header || chain->vectors[count - 1].iov_len != 1) return BROKEN;
@@ -144,11 +144,10 @@ static void complete(struct chain *chain, uint8_t status, uint32_t written) {
   __atomic_store_n(&vring->used->idx, ring->used, __ATOMIC_RELEASE);
   // The index has to be visible before the driver's wish is read.
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
-  bool wanted;
-  if (ring->event_index)
-    wanted = vring_need_event(__atomic_load_n(&vring_used_event(vring), __ATOMIC_RELAXED), ring->used, ring->signalled);
-  else
-    wanted = !(__atomic_load_n(&vring->avail->flags, __ATOMIC_RELAXED) & VRING_AVAIL_F_NO_INTERRUPT);
+  uint16_t event = __atomic_load_n(&vring_used_event(vring), __ATOMIC_RELAXED);
+  uint16_t flags = __atomic_load_n(&vring->avail->flags, __ATOMIC_RELAXED);
+  bool wanted = ring->event_index ? vring_need_event(event, ring->used, ring->signalled)
+                                  : !(flags & VRING_AVAIL_F_NO_INTERRUPT);
   ring->signalled = ring->used;
   if (wanted && ring->call >= 0 && write(ring->call, &(uint64_t){1}, sizeof(uint64_t)) < 0 && errno != EAGAIN)
     fail("interrupt");

@@ -1,5 +1,6 @@
-// io_uring without a library: submit a batch of reads and writes with one system call, and find the completions in
-// memory (io_uring(7)). After twin-ring.h, used by twin.c for images that are opened with O_DIRECT.
+// io_uring without a library: submit a batch of reads and writes with one system call, and find the
+// completions in memory (io_uring(7)). After twin-ring.h, used by twin.c for images that are opened with
+// O_DIRECT.
 
 #ifndef TWIN_URING_H
 #define TWIN_URING_H

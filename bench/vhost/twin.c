@@ -1,11 +1,13 @@
-// The same design as our backend, in C: what the machine allows, for `npm run bench:vhost` to compare us with.
+// The same design as our backend, in C: what the machine allows, for `npm run bench:vhost` to compare us
+// with.
 //
 //   twin --socket PATH --disk IMAGE [--direct] [--io-uring] [--poll-us N]
 //
-// A vhost-user-blk backend with one thread: it polls the rings for a while, asks to be notified, looks once more and
-// only then blocks in epoll. Data go straight between image and guest memory, by preadv and pwritev, or through
-// io_uring. It serves one frontend at a time and is made for measuring: a frontend that breaks a rule loses its
-// connection, but one that truncates its memory ends the program. After twin-ring.h and twin-uring.h.
+// A vhost-user-blk backend with one thread: it polls the rings for a while, asks to be notified, looks once
+// more and only then blocks in epoll. Data go straight between image and guest memory, by preadv and pwritev,
+// or through io_uring. It serves one frontend at a time and is made for measuring: a frontend that breaks a
+// rule loses its connection, but one that truncates its memory ends the program. After twin-ring.h and
+// twin-uring.h.
 
 #include <fcntl.h>
 #include <getopt.h>
@@ -54,7 +56,8 @@ static void forget(int *fd) {
 
 static void finish(struct chain *chain, long result) {
   bool done = result == (long)chain->length;
-  complete(chain, done ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR, 1 + (done && !chain->write ? chain->length : 0));
+  uint32_t data = done && !chain->write ? chain->length : 0;
+  complete(chain, done ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR, data + 1);
 }
 
 static void transfer(struct chain *chain) {
@@ -110,7 +113,8 @@ static void unmap_memory(void) {
     stop_ring(&rings[i]);
     rings[i].vring.desc = NULL;
   }
-  for (unsigned i = 0; i < memory.count; i++) munmap(memory.mappings[i].mapped, memory.mappings[i].mapped_size);
+  for (unsigned i = 0; i < memory.count; i++)
+    munmap(memory.mappings[i].mapped, memory.mappings[i].mapped_size);
   memory.count = 0;
 }
 
@@ -225,7 +229,7 @@ static bool answer(struct message *message) {
       uint64_t end = (uint64_t)message->config.offset + message->config.size;
       if (end > sizeof config) return false;
       memcpy(message->config.bytes, (uint8_t *)&config + message->config.offset, message->config.size);
-      message->size = (uint32_t)(offsetof(struct message, config.bytes) - MESSAGE_HEADER) + message->config.size;
+      message->size = (uint32_t)CONFIG_HEADER + message->config.size;
       return true;
     }
     default:

@@ -15,9 +15,12 @@ export const RINGS: readonly Exhibit[] = [
     id: 'XSA-155/ranges',
     what: 'The ranges of a discard are checked, then read again out of the buffer.',
     file: 'src/devices/blk.ts',
-    find: 'if (!this.#applyRange(range.at(at), discard))',
-    replace:
-      'readable.copyTo(this.#ranges, HEADER_SIZE, length);\n      if (!this.#applyRange(range.at(at), discard))',
+    find: 'const index = request.nextRange++;',
+    replace: `const index = request.nextRange++;
+    request.chain.readable.copyTo(this.#ranges, HEADER_SIZE, request.ranges * virtioBlkRange.size);
+    const again = virtioBlkRange.over(this.#ranges).at(index * virtioBlkRange.size);
+    request.offsets[index] = again.sector * SECTOR_SIZE;
+    request.lengths[index] = again.num_sectors * SECTOR_SIZE;`,
     tests: ['test/adversary/changing-memory.test.ts'],
   },
   {
@@ -58,13 +61,14 @@ export const RINGS: readonly Exhibit[] = [
     id: 'CVE-2021-3748',
     what: 'The device writes its status after it has let go of the page that it belongs into.',
     file: 'src/devices/blk.ts',
-    find: 'if (queue.complete(chain, readable.byteLength, length, STATUS_SIZE) < 0) this.#refuse(queue, chain);',
+    find: 'return queue.complete(chain, readable.byteLength, length, STATUS_SIZE) >= 0;',
     replace: `const piece = writable.count - 1;
     const region = writable.regions[piece];
     const place = writable.offsets[piece] + writable.lengths[piece] - 1;
     region.u8[place] = 0xff;
     queue.complete(chain, readable.byteLength, length, STATUS_SIZE);
-    region.u8[place] = answer.status;`,
+    region.u8[place] = status;
+    return true;`,
     tests: ['test/adversary/completion-order.test.ts'],
   },
   {
@@ -154,7 +158,7 @@ export const RINGS: readonly Exhibit[] = [
     also: ['CVE-2018-1118'],
     what: 'A response claims bytes that the backend has not written.',
     file: 'src/devices/blk.ts',
-    find: 'answer.written === dataRoom ? writable.byteLength : Math.min(answer.written, dataRoom)',
+    find: 'data === dataRoom ? writable.byteLength : Math.min(data, dataRoom)',
     replace: 'writable.byteLength',
     tests: ['test/conformance/blk-device.test.ts'],
   },

@@ -27,7 +27,8 @@ export function countText(count: number): string {
   return scaled(count, COUNTS, 1000);
 }
 
-/** A time in nanoseconds, as "0 ns" or "1.50 ms". */
+/** A time in nanoseconds, as "0 ns" or "1.50 ms"; "no limit" for Infinity. */
 export function timeText(nanoseconds: number): string {
+  if (nanoseconds === Number.POSITIVE_INFINITY) return 'no limit';
   return scaled(nanoseconds, TIMES, 1000);
 }

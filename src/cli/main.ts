@@ -23,10 +23,14 @@ async function main(words: readonly string[]): Promise<number> {
 /** Returns false when the call was wrong, and that has been said. */
 async function run(words: readonly string[]): Promise<boolean> {
   const [command, option, socket, ...more] = words;
+  // Forms in which other programs start ours. They wait for its socket, and to load the parser of options would be a
+  // good part of that time.
+  if (command === 'serve') {
+    const { servePlainly } = await import('./serve-call.ts');
+    if (await servePlainly(words.slice(1))) return true;
+  }
   const plainDaemon = command === 'xenstored' && option === '--socket' && more.length === 0;
   if (!plainDaemon || socket === undefined) return (await import('./program.ts')).runProgram(words);
-  // The form in which scripts start the daemon. They wait for its socket, and to load the parser of options
-  // would be a good part of that time.
   await (await import('./xenstored.ts')).runXenstored({ socket });
   return true;
 }

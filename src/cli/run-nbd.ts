@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Throughput } from '../audit/throughput.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
 import { VirtualHost } from '../parallel/virtual-host.ts';
 import { type CloseControl, openControl } from './control-socket.ts';
@@ -12,7 +13,6 @@ import type { Decisions } from './run-decisions.ts';
 import { modeLabel, type RunOptions, type RunPlan } from './run-plan.ts';
 import { dmaDebugFault, modeResult, printResults } from './run-report.ts';
 import type { Interruption } from './signals.ts';
-import { Throughput } from './throughput.ts';
 import type { TraceOutput } from './trace-output.ts';
 
 /** Serves until a signal comes or the command has ended. Returns the exit status. */
@@ -46,9 +46,8 @@ export async function runNbd(
       throw error;
     });
     const { uris, closeControl } = await open(host, address, options.control);
-    const { run } = options;
-    const work =
-      run === undefined ? serve(uris, job, interruption) : runCommand(run, address, uris[0], interruption);
+    const names = job.disks.map(({ dev }) => dev);
+    const work = useDisks({ address, uris, names }, options.run, interruption);
     const faults: string[] = [];
     const status = await work.finally(async () => {
       await closeControl();
@@ -87,9 +86,27 @@ async function open(
   }
 }
 
+/** Disks that are served. */
+export interface ServedDisks {
+  readonly address: string;
+  /** By disk. */
+  readonly uris: readonly string[];
+  readonly names: readonly string[];
+}
+
+/** Serves until a signal comes, or until `command`, if there is one, has ended. Returns the exit status. */
+export function useDisks(
+  disks: ServedDisks,
+  command: string | undefined,
+  interruption: Interruption,
+): Promise<number> {
+  if (command === undefined) return serve(disks, interruption);
+  return runCommand(command, disks.address, disks.uris[0], interruption);
+}
+
 /** Says where the disks are, and waits for a signal. Returns the exit status. */
-function serve(uris: readonly string[], job: RunPlan, interruption: Interruption): Promise<number> {
-  for (const [index, uri] of uris.entries()) process.stderr.write(`${job.disks[index].dev}  ${uri}\n`);
+function serve({ uris, names }: ServedDisks, interruption: Interruption): Promise<number> {
+  for (const [index, uri] of uris.entries()) process.stderr.write(`${names[index]}  ${uri}\n`);
   process.stderr.write('serving; press Ctrl-C to stop\n');
   return new Promise((resolve) => interruption.onSignal(() => resolve(0)));
 }

@@ -22,7 +22,7 @@ import { readXlConfig } from '../toolstack/xl-cfg.ts';
 import { UsageError } from './usage.ts';
 
 const MIB = 2 ** 20;
-const DEFAULT_MEMORY = 64 * MIB;
+export const DEFAULT_MEMORY = 64 * MIB;
 /** Bytes of memory that a guest can have here. */
 export const MIN_MEMORY = 16 * MIB;
 export const MAX_MEMORY = 1024 * MIB;
@@ -30,6 +30,8 @@ export const MAX_MEMORY = 1024 * MIB;
 /** The options as commander hands them over. */
 export interface RunOptions {
   readonly disk: readonly string[];
+  readonly backend?: string;
+  readonly reconnect?: number;
   readonly mode?: ExposureMode;
   readonly arch?: Architecture;
   readonly grants?: GrantPolicy;
@@ -150,7 +152,8 @@ function dmaDebugOf({ dmaDebug, dmaDebugDriver }: RunOptions): DmaDebugOptions |
   return dmaDebug ? {} : undefined;
 }
 
-function checkAddress(text: string): void {
+/** Throws UsageError for an address at which NBD cannot be served. */
+export function checkAddress(text: string): void {
   try {
     parseNbdAddress(text);
   } catch (error) {

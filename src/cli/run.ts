@@ -9,6 +9,7 @@ import { GRANT_POLICIES } from '../dma/policy.ts';
 import { GUEST } from '../parallel/host-options.ts';
 import { createDemoDisk } from './demo-disk.ts';
 import { sizeInBytes, wholeNumber } from './option-values.ts';
+import { runBackend } from './run-backend.ts';
 import { runCopy } from './run-copy.ts';
 import { Decisions } from './run-decisions.ts';
 import { runNbd } from './run-nbd.ts';
@@ -45,6 +46,8 @@ Examples:
                                                   and meanwhile: grantio ctl /tmp/c plug b.img
   grantio run --disk a.img --run 'nbdcopy "$uri" b.img'
   grantio run --dma-debug                         as a kernel with CONFIG_DMA_API_DEBUG
+  grantio run --backend vhost-user:/tmp/blk.sock  reads the disk that another program serves there, such as
+                                                  qemu-storage-daemon, and shows it nothing but a window
 
 Exit status:
   0  done, or ended by a signal while serving; with --run, the command's own status
@@ -60,6 +63,15 @@ export function addRunCommand(program: Command): void {
     .description('Run a guest whose disks are served through grants, and see what their backend can reach.')
     .argument('[guest.cfg]', 'guest configuration as xl reads it (xl.cfg)')
     .option('--disk <path[,ro]>', 'serve this raw image; may be given again', collect, [])
+    .option(
+      '--backend <vhost-user:socket>',
+      'use the disk that another program serves there, sharing a window of memory with it and nothing else; --disk is then the image to compare it with',
+    )
+    .option(
+      '--reconnect <seconds>',
+      'with --backend: wait so long for a backend that has gone, and ask it again',
+      wholeNumber(0, 600),
+    )
     .addOption(
       new Option('--mode <mode>', 'exposure mode (default: each in turn; bounce with --nbd)').choices(
         EXPOSURE_MODES,
@@ -112,6 +124,9 @@ function queueSize(text: string): number {
 
 /** Does what was asked for. Returns the exit status. */
 async function run(configFile: string | undefined, options: RunOptions): Promise<number> {
+  if (options.backend !== undefined) return runBackend(options.backend, configFile, options);
+  if (options.reconnect !== undefined)
+    throw new UsageError('--reconnect: only a backend of its own process can go away; add --backend');
   const serving = options.nbd !== undefined || options.run !== undefined;
   const needsDemo = configFile === undefined && options.disk.length === 0;
   // The plan is made before the demonstration disk: a wrong call makes nothing.

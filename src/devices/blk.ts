@@ -27,10 +27,11 @@ import {
 } from '../abi/virtio-blk.ts';
 import { VIRTIO_ID_BLOCK } from '../abi/virtio.ts';
 import { ProtocolViolation } from '../errors.ts';
-import { Segments } from '../memory/segments.ts';
-import type { BlockStore } from '../storage/block-store.ts';
-import type { VirtioDevice } from '../virtio/device.ts';
+import type { Segments } from '../memory/segments.ts';
+import type { BlockStore, StoreAnswer, StoreResult } from '../storage/block-store.ts';
+import type { DeviceHost, VirtioDevice } from '../virtio/device.ts';
 import type { Chain, DeviceQueue } from '../virtqueue/device-queue.ts';
+import { BlkRequest } from './blk-request.ts';
 
 /** Ranges in one discard or write zeroes request, and sectors in one range: limits we announce. */
 const MAX_RANGES = 16;
@@ -49,11 +50,8 @@ export interface BlkOptions {
   readonly id: string;
 }
 
-/** What a request wrote: bytes of data before the status byte, and the status. */
-interface Answer {
-  written: number;
-  status: number;
-}
+/** In place of a status: the store answers later. */
+const LATER = -1;
 
 export class BlkDevice implements VirtioDevice {
   readonly deviceId = VIRTIO_ID_BLOCK;
@@ -65,13 +63,15 @@ export class BlkDevice implements VirtioDevice {
   readonly #id: Uint8Array;
   readonly #header = virtioBlkRequestHeader.make();
   readonly #ranges = new Uint8Array(MAX_RANGES * virtioBlkRange.size);
-  /** The data part of the request in hand. */
-  readonly #data = new Segments();
-  readonly #answer: Answer = { written: 0, status: 0 };
+  /** The request in hand, and those that are not under way. */
+  #request: BlkRequest;
+  readonly #idle: BlkRequest[] = [];
+  #host: DeviceHost | undefined;
   #writeThrough = false;
 
   constructor(store: BlockStore, options: BlkOptions) {
     this.#store = store;
+    this.#request = this.#newRequest();
     this.#id = new TextEncoder().encode(options.id.slice(0, VIRTIO_BLK_ID_BYTES));
     this.queueSizes = Array.from({ length: options.queues }, () => options.queueSize);
     this.features =
@@ -96,12 +96,17 @@ export class BlkDevice implements VirtioDevice {
   }
 
   /** §5.2.6.2: a driver that cannot flush is promised that a completed write is stable. */
-  start(features: bigint): void {
+  start(features: bigint, host: DeviceHost): void {
     this.#writeThrough = (features & VIRTIO_BLK_F_FLUSH) === 0n;
+    this.#host = host;
+  }
+
+  drain(): void {
+    this.#store.drain?.();
   }
 
   stop(): void {
-    // Requests are served within `handle`; nothing is under way between two calls.
+    this.#host = undefined;
   }
 
   /** §5.2.6: header, data, one status byte, in whatever descriptors the driver chose (§2.7.4.1). */
@@ -110,24 +115,50 @@ export class BlkDevice implements VirtioDevice {
       this.#refuse(queue, chain);
       return;
     }
-    const { readable, writable } = chain;
-    if (writable.byteLength === 0)
+    if (chain.writable.byteLength === 0)
       throw new ProtocolViolation('§5.2.6', 'a request without room for its status');
-    const answer = this.#answer;
-    answer.written = 0;
-    if (readable.byteLength < HEADER_SIZE) answer.status = VIRTIO_BLK_S_IOERR;
-    else {
-      readable.copyTo(this.#header.bytes, 0, HEADER_SIZE);
-      chain.type = this.#header.type;
-      answer.status = this.#serve(chain, answer);
-    }
-    chain.status = answer.status;
-    writable.setByte(writable.byteLength - 1, answer.status);
+    const request = this.#request;
+    const status = this.#begin(request, queue, chain);
+    if (status === LATER) this.#request = this.#idle.pop() ?? this.#newRequest();
+    else if (!this.#answer(request, status)) this.#refuse(queue, chain);
+  }
+
+  /** Tells the driver the outcome of a request. Returns false when the platform does not take what was written. */
+  #answer({ queue, chain, written }: BlkRequest, status: number): boolean {
+    const { readable, writable } = chain;
+    chain.status = status;
+    writable.setByte(writable.byteLength - 1, status);
     // §2.7.8.2: the length counts from the start of the writable part without gaps. What lies between short
     // data and the status has not been written, so only a full answer may claim the status byte as well.
+    const data = status === VIRTIO_BLK_S_OK ? written : 0;
     const dataRoom = writable.byteLength - 1;
-    const length = answer.written === dataRoom ? writable.byteLength : Math.min(answer.written, dataRoom);
-    if (queue.complete(chain, readable.byteLength, length, STATUS_SIZE) < 0) this.#refuse(queue, chain);
+    const length = data === dataRoom ? writable.byteLength : Math.min(data, dataRoom);
+    return queue.complete(chain, readable.byteLength, length, STATUS_SIZE) >= 0;
+  }
+
+  #newRequest(): BlkRequest {
+    return new BlkRequest((request, result) => this.#finish(request, result));
+  }
+
+  /** The store has answered later. */
+  #finish(request: BlkRequest, result: StoreResult): void {
+    const { queue, chain } = request;
+    // §2.4.1: what was under way when the driver took its queue away is for nobody.
+    const status = queue.closed ? VIRTIO_BLK_S_IOERR : this.#after(request, result);
+    if (status === LATER) return;
+    this.#idle.push(request);
+    if (queue.closed) return;
+    try {
+      // Buffers that cannot be written any more cannot have a status either: the driver gets them back as they are.
+      if (!this.#answer(request, status)) {
+        chain.status = VIRTIO_BLK_S_IOERR;
+        queue.complete(chain, 0, 0);
+      }
+      this.#host?.completed(queue);
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) throw error;
+      this.#host?.failed(queue, error);
+    }
   }
 
   /** A buffer was not granted, or not so: only this request fails, if its status can be written. */
@@ -138,51 +169,69 @@ export class BlkDevice implements VirtioDevice {
     if (queue.complete(chain, 0, 0, answers ? STATUS_SIZE : 0) < 0) queue.complete(chain, 0, 0);
   }
 
-  #serve(chain: Chain, answer: Answer): number {
+  /** Hands a request to the store. Returns its status, or LATER. */
+  #begin(request: BlkRequest, queue: DeviceQueue, chain: Chain): number {
     const { readable, writable } = chain;
+    request.begin(queue, chain);
+    if (readable.byteLength < HEADER_SIZE) return VIRTIO_BLK_S_IOERR;
+    readable.copyTo(this.#header.bytes, 0, HEADER_SIZE);
+    chain.type = this.#header.type;
     const readableData = readable.byteLength - HEADER_SIZE;
     const writableData = writable.byteLength - 1;
-    switch (this.#header.type) {
+    switch (chain.type) {
       case VIRTIO_BLK_T_IN:
-        return this.#read(this.#data.slice(writable, 0, writableData), answer);
+        request.data.slice(writable, 0, writableData);
+        return this.#read(request);
       case VIRTIO_BLK_T_OUT:
-        return this.#write(this.#data.slice(readable, HEADER_SIZE, readableData));
+        request.data.slice(readable, HEADER_SIZE, readableData);
+        return this.#write(request);
       case VIRTIO_BLK_T_FLUSH:
-        return statusOf(this.#store.flush() === 'ok');
+        return this.#after(request, this.#store.flush(request));
       case VIRTIO_BLK_T_GET_ID:
-        return this.#getId(writable, writableData, answer);
+        return this.#getId(request, writable, writableData);
       case VIRTIO_BLK_T_DISCARD:
       case VIRTIO_BLK_T_WRITE_ZEROES:
-        return this.#applyRanges(readable, readableData);
+        return this.#applyRanges(request, readable, readableData);
       default:
         return VIRTIO_BLK_S_UNSUPP;
     }
   }
 
-  #read(data: Segments, answer: Answer): number {
-    const offset = this.#place(data.byteLength);
-    if (offset < 0 || this.#store.read(offset, data) !== 'ok') return VIRTIO_BLK_S_IOERR;
-    answer.written = data.byteLength;
-    return VIRTIO_BLK_S_OK;
+  /** A step of a request has come to `answer`: does what is left of it. Returns its status, or LATER. */
+  #after(request: BlkRequest, answer: StoreAnswer): number {
+    let last = answer;
+    while (last === 'ok') {
+      if (request.nextRange < request.ranges) last = this.#applyRange(request);
+      else if (request.mustFlush) {
+        request.mustFlush = false;
+        last = this.#store.flush(request);
+      } else return VIRTIO_BLK_S_OK;
+    }
+    return last === 'later' ? LATER : VIRTIO_BLK_S_IOERR;
   }
 
-  #write(data: Segments): number {
+  #read(request: BlkRequest): number {
+    const { data } = request;
+    const offset = this.#place(data.byteLength);
+    if (offset < 0) return VIRTIO_BLK_S_IOERR;
+    request.written = data.byteLength;
+    return this.#after(request, this.#store.read(offset, data, request));
+  }
+
+  #write(request: BlkRequest): number {
+    const { data } = request;
     const offset = this.#place(data.byteLength);
     if (this.#store.readOnly || offset < 0) return VIRTIO_BLK_S_IOERR;
-    return statusOf(this.#store.write(offset, data) === 'ok' && this.#stable());
+    request.mustFlush = this.#writeThrough;
+    return this.#after(request, this.#store.write(offset, data, request));
   }
 
-  /** After a change: flushes where the driver cannot ask for it. Returns false when that failed. */
-  #stable(): boolean {
-    return !this.#writeThrough || this.#store.flush() === 'ok';
-  }
-
-  #getId(writable: Segments, room: number, answer: Answer): number {
+  #getId(request: BlkRequest, writable: Segments, room: number): number {
     const bytes = this.#id.subarray(0, Math.min(room, this.#id.length));
     writable.copyFrom(bytes, 0);
     // A shorter id ends with a zero byte, and the rest of the field is zero.
     for (let at = bytes.length; at < Math.min(room, VIRTIO_BLK_ID_BYTES); at++) writable.setByte(at, 0);
-    answer.written = Math.min(room, VIRTIO_BLK_ID_BYTES);
+    request.written = Math.min(room, VIRTIO_BLK_ID_BYTES);
     return VIRTIO_BLK_S_OK;
   }
 
@@ -199,21 +248,22 @@ export class BlkDevice implements VirtioDevice {
   }
 
   /** §5.2.6.2: all ranges are validated before the first one is changed. */
-  #applyRanges(readable: Segments, length: number): number {
+  #applyRanges(request: BlkRequest, readable: Segments, length: number): number {
     const size = virtioBlkRange.size;
     if (this.#store.readOnly || length === 0 || length % size !== 0 || length > this.#ranges.length)
       return VIRTIO_BLK_S_IOERR;
     readable.copyTo(this.#ranges, HEADER_SIZE, length);
-    const discard = this.#header.type === VIRTIO_BLK_T_DISCARD;
+    const discard = request.chain.type === VIRTIO_BLK_T_DISCARD;
     const range = virtioBlkRange.over(this.#ranges);
     for (let at = 0; at < length; at += size) {
-      const fault = this.#rangeFault(range.at(at), discard);
+      const { sector, num_sectors, flags } = range.at(at);
+      const fault = this.#rangeFault(range, discard);
       if (fault !== VIRTIO_BLK_S_OK) return fault;
+      const mayUnmap = (flags & VIRTIO_BLK_RANGE_F_UNMAP) !== 0;
+      request.addRange(sector * SECTOR_SIZE, num_sectors * SECTOR_SIZE, mayUnmap);
     }
-    for (let at = 0; at < length; at += size) {
-      if (!this.#applyRange(range.at(at), discard)) return VIRTIO_BLK_S_IOERR;
-    }
-    return statusOf(discard || this.#stable());
+    request.mustFlush = this.#writeThrough && !discard;
+    return this.#after(request, 'ok');
   }
 
   #rangeFault(range: { sector: number; num_sectors: number; flags: number }, discard: boolean): number {
@@ -225,14 +275,11 @@ export class BlkDevice implements VirtioDevice {
       : VIRTIO_BLK_S_OK;
   }
 
-  #applyRange(range: { sector: number; num_sectors: number; flags: number }, discard: boolean): boolean {
-    const offset = range.sector * SECTOR_SIZE;
-    const length = range.num_sectors * SECTOR_SIZE;
-    if (discard) return this.#store.discard(offset, length) === 'ok';
-    return this.#store.writeZeroes(offset, length, (range.flags & VIRTIO_BLK_RANGE_F_UNMAP) !== 0) === 'ok';
+  #applyRange(request: BlkRequest): StoreAnswer {
+    const index = request.nextRange++;
+    const offset = request.offsets[index];
+    const length = request.lengths[index];
+    if (request.chain.type === VIRTIO_BLK_T_DISCARD) return this.#store.discard(offset, length, request);
+    return this.#store.writeZeroes(offset, length, request.mayUnmap[index], request);
   }
-}
-
-function statusOf(ok: boolean): number {
-  return ok ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;
 }

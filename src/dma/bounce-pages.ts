@@ -11,7 +11,7 @@
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
 import { MAX_MAPPING_PAGES } from './dma.ts';
-import type { Grants } from './grants.ts';
+import type { PageSharing } from './page-sharing.ts';
 import type { IdlePool } from './idle-pools.ts';
 import { type Keepable, KeptRuns } from './kept-runs.ts';
 
@@ -48,7 +48,7 @@ export interface BounceRun extends Keepable {
 }
 
 export class BouncePages implements IdlePool {
-  readonly #grants: Grants;
+  readonly #grants: PageSharing;
   readonly #device: number;
   readonly #retention: Retention;
   /** Idle runs that are granted. */
@@ -61,7 +61,7 @@ export class BouncePages implements IdlePool {
   #nextSweep = Number.NEGATIVE_INFINITY;
 
   /** @param device the device's number in trace events */
-  constructor(grants: Grants, device: number, retention: Retention) {
+  constructor(grants: PageSharing, device: number, retention: Retention) {
     this.#grants = grants;
     this.#device = device;
     this.#retention = retention;

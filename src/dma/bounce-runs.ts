@@ -6,17 +6,17 @@ import { assert } from '../errors.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
 import type { BouncePages, BounceRun } from './bounce-pages.ts';
 import { mappingShape, NOT_MAPPED } from './dma.ts';
-import type { Grants } from './grants.ts';
+import type { PageSharing } from './page-sharing.ts';
 
 export class BounceRuns {
-  readonly #grants: Grants;
+  readonly #grants: PageSharing;
   readonly #pages: BouncePages;
   /** The caller's buffer behind each run in use, by the run's first reference. */
   readonly #origins: Float64Array;
   /** How it was mapped; 0 where no buffer begins. */
   readonly #shapes: Float64Array;
 
-  constructor(grants: Grants, pages: BouncePages) {
+  constructor(grants: PageSharing, pages: BouncePages) {
     this.#grants = grants;
     this.#pages = pages;
     this.#origins = new Float64Array(grants.domain.table.maxEntries);

@@ -12,7 +12,7 @@ import { BouncePages, type Retention } from './bounce-pages.ts';
 import { BounceRuns } from './bounce-runs.ts';
 import { BounceSlots, MAX_SLOT_SIZE } from './bounce-slots.ts';
 import type { BufferSharing } from './buffer-sharing.ts';
-import type { Grants } from './grants.ts';
+import type { PageSharing } from './page-sharing.ts';
 
 /** Copies through private pages. */
 export class BounceSharing implements BufferSharing {
@@ -24,7 +24,7 @@ export class BounceSharing implements BufferSharing {
    * @param device the device's number in trace events
    * @param retention how long grants outlive their use
    */
-  constructor(grants: Grants, device: number, retention: Retention) {
+  constructor(grants: PageSharing, device: number, retention: Retention) {
     this.#pages = new BouncePages(grants, device, retention);
     this.#runs = new BounceRuns(grants, this.#pages);
     this.#slots = new BounceSlots(grants, this.#pages);

@@ -8,7 +8,7 @@ import { assert } from '../errors.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
 import type { BouncePages, BounceRun } from './bounce-pages.ts';
 import { mappingShape, NOT_MAPPED } from './dma.ts';
-import type { Grants } from './grants.ts';
+import type { PageSharing } from './page-sharing.ts';
 
 /** Longest buffer that takes a slot rather than pages of its own. */
 export const MAX_SLOT_SIZE = 2048;
@@ -43,7 +43,7 @@ function newSlotPage(run: BounceRun, slotShift: number, open: SlotPage[]): SlotP
 }
 
 export class BounceSlots {
-  readonly #grants: Grants;
+  readonly #grants: PageSharing;
   readonly #pages: BouncePages;
   /** Pages with a free slot, by size class: those that the device may write, those that it only reads. */
   readonly #writable: SlotPage[][] = [[], [], []];
@@ -53,7 +53,7 @@ export class BounceSlots {
   /** The page behind each reference. */
   readonly #byRef: (SlotPage | undefined)[] = [];
 
-  constructor(grants: Grants, pages: BouncePages) {
+  constructor(grants: PageSharing, pages: BouncePages) {
     this.#grants = grants;
     this.#pages = pages;
   }

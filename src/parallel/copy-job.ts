@@ -1,22 +1,20 @@
-// The main job: reads a whole disk through the guest's driver and checks every byte against the image.
+// The main job: reads a whole disk through the guest's driver and checks every byte against what it should be.
 //
-// It goes a window at a time. The reads of a window are timed; comparing it with what the file itself says
-// is not, so that the figures are those of the path through the grants.
+// It goes a window at a time. The reads of a window are timed; comparing it (expected-content.ts) is not, so that
+// the figures are those of the path through the driver and its device.
 
-import { closeSync, openSync, readSync } from 'node:fs';
 import { setImmediate as turn } from 'node:timers/promises';
 import { SECTOR_SIZE, VIRTIO_BLK_S_OK, VIRTIO_BLK_T_IN } from '../abi/virtio-blk.ts';
 import type { BlkDriver } from '../drivers/blk.ts';
-import type { GuestDomain } from '../machine/guest-domain.ts';
 import { milliseconds, nanoseconds } from './clock.ts';
+import type { ExpectedContent } from './expected-content.ts';
 import { PATIENCE, STALLED } from './guest-runner.ts';
+import type { RunnableGuest } from './runnable-guest.ts';
 
 /** Bytes of a window, of a request, and requests in flight. */
 const WINDOW = 32 * 2 ** 20;
 const CHUNK = 128 * 1024;
 const DEPTH = 16;
-/** Bytes that are read from the image at a time: grants that lie idle meanwhile are not kept waiting for their end. */
-const COMPARED = 4 * 2 ** 20;
 /** Looks at the rings without a completion before the thread sleeps. */
 const SPINS = 2000;
 const NAP = 1000;
@@ -26,7 +24,7 @@ export interface CopyResult {
   readonly bytes: number;
   readonly requests: number;
   readonly nanoseconds: number;
-  /** Whether every byte was the image's. */
+  /** Whether every byte was what it should be. */
   readonly identical: boolean;
   /** Offset of the first byte that was not, when there was one. */
   readonly firstDifference: number | undefined;
@@ -34,10 +32,9 @@ export interface CopyResult {
 
 /** One disk's copy. */
 export class CopyJob {
-  readonly #guest: GuestDomain;
+  readonly #guest: RunnableGuest;
   readonly #disk: BlkDriver;
   readonly #window: Uint8Array;
-  readonly #expected: Uint8Array;
   /** Idle buffers' guest-physical addresses. */
   readonly #buffers: number[] = [];
   readonly #chunk: number;
@@ -48,23 +45,23 @@ export class CopyJob {
   /** Set to end the job early. */
   cancelled = false;
 
-  constructor(guest: GuestDomain, disk: BlkDriver) {
+  constructor(guest: RunnableGuest, disk: BlkDriver) {
     this.#guest = guest;
     this.#disk = disk;
     this.#chunk = Math.min(CHUNK, disk.maxTransfer);
     this.#window = new Uint8Array(Math.min(WINDOW, disk.capacity));
-    this.#expected = new Uint8Array(this.#window.length);
   }
 
   /**
    * Copies and compares.
    *
-   * @param image the file that the disk is made of
+   * @param expected what the disk should hold
    * @param progress called with the bytes done so far
    * @throws Error when a read fails or the guest has no memory; returns early when cancelled
    */
-  async run(image: string, progress: (bytes: number) => void): Promise<CopyResult> {
-    const file = openSync(image, 'r');
+  async run(expected: ExpectedContent, progress: (bytes: number) => void): Promise<CopyResult> {
+    // What lies idle meanwhile is not kept waiting for its end.
+    const breathe = () => void this.#guest.tick(milliseconds());
     let elapsed = 0;
     let done = 0;
     let firstDifference: number | undefined;
@@ -75,14 +72,14 @@ export class CopyJob {
         const start = nanoseconds();
         await this.#readWindow(done, length);
         elapsed += nanoseconds() - start;
-        firstDifference = this.#compare(file, done, length);
+        firstDifference = expected.firstDifference(this.#window.subarray(0, length), done, breathe);
         done += length;
         progress(done);
         await turn();
       }
     } finally {
-      closeSync(file);
-      for (const buffer of this.#buffers) this.#guest.ports.memory.freePages(buffer, this.#chunk / 4096);
+      for (const buffer of this.#buffers.splice(0))
+        this.#guest.ports.memory.freePages(buffer, this.#chunk / 4096);
     }
     const identical = firstDifference === undefined && done === this.#disk.capacity;
     return { bytes: done, requests: this.#requests, nanoseconds: elapsed, identical, firstDifference };
@@ -148,19 +145,5 @@ export class CopyJob {
     const due = this.#guest.tick(now) - now;
     if (!this.#guest.poll() && !this.#guest.arm())
       this.#guest.ports.events.sleep(Math.max(0, Math.min(NAP, due)));
-  }
-
-  /** Compares the window with the file. Returns where they first differ. */
-  #compare(file: number, offset: number, length: number): number | undefined {
-    for (let got = 0; got < length; ) {
-      const step = readSync(file, this.#expected, got, Math.min(length - got, COMPARED), offset + got);
-      if (step === 0) return offset + got;
-      got += step;
-      this.#guest.tick(milliseconds());
-    }
-    const expected = Buffer.from(this.#expected.buffer, 0, length);
-    const copied = Buffer.from(this.#window.buffer, 0, length);
-    if (expected.equals(copied)) return undefined;
-    return offset + copied.findIndex((byte, at) => byte !== expected[at]);
   }
 }

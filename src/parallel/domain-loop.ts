@@ -8,6 +8,7 @@ import { sleepWhile } from '../hosts/model/waiting.ts';
 import { type DomainPorts, Xen } from '../hosts/model/xen.ts';
 import { openXenstore } from '../machine/store-link.ts';
 import type { Xenstore } from '../xen/xenstore.ts';
+import { answer } from './call-answers.ts';
 import type { CallTable, FromThread, ToThread } from './calls.ts';
 import { nanoseconds } from './clock.ts';
 import type { ThreadStart } from './domain-thread.ts';
@@ -61,14 +62,4 @@ export function startDomain(calls: (loop: DomainLoop) => CallTable): DomainLoop 
     });
   });
   return loop;
-}
-
-async function answer(table: CallTable, call: ToThread): Promise<FromThread> {
-  try {
-    const value = await (table[call.name] as (argument: unknown) => unknown)(call.argument);
-    return { kind: 'result', id: call.id, value };
-  } catch (error) {
-    const { name, message } = error instanceof Error ? error : new Error(`${error}`);
-    return { kind: 'error', id: call.id, errorName: name, message };
-  }
 }

@@ -2,8 +2,8 @@
 // polls while requests are under way, and sleeps on the guest's event channels when that takes long.
 
 import { setImmediate as turn } from 'node:timers/promises';
-import type { GuestDomain } from '../machine/guest-domain.ts';
 import { milliseconds } from './clock.ts';
+import type { RunnableGuest } from './runnable-guest.ts';
 
 /** Turns of the event loop without a completion before the guest sleeps until an event. */
 const SPINS = 50;
@@ -16,7 +16,7 @@ export const STALLED = `the device has completed nothing for ${PATIENCE / 1000} 
 
 /** The guest's processor. */
 export class GuestRunner {
-  readonly #guest: GuestDomain;
+  readonly #guest: RunnableGuest;
   #paused = false;
   /** Turns since anything happened, and when that was. */
   #idle = 0;
@@ -26,7 +26,7 @@ export class GuestRunner {
   /** The sleep that is under way; it may outlast the guest's, which then sleeps on in it. */
   #nap: Promise<void> | undefined;
 
-  constructor(guest: GuestDomain) {
+  constructor(guest: RunnableGuest) {
     this.#guest = guest;
     guest.onWaiting = () => this.#resume();
   }

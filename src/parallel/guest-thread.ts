@@ -22,6 +22,7 @@ import type { DeviceAddress } from '../toolstack/virtio-nodes.ts';
 import { milliseconds } from './clock.ts';
 import { CopyJob, type CopyResult } from './copy-job.ts';
 import { startDomain } from './domain-loop.ts';
+import { ImageContent } from './expected-content.ts';
 import { GuestRunner } from './guest-runner.ts';
 import { plantSecrets } from './secrets.ts';
 
@@ -243,9 +244,10 @@ startDomain(({ ports, xenstore, notify }) => {
     },
     async copy({ devid, image }) {
       const job = new CopyJob(guest, driverOf(devid, BlkDriver));
+      const content = new ImageContent(image);
       const progress = (bytes: number) => notify({ kind: 'progress', devid, bytes } satisfies GuestNotice);
       // The job polls by itself, faster than the event loop could.
-      const result = runner.pausedWhile(job.run(image, progress));
+      const result = runner.pausedWhile(job.run(content, progress)).finally(() => content.close());
       const own: Copying = { devid, job, ended: result.catch(() => undefined), unplugged: false };
       copying = own;
       const copied = await result;

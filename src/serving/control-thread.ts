@@ -15,23 +15,33 @@ export interface ControlThreadData {
   readonly workers: readonly { readonly mail: MailboxEnds; readonly events: MessagePort }[];
   readonly restricted: boolean;
   readonly sealed: boolean;
+  readonly quit: Int32Array;
 }
 
 /** What the main thread asks for. */
 export type ToControl =
   | { readonly kind: 'add'; readonly endpoint: Endpoint; readonly counters: SharedArrayBuffer }
+  | { readonly kind: 'ping' }
   | { readonly kind: 'end' };
 
 /** What the main thread hears. */
 export type FromControl =
   | { readonly kind: 'added'; readonly failure: string | undefined }
   | { readonly kind: 'notice'; readonly notice: Notice }
-  | { readonly kind: 'ended' };
+  | { readonly kind: 'pong' }
+  | { readonly kind: 'ended'; readonly failure: string | undefined };
 
-function start({ wake, workers, restricted, sealed }: ControlThreadData, port: MessagePort): void {
+function start({ wake, workers, restricted, sealed, quit }: ControlThreadData, port: MessagePort): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
-  const callers = workers.map(({ mail }) => new MailboxCaller(mail, (fd) => eventfds.ring(fd)));
+  const callers = workers.map(
+    ({ mail }) =>
+      new MailboxCaller(
+        mail,
+        (fd) => eventfds.ring(fd),
+        (fd) => eventfds.clear(fd),
+      ),
+  );
   const say = (message: FromControl): void => port.postMessage(message);
   const control = new Control({
     libc,
@@ -47,18 +57,24 @@ function start({ wake, workers, restricted, sealed }: ControlThreadData, port: M
     notify: (notice) => say({ kind: 'notice', notice }),
     restricted,
     sealed,
+    quitting: () => Atomics.load(quit, 0) !== 0,
   });
   control.run(() => {
     for (let mail = receiveMessageOnPort(port); mail !== undefined; mail = receiveMessageOnPort(port))
       obey(control, mail.message as ToControl, say);
   });
+  if (Atomics.load(quit, 0) !== 0) return;
   for (const caller of callers) caller.call({ kind: 'end' });
-  say({ kind: 'ended' });
+  say({ kind: 'ended', failure: control.failure });
 }
 
 function obey(control: Control, message: ToControl, say: (message: FromControl) => void): void {
   if (message.kind === 'end') {
     control.end();
+    return;
+  }
+  if (message.kind === 'ping') {
+    say({ kind: 'pong' });
     return;
   }
   try {

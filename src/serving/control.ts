@@ -6,6 +6,7 @@ import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
 import { acceptFrom } from '../hosts/linux/fd-socket.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
+import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
 import { CONTROL_BLOCK, controlBlock, queueBlock } from './counter-blocks.ts';
 import { type DeviceSpec, spreads } from './devices.ts';
@@ -48,6 +49,8 @@ export interface ControlParts {
   readonly restricted: boolean;
   /** Refuse memory that may shrink. */
   readonly sealed: boolean;
+  /** Whether the process is about to end, in which case there is nobody to wait for. */
+  readonly quitting: () => boolean;
 }
 
 /** An endpoint, and the frontend that it serves at the moment. */
@@ -63,7 +66,7 @@ interface Post {
   /** Tokens of its sockets. */
   token: number;
   channelToken: number;
-  channelFd: number;
+  channel: VhostConnection['channel'];
 }
 
 /** All endpoints of a process. */
@@ -71,17 +74,20 @@ export class Control {
   readonly #parts: ControlParts;
   readonly #epoll: Epoll;
   readonly #eventfds: Eventfds;
+  readonly #peers: PeerEventfds;
   readonly #posts: Post[] = [];
   readonly #ready = new Map<number, () => void>();
   #nextToken = WAKE + 1;
   #nextSession = 0;
   #ended = false;
+  readonly #unflushed: string[] = [];
 
   constructor(parts: ControlParts) {
     const arena = new Arena(parts.libc, ARENA);
     this.#parts = parts;
     this.#epoll = new Epoll(parts.libc, arena);
     this.#eventfds = new Eventfds(parts.libc, arena);
+    this.#peers = new PeerEventfds(parts.libc, arena);
     this.#epoll.add(parts.wake, WAKE);
   }
 
@@ -91,7 +97,7 @@ export class Control {
     const { workers, offer } = this.#install(number, endpoint.device, counters);
     const post: Post = {
       ...{ endpoint, number, workers, offer, block: controlBlock(counters) },
-      ...{ connection: undefined, token: 0, channelToken: 0, channelFd: -1 },
+      ...{ connection: undefined, token: 0, channelToken: 0, channel: undefined },
     };
     this.#posts.push(post);
     if (endpoint.listening) this.#watch(endpoint.fd, () => this.#accept(post));
@@ -100,7 +106,7 @@ export class Control {
 
   /** Serves until `end`; `mail` is called when somebody has woken this thread. */
   run(mail: () => void): void {
-    while (!this.#ended) {
+    while (!this.#ended && !this.#parts.quitting()) {
       this.#epoll.wait(-1, (token) => {
         if (token === WAKE) this.#eventfds.clear(this.#parts.wake);
         else this.#ready.get(token)?.();
@@ -111,12 +117,20 @@ export class Control {
     }
   }
 
-  /** Ends all connections and closes all devices. */
+  /** What went wrong at the end: devices whose data may not survive a power cut. */
+  get failure(): string | undefined {
+    if (this.#unflushed.length === 0) return undefined;
+    return `what was written last may be lost, for it could not be flushed: ${this.#unflushed.join(', ')}`;
+  }
+
+  /** Ends all connections, makes what was written last, and closes all devices. */
   end(): void {
+    if (this.#ended) return;
     this.#ended = true;
     for (const post of this.#posts) {
       if (post.connection !== undefined) this.#disconnect(post);
-      for (const call of post.workers) call({ kind: 'remove', endpoint: post.number });
+      const lasting = post.workers.map((call) => call({ kind: 'remove', endpoint: post.number }));
+      if (lasting.includes(false)) this.#unflushed.push(post.endpoint.name);
     }
   }
 
@@ -170,6 +184,7 @@ export class Control {
     try {
       post.connection = new VhostConnection({
         ...{ libc, fd, session, endpoint, device, restricted, sealed, workers },
+        signal: this.#signal,
       });
     } catch (error) {
       libc.close(fd);
@@ -182,6 +197,11 @@ export class Control {
     countConnection(post);
     this.#say(post, 'info', 'a frontend has connected');
   }
+
+  /** Pipes are taken as ends of our own, which do not block. */
+  readonly #signal = (fd: number): void => {
+    if (!this.#peers.ring(fd)) this.#eventfds.ring(fd);
+  };
 
   #readable(post: Post, read: (connection: VhostConnection) => boolean): void {
     const { connection } = post;
@@ -206,19 +226,19 @@ export class Control {
 
   /** The frontend may bring a second socket, or another one, with any message. */
   #followChannel(post: Post, connection: VhostConnection): void {
-    const fd = connection.channelFd;
-    if (fd === post.channelFd) return;
+    const { channel } = connection;
+    if (channel === post.channel) return;
     // A descriptor that was closed has left epoll by itself.
     this.#ready.delete(post.channelToken);
-    post.channelFd = fd;
-    if (fd < 0) return;
-    post.channelToken = this.#watch(fd, () => this.#readChannel(post, connection));
+    post.channel = channel;
+    if (channel === undefined) return;
+    post.channelToken = this.#watch(channel.socket.fd, () => this.#readChannel(post, connection));
   }
 
   #readChannel(post: Post, connection: VhostConnection): void {
     this.#guard(post, () => {
       // A frontend that closes its side gets no requests any more.
-      if (!connection.channelReadable()) this.#unwatch(post.channelFd, post.channelToken);
+      if (!connection.channelReadable()) this.#unwatch(connection.channel!.socket.fd, post.channelToken);
     });
   }
 
@@ -228,7 +248,7 @@ export class Control {
     post.connection = undefined;
     this.#unwatch(connection.fd, post.token);
     this.#ready.delete(post.channelToken);
-    post.channelFd = -1;
+    post.channel = undefined;
     try {
       connection.close();
     } catch (error) {

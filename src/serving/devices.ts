@@ -11,9 +11,6 @@ import type { VirtioDevice } from '../virtio/device.ts';
 /** How an image is read and written: `auto` chooses between system calls and io_uring. */
 export type ImageEngine = 'auto' | 'sync' | 'mapped';
 
-/** The engines that there are. */
-export const IMAGE_ENGINES: readonly ImageEngine[] = ['auto', 'sync', 'mapped'];
-
 /** A disk. */
 export interface BlkSpec {
   readonly kind: 'blk';
@@ -46,6 +43,8 @@ export interface DeviceHosting extends ImageHost {
 /** A device, and what it has open. */
 export interface ServedDevice {
   readonly device: VirtioDevice;
+  /** Makes what was written survive a power cut, by whichever instance. Returns whether it does. */
+  flush(): boolean;
   close(): void;
 }
 
@@ -83,9 +82,14 @@ function makeDisk(spec: BlkSpec, hosting: DeviceHosting, first: boolean): Served
       ? new MappedImage(hosting, path, readOnly)
       : new VectoredImage(hosting, path, { readOnly, direct });
   if (first) lockImage(hosting.libc, hosting.arena, store.image);
-  return { device: new BlkDevice(store, spec), close: () => store.close() };
+  return {
+    device: new BlkDevice(store, spec),
+    flush: () => store.flush() === 'ok',
+    close: () => store.close(),
+  };
 }
 
 function makeEntropySource(): ServedDevice {
-  return { device: new RngDevice((bytes) => crypto.getRandomValues(bytes)), close: () => undefined };
+  const device = new RngDevice((bytes) => crypto.getRandomValues(bytes));
+  return { device, flush: () => true, close: () => undefined };
 }

@@ -3,7 +3,6 @@
 
 import { fstatSync } from 'node:fs';
 import type { Arena, Scratch } from '../hosts/linux/arena.ts';
-import { Eventfds } from '../hosts/linux/epoll.ts';
 import { checked, type Libc } from '../hosts/linux/libc.ts';
 import { MemoryMap } from '../hosts/linux/memory-map.ts';
 import type { MappedFile, VhostPlatform, XenMemory } from '../transports/vhost-user/platform.ts';
@@ -29,22 +28,24 @@ export interface PlatformParts {
    * (cases T5, R7). Where the process serves nobody else, it is only that owner's own loss.
    */
   readonly sealed: boolean;
+  /** Adds one to an eventfd of the frontend's, without waiting for it. */
+  readonly signal: (fd: number) => void;
 }
 
 /** The machine as one session sees it. */
 export class LinuxPlatform implements VhostPlatform {
   readonly #libc: Libc;
   readonly #sealed: boolean;
-  readonly #eventfds: Eventfds;
+  readonly #signal: (fd: number) => void;
   readonly #message: Scratch;
   /** Mappings that have not ended. */
   #mappings = 0;
   #mappedBytes = 0;
 
-  constructor({ libc, arena, sealed }: PlatformParts) {
+  constructor({ libc, arena, sealed, signal }: PlatformParts) {
     this.#libc = libc;
     this.#sealed = sealed;
-    this.#eventfds = new Eventfds(libc, arena);
+    this.#signal = signal;
     this.#message = arena.take(MESSAGE);
   }
 
@@ -101,7 +102,7 @@ export class LinuxPlatform implements VhostPlatform {
   }
 
   signal(fd: number): void {
-    this.#eventfds.ring(fd);
+    this.#signal(fd);
   }
 
   send(fd: number, bytes: Uint8Array): void {

@@ -8,9 +8,13 @@ import { ProtocolViolation } from '../errors.ts';
 /** Words of the memory that both sides share: calls made, answers given. */
 const CALLS = 0;
 const ANSWERS = 1;
-const WORDS = 2;
+/** The descriptor of a peer's that the worker is writing to, which might not return; -1 for none. */
+const WRITING = 2;
+const WORDS = 3;
 /** A worker that does not answer for so long is stuck in a system call, or lost. Milliseconds. */
 const PATIENCE = 30_000;
+/** After so long it may be that a peer keeps it from answering. Milliseconds. */
+const SUSPICION = 250;
 
 /** What two threads need to call each other; it can be sent to a thread. */
 export interface MailboxEnds {
@@ -22,7 +26,9 @@ export interface MailboxEnds {
 
 /** Makes the words of a mailbox. */
 export function mailboxWords(): Int32Array {
-  return new Int32Array(new SharedArrayBuffer(WORDS * 4));
+  const words = new Int32Array(new SharedArrayBuffer(WORDS * 4));
+  words[WRITING] = -1;
+  return words;
 }
 
 type Answer =
@@ -34,12 +40,17 @@ type Answer =
 export class MailboxCaller {
   readonly #ends: MailboxEnds;
   readonly #ring: (fd: number) => void;
+  readonly #drain: (fd: number) => void;
   #lost = false;
 
-  /** @param ring adds one to an eventfd */
-  constructor(ends: MailboxEnds, ring: (fd: number) => void) {
+  /**
+   * @param ring adds one to an eventfd
+   * @param drain takes what an eventfd has counted, without waiting: a worker goes on that waits for room in it
+   */
+  constructor(ends: MailboxEnds, ring: (fd: number) => void, drain: (fd: number) => void) {
     this.#ends = ends;
     this.#ring = ring;
+    this.#drain = drain;
   }
 
   /** Returns what the worker answers. Throws the ProtocolViolation that it met, or an error of its own. */
@@ -50,7 +61,7 @@ export class MailboxCaller {
     port.postMessage(command);
     Atomics.add(words, CALLS, 1);
     this.#ring(wake);
-    if (Atomics.wait(words, ANSWERS, answered, PATIENCE) === 'timed-out') {
+    if (!this.#awaitAnswer(answered)) {
       // Its answer may still come, and would be taken for that of the next call.
       this.#lost = true;
       throw new Error(`a queue worker has not answered for ${PATIENCE / 1000} s`);
@@ -59,6 +70,19 @@ export class MailboxCaller {
     if ('violation' in answer) throw new ProtocolViolation(answer.violation.clause, answer.violation.detail);
     if ('failure' in answer) throw failed(answer);
     return answer.value;
+  }
+
+  /** Returns false when none came. The wake of the answer before may come as late as now, and is none. */
+  #awaitAnswer(answered: number): boolean {
+    const { words } = this.#ends;
+    const limit = performance.now() + PATIENCE;
+    while (Atomics.load(words, ANSWERS) === answered) {
+      if (performance.now() >= limit) return false;
+      if (Atomics.wait(words, ANSWERS, answered, SUSPICION) !== 'timed-out') continue;
+      const fd = Atomics.load(words, WRITING);
+      if (fd >= 0) this.#drain(fd);
+    }
+    return true;
   }
 }
 
@@ -86,6 +110,11 @@ export class MailboxServer {
   /** Whether somebody waits: cheap enough to ask in every turn. */
   get isWaiting(): boolean {
     return Atomics.load(this.#ends.words, CALLS) !== this.#served;
+  }
+
+  /** The worker writes to a descriptor of a peer's, -1 for no longer. Plain, for it costs each interrupt. */
+  set writing(fd: number) {
+    this.#ends.words[WRITING] = fd;
   }
 
   /** Answers the call that is waiting with what `serve` makes of it. */

@@ -14,11 +14,15 @@ export interface QueueThreadData {
   readonly events: MessagePort;
   readonly wakeControl: number;
   readonly pollMicroseconds: number;
+  /** Whether guests share the process that do not trust each other. */
+  readonly sealed: boolean;
+  /** One word that is not zero when the process is about to end. */
+  readonly quit: Int32Array;
   /** Where it counts what it does (counter-blocks.ts). */
   readonly counters: Float64Array;
 }
 
-function start({ mail, events, wakeControl, ...rest }: QueueThreadData): void {
+function start({ mail, events, wakeControl, quit, ...rest }: QueueThreadData): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   new QueueWorker({
@@ -28,6 +32,7 @@ function start({ mail, events, wakeControl, ...rest }: QueueThreadData): void {
       events.postMessage(event);
       eventfds.ring(wakeControl);
     },
+    quitting: () => Atomics.load(quit, 0) !== 0,
     ...rest,
   }).run();
 }

@@ -6,6 +6,7 @@ import { ProtocolViolation } from '../errors.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
+import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
 import { LocalRings } from '../transports/vhost-user/local-rings.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
@@ -59,6 +60,10 @@ export interface QueueWorkerParts {
   readonly tell: (event: RingEvent) => void;
   /** Longest time for which a worker looks at rings that have nothing, in microseconds; 0 for never. */
   readonly pollMicroseconds: number;
+  /** Whether guests share the process that do not trust each other. */
+  readonly sealed: boolean;
+  /** Whether the process is about to end, in which case there is nobody to wait for. */
+  readonly quitting: () => boolean;
   /** Where it counts what it does itself (counter-blocks.ts). */
   readonly counters: Float64Array;
 }
@@ -72,7 +77,10 @@ export class QueueWorker {
   readonly #tell: QueueWorkerParts['tell'];
   readonly #epoll: Epoll;
   readonly #eventfds: Eventfds;
+  /** Interrupts a driver by its descriptor. */
+  readonly #signal: (fd: number) => void;
   readonly #pollTime: PollTime;
+  readonly #quitting: () => boolean;
   /** Instances, by endpoint. */
   readonly #devices = new Map<number, Instance>();
   /** Sessions whose rings, or some of them, are served here. */
@@ -87,14 +95,16 @@ export class QueueWorker {
   #nextToken = MAIL + 1;
   #ended = false;
 
-  constructor({ libc, mail, tell, pollMicroseconds, counters }: QueueWorkerParts) {
+  constructor({ libc, mail, tell, pollMicroseconds, sealed, counters, quitting }: QueueWorkerParts) {
     const arena = new Arena(libc, ARENA);
     this.#libc = libc;
     this.#mail = mail;
     this.#tell = tell;
+    this.#quitting = quitting;
     this.#counters = counters;
     this.#epoll = new Epoll(libc, arena);
     this.#eventfds = new Eventfds(libc, arena);
+    this.#signal = sealed ? this.#signalSafely(arena) : (fd) => this.#signalFast(fd);
     this.#pollTime = new PollTime(pollMicroseconds / 1000);
     this.#hosting = {
       ...{ libc, arena, scratch: new TransferScratch(arena) },
@@ -106,7 +116,7 @@ export class QueueWorker {
   /** Serves until it is told to end. */
   run(): void {
     let turns = 0;
-    while (!this.#ended) {
+    while (!this.#ended && !this.#quitting()) {
       if (this.#mail.isWaiting) this.#readMail();
       const busy = this.#lookAtAll();
       turns++;
@@ -118,6 +128,19 @@ export class QueueWorker {
       else if (!this.#ended && !this.#mail.isWaiting) this.#sleep();
     }
     this.#epoll.close();
+  }
+
+  /** The peer cannot make this wait, whatever it does. */
+  #signalSafely(arena: Arena): (fd: number) => void {
+    const peers = new PeerEventfds(this.#libc, arena);
+    return (fd) => void peers.ring(fd);
+  }
+
+  /** Costs half as much. A peer that makes this wait keeps itself waiting, until the control thread wants something. */
+  #signalFast(fd: number): void {
+    this.#mail.writing = fd;
+    this.#eventfds.ring(fd);
+    this.#mail.writing = -1;
   }
 
   /** Looks at every ring that is awake. Returns whether there was anything to do. */
@@ -247,9 +270,13 @@ export class QueueWorker {
     return offerOf(served.device);
   }
 
-  #remove(endpoint: number): void {
-    this.#devices.get(endpoint)!.close();
+  /** Returns whether what was written lasts. */
+  #remove(endpoint: number): boolean {
+    const served = this.#devices.get(endpoint)!;
+    const lasts = served.flush();
+    served.close();
     this.#devices.delete(endpoint);
+    return lasts;
   }
 
   #watch(fd: number, ready: () => void): () => void {
@@ -268,10 +295,9 @@ export class QueueWorker {
       failed: (index: number, { clause, detail }: { clause: string; detail: string }) =>
         this.#tell({ session, kind: 'failed', index, clause, detail }),
       miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
-      configChanged: () => this.#tell({ session, kind: 'config', config: Uint8Array.from(device.config) }),
+      configChanged: (config: Uint8Array) => this.#tell({ session, kind: 'config', config }),
     };
-    const rings = new LocalRings(device, events, (fd) => this.#eventfds.ring(fd), counters);
-    this.#sessions.set(session, rings);
+    this.#sessions.set(session, new LocalRings(device, events, this.#signal, counters));
   }
 
   #start(session: number, rings: LocalRings, setup: SentSetup): boolean {

@@ -58,7 +58,7 @@ export type DeviceCommand =
       /** What its worker counts of it (counter-blocks.ts). */
       readonly block: Float64Array;
     }
-  /** Closes it, after its sessions. */
+  /** Flushes and closes it, after its sessions; the answer is whether what was written lasts. */
   | { readonly kind: 'remove'; readonly endpoint: number }
   /** Ends the worker, after all of them. */
   | { readonly kind: 'end' };

@@ -80,7 +80,7 @@ export class SpreadRings implements RingRunner {
     else if (event.kind === 'failed')
       this.#events.failed(event.index, new ProtocolViolation(event.clause, event.detail));
     else if (event.kind === 'miss') this.#events.miss(event.iova, event.right);
-    else if (event.kind === 'config') this.#events.configChanged();
+    else if (event.kind === 'config') this.#events.configChanged(event.config);
   }
 
   #ask(index: number, command: Command): unknown {

@@ -10,6 +10,7 @@ import { MAX_PAYLOAD, MessageReader, type VhostMessage } from '../transports/vho
 import { VhostUserSession } from '../transports/vhost-user/session.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
 import { LinuxPlatform } from './linux-platform.ts';
+import { usable } from './peer-descriptors.ts';
 import type { RingEvent } from './ring-commands.ts';
 import { type CallWorker, SpreadRings } from './spread-rings.ts';
 
@@ -17,6 +18,10 @@ import { type CallWorker, SpreadRings } from './spread-rings.ts';
 const TURN = 64;
 /** Scratch memory of a connection, bytes. */
 const ARENA = 32 * 1024;
+
+/** The same for a second socket, and how much is read from it at once: answers are short. */
+const CHANNEL_ARENA = 4096;
+const LONGEST_READ = 1024;
 
 /** What a connection is made of. */
 export interface ConnectionParts {
@@ -31,6 +36,8 @@ export interface ConnectionParts {
   readonly device: DeviceOffer;
   readonly restricted: boolean;
   readonly sealed: boolean;
+  /** Adds one to an eventfd of the frontend's, without waiting for it. */
+  readonly signal: (fd: number) => void;
   /** Those that have an instance of the device. */
   readonly workers: readonly CallWorker[];
 }
@@ -41,25 +48,34 @@ interface Stream {
   readonly reader: MessageReader;
 }
 
+/** The stream on a second socket, with memory of its own, because a frontend may bring many. */
+interface Channel extends Stream {
+  readonly arena: Arena;
+}
+
 /** One connection. */
 export class VhostConnection {
   readonly session: number;
   readonly platform: LinuxPlatform;
   readonly #libc: Libc;
   readonly #arena: Arena;
+  readonly #sealed: boolean;
   readonly #main: Stream;
   readonly #vhost: VhostUserSession;
   #rings!: SpreadRings;
-  /** Our requests' answers, on the frontend's second socket. */
-  #channel: Stream | undefined;
+  #channel: Channel | undefined;
 
   constructor(parts: ConnectionParts) {
-    const { libc, fd, session, device, endpoint, workers, restricted, sealed } = parts;
+    const { libc, fd, session, device, endpoint, workers, restricted, sealed, signal } = parts;
     this.session = session;
     this.#libc = libc;
     this.#arena = new Arena(libc, ARENA);
-    this.platform = new LinuxPlatform({ libc, arena: this.#arena, sealed });
-    this.#main = this.#stream(fd);
+    this.platform = new LinuxPlatform({ libc, arena: this.#arena, sealed, signal });
+    this.#sealed = sealed;
+    this.#main = {
+      socket: new FdSocket(libc, this.#arena, fd, MAX_PAYLOAD + 64),
+      reader: new MessageReader(),
+    };
     this.#vhost = new VhostUserSession({
       device,
       platform: this.platform,
@@ -81,9 +97,9 @@ export class VhostConnection {
     return this.#main.socket.fd;
   }
 
-  /** The socket of the answers to ours; -1 when there is none. */
-  get channelFd(): number {
-    return this.#vhost.channelFd;
+  /** The answers to ours, on the frontend's second socket; another object for each that it brings. */
+  get channel(): Channel | undefined {
+    return this.#channel;
   }
 
   /**
@@ -93,14 +109,15 @@ export class VhostConnection {
    * @throws ProtocolViolation when it breaks a rule; `close` is then due, as it is after false
    */
   readable(): boolean {
-    return this.#read(this.#main, (message) => this.#vhost.handle(message));
+    return this.#read(this.#main, (message) => {
+      this.#vhost.handle(this.#usable(message));
+      if (this.#vhost.channelFd !== (this.#channel?.socket.fd ?? -1)) this.#followChannel();
+    });
   }
 
   /** The same for the second. */
   channelReadable(): boolean {
-    const fd = this.channelFd;
-    if (this.#channel?.socket.fd !== fd) this.#channel = this.#stream(fd);
-    return this.#read(this.#channel, (message) => this.#vhost.handleAnswer(message));
+    return this.#read(this.#channel!, (message) => this.#vhost.handleAnswer(message));
   }
 
   /** A worker has something to say of this session. */
@@ -114,18 +131,40 @@ export class VhostConnection {
       this.#vhost.close();
       this.#rings.close();
     } finally {
-      for (const { reader, socket } of [this.#main, this.#channel].filter((stream) => stream !== undefined))
-        socket.closeAll(reader.pendingFds);
+      this.#endChannel();
+      const { socket, reader } = this.#main;
+      socket.closeAll(reader.pendingFds);
       this.#libc.close(this.fd);
       this.#arena.close();
     }
   }
 
-  #stream(fd: number): Stream {
-    return {
-      socket: new FdSocket(this.#libc, this.#arena, fd, MAX_PAYLOAD + 64),
-      reader: new MessageReader(),
-    };
+  #usable(message: VhostMessage): VhostMessage {
+    try {
+      return usable(this.#libc, message, this.#sealed);
+    } catch (error) {
+      this.#main.socket.closeAll(message.fds);
+      throw error;
+    }
+  }
+
+  /** The session has another second socket, or none. */
+  #followChannel(): void {
+    this.#endChannel();
+    const fd = this.#vhost.channelFd;
+    if (fd < 0) return;
+    const arena = new Arena(this.#libc, CHANNEL_ARENA);
+    const socket = new FdSocket(this.#libc, arena, fd, LONGEST_READ);
+    this.#channel = { socket, reader: new MessageReader(), arena };
+  }
+
+  /** Lets go of what was there for the second socket; the session has closed that. */
+  #endChannel(): void {
+    const channel = this.#channel;
+    if (channel === undefined) return;
+    this.#channel = undefined;
+    channel.socket.closeAll(channel.reader.pendingFds);
+    channel.arena.close();
   }
 
   #read({ socket, reader }: Stream, deal: (message: VhostMessage) => void): boolean {

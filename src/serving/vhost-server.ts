@@ -23,8 +23,11 @@ export interface ServerOptions {
   /** Refuse guests' memory that may shrink, which ends the process for all of its guests. */
   readonly sealed: boolean;
   readonly onNotice: (notice: Notice) => void;
-  /** All is over: `end` was called, or the last connection of a process without listening sockets has ended. */
-  readonly onEnd: () => void;
+  /**
+   * All is over: `end` was called, or the last connection of a process without listening sockets has ended. With
+   * `failure` when what was written could not be made to last, or a thread of ours is lost.
+   */
+  readonly onEnd: (failure?: Error) => void;
 }
 
 /** A device, as the main thread counts it. */
@@ -44,6 +47,8 @@ export class VhostServer {
   readonly #waiting: { resolve(): void; reject(error: Error): void }[] = [];
   readonly #options: ServerOptions;
   readonly #ended: Promise<void>;
+  /** Who waits for the control thread's answer. */
+  readonly #pinging: (() => void)[] = [];
   readonly #devices: CountedEndpoint[] = [];
   readonly #workerCounters: readonly Float64Array[];
 
@@ -55,19 +60,26 @@ export class VhostServer {
     this.#options = options;
     this.#wake = () => eventfds.ring(wake);
     this.#workerCounters = Array.from({ length: options.workers }, newWorkerCounters);
+    const quit = new Int32Array(new SharedArrayBuffer(4));
+    const { pollMicroseconds, restricted, sealed } = options;
     const workers = this.#workerCounters.map((counters) =>
-      startQueueThread(libc, { wakeControl: wake, pollMicroseconds: options.pollMicroseconds, counters }),
+      startQueueThread(libc, { wakeControl: wake, pollMicroseconds, sealed, quit, counters }),
     );
-    const data: ControlThreadData = { wake, workers, restricted: options.restricted, sealed: options.sealed };
+    const data: ControlThreadData = { wake, workers, restricted, sealed, quit };
+    // Node waits for its threads before the process ends, and these would sleep in a system call.
+    process.once('exit', () => {
+      Atomics.store(quit, 0, 1);
+      for (const fd of [wake, ...workers.map(({ mail }) => mail.wake)]) eventfds.ring(fd);
+    });
     this.#control = new Worker(new URL('./control-thread.js', import.meta.url), {
       workerData: data,
       transferList: workers.flatMap(({ mail, events }): TransferListItem[] => [mail.port, events]),
     });
     this.#ended = new Promise((resolve) => {
       this.#control.on('message', (message: FromControl) => this.#hear(message, resolve));
+      // What a thread of ours does not catch is a fault that nobody can go on after.
+      this.#control.on('error', (error) => this.#fail(error, resolve));
     });
-    // What a thread of ours does not catch is a fault that nobody can go on after.
-    this.#control.on('error', (error) => this.#fail(error));
   }
 
   /** Serves one more device. Rejects when it cannot be made, in a sentence for the user. */
@@ -89,7 +101,15 @@ export class VhostServer {
     };
   }
 
-  /** Ends all connections; requests that were taken have been served when it resolves. */
+  /** Resolves when the control thread has answered, which a stuck one never does. */
+  ping(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#pinging.push(resolve);
+      this.#send({ kind: 'ping' });
+    });
+  }
+
+  /** Ends all connections; requests that were taken have been served, and last, when it resolves. */
   async end(): Promise<void> {
     this.#send({ kind: 'end' });
     await this.#ended;
@@ -101,14 +121,19 @@ export class VhostServer {
   }
 
   #hear(message: FromControl, ended: () => void): void {
+    const failure = 'failure' in message && message.failure ? new Error(message.failure) : undefined;
     if (message.kind === 'notice') {
       this.#count(message.notice);
       this.#options.onNotice(message.notice);
-    } else if (message.kind === 'ended') {
+    } else if (message.kind === 'pong') this.#pinging.shift()?.();
+    else if (message.kind === 'added') {
+      const waiting = this.#waiting.shift();
+      if (failure === undefined) waiting?.resolve();
+      else waiting?.reject(failure);
+    } else {
       ended();
-      this.#options.onEnd();
-    } else if (message.failure === undefined) this.#waiting.shift()?.resolve();
-    else this.#waiting.shift()?.reject(new Error(message.failure));
+      this.#options.onEnd(failure);
+    }
   }
 
   #count({ device: name, clause }: Notice): void {
@@ -116,10 +141,10 @@ export class VhostServer {
     if (clause !== undefined) violations?.set(clause, (violations.get(clause) ?? 0) + 1);
   }
 
-  #fail(error: Error): void {
+  #fail(error: Error, ended: () => void): void {
+    ended();
     for (const { reject } of this.#waiting.splice(0)) reject(error);
-    this.#options.onNotice({ level: 'error', device: '', message: error.stack ?? error.message });
-    this.#options.onEnd();
+    this.#options.onEnd(error);
   }
 }
 

@@ -95,6 +95,7 @@ export class DeviceState {
       completed: (queue) => {
         if (queue.takeInterrupt()) signals.interruptQueue();
       },
+      failed: (_, violation) => this.#break(violation),
       configChanged: () => signals.interruptConfig(),
     };
     this.#registers = device.queueSizes.map(freshQueue);
@@ -154,6 +155,7 @@ export class DeviceState {
   disableQueue(index: number): void {
     const registers = this.#registers[index];
     if (registers === undefined) return;
+    this.device.drain?.();
     this.#queues[index]?.close();
     this.#queues[index] = undefined;
     registers.enabled = false;
@@ -210,14 +212,17 @@ export class DeviceState {
   }
 
   #break(violation: ProtocolViolation): void {
+    // What is found while the queues are closed changes nothing any more.
+    if (this.fault !== undefined) return;
+    this.fault = violation;
     this.#closeQueues();
     this.device.stop();
-    this.fault = violation;
     this.#status |= VIRTIO_STATUS_DEVICE_NEEDS_RESET;
     this.#signals.interruptConfig();
   }
 
   #closeQueues(): void {
+    this.device.drain?.();
     for (const queue of this.#queues) queue?.close();
     this.#queues.length = 0;
   }

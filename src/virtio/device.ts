@@ -1,12 +1,15 @@
 // Port: a virtio device, seen from whatever transport serves it. Implemented in devices/; driven by
 // device-state.ts. A device knows nothing of addresses, grants, domains or transports.
 
+import type { ProtocolViolation } from '../errors.ts';
 import type { Chain, DeviceQueue } from '../virtqueue/device-queue.ts';
 
 /** What a device uses between its start and its stop, for what it does without being asked. */
 export interface DeviceHost {
   /** Chains of `queue` were completed outside of their own `handle`: the driver is told if it wants to know. */
   completed(queue: DeviceQueue): void;
+  /** The driver broke a rule, as was found outside of `handle`: the queue, or the device, is broken. */
+  failed(queue: DeviceQueue, violation: ProtocolViolation): void;
   /** The device's configuration space has changed. */
   configChanged(): void;
 }
@@ -34,6 +37,11 @@ export interface VirtioDevice extends DeviceOffer {
    * ProtocolViolation: the device is then broken until it is reset.
    */
   handle(queue: DeviceQueue, chain: Chain, index: number): void;
+  /**
+   * Waits until the host does nothing any more with the memory of chains, and completes those that it is done with.
+   * Called before a queue is closed or memory goes (case T11). Only devices have it that hand memory to the host.
+   */
+  drain?(): void;
   /** The device was reset: whatever is under way is forgotten. */
   stop(): void;
 }

@@ -66,6 +66,41 @@ const BAD_CALLS: readonly BadCall[] = [
   [['run', '--disk', '/dev/null'], 1, /\/dev\/null: is neither/],
   [['run', '--disk', 'empty.img'], 1, /empty\.img: is empty/],
   [['run', '--disk', 'odd.img'], 1, /odd\.img: 1000 bytes is no multiple of 512/],
+  [['serve'], 2, /expected a kind of device, or --config/],
+  [['serve', 'bkl'], 2, /no device of the kind 'bkl'; did you mean `blk`/],
+  [['serve', '--confg', 'devices.json'], 2, /unknown option '--confg'; did you mean `--config`/],
+  [['serve', '--workers', '1', 'rng', '--fd', '3', '-x'], 2, /unknown option '-x'/],
+  [['serve', 'blk', '--dsk', 'disk.img'], 2, /unknown option '--dsk'/],
+  [['serve', 'blk', ...DISK], 2, /--socket-path or --fd is missing/],
+  [
+    ['serve', 'blk', ...DISK, '--socket-path', 's', '--fd', '3'],
+    2,
+    /--socket-path and --fd exclude each other/,
+  ],
+  [['serve', 'blk', ...DISK, '--blk-file', 'disk.img', '--fd', '3'], 2, /--disk and --blk-file exclude/],
+  [['serve', 'blk', '--socket-path', 's'], 2, /--disk is missing/],
+  [['serve', 'blk', '--socket-path', 's', '--disk', ''], 2, /--disk is empty/],
+  [['serve', 'blk', ...DISK, '--socket-path', 's', '--socket-path', 't'], 2, /--socket-path is given twice/],
+  [['serve', 'blk', ...DISK, '--socket-path', 'x'.repeat(108)], 2, /108 bytes, expected at most 107/],
+  [['serve', 'blk', ...DISK, '--fd', 'three'], 2, /--fd 'three': expected a whole number from 3/],
+  [['serve', 'blk', ...DISK, '--fd', '1'], 2, /--fd '1': expected a whole number from 3/],
+  [['serve', 'blk', ...DISK, '--fd', '3', '--queues', '0'], 2, /--queues '0': .*from 1 to 64/],
+  [['serve', 'blk', ...DISK, '--fd', '3', '--queue-size', '100'], 2, /--queue-size '100': .*power of two/],
+  [['serve', 'blk', ...DISK, '--fd', '3', '--engine', 'steam'], 2, /--engine 'steam': expected one of auto/],
+  [['serve', 'blk', ...DISK, '--fd', '3', '--serial', 'x'.repeat(21)], 2, /--serial .*21 bytes.*at most 20/],
+  [['serve', 'blk', ...DISK, '--fd', '3', '--name', 'a:b'], 2, /--name 'a:b': expected up to 64/],
+  [['serve', 'rng', '--socket-path', 's', '--workers', '65'], 2, /--workers '65'/],
+  [['serve', 'rng', '--socket-path', 's', '--poll-us', '1e3'], 2, /--poll-us '1e3'/],
+  [['serve', 'rng', '--socket-path', 's', ...DISK], 2, /unknown option '--disk'/],
+  [['serve', 'rng', '--fd', '3', '--print-qemu-args', '1G'], 2, /'rng' has no --socket-path/],
+  [['serve', 'rng', '--socket-path', 's', '--print-qemu-args', 'lots'], 2, /'lots': expected .* such as 1G/],
+  [['serve', '--config', 'missing.json'], 2, /missing\.json: cannot be read/],
+  [['serve', '--config', 'broken.json'], 2, /broken\.json:2:19: /],
+  [['serve', '--config', 'no-devices.json'], 2, /no-devices\.json: devices: expected a list/],
+  [['serve', '--config', 'unknown-key.json'], 2, /devices\[0\]: unknown key 'disc'; did you mean `disk`/],
+  [['serve', '--config', 'bad-value.json'], 2, /devices\[0\]\.read-only: expected true or false/],
+  [['serve', '--config', 'bad-queues.json'], 2, /devices\[0\]\.queues '0': expected/],
+  [['serve', '--config', 'same-name.json'], 2, /two devices have the name 'rng'/],
 ];
 
 const VIRTIO_DISK = 'disk.img,raw,xvda,rw,specification=virtio';
@@ -83,6 +118,16 @@ const CONFIGURATIONS: Readonly<Record<string, string>> = {
   'missing-image.cfg': 'disk = [ "missing.img,raw,xvda,rw,specification=virtio" ]',
 };
 
+const DEVICE_FILES: Readonly<Record<string, string>> = {
+  'broken.json': '{ "devices": [\n  { "type": "rng" ]\n}',
+  'no-devices.json': '{}',
+  'unknown-key.json': '{ "devices": [{ "type": "blk", "disc": "disk.img" }] }',
+  'bad-value.json': '{ "devices": [{ "type": "blk", "disk": "disk.img", "read-only": "yes" }] }',
+  'bad-queues.json': '{ "devices": [{ "type": "blk", "disk": "disk.img", "queues": 0 }] }',
+  'same-name.json':
+    '{ "devices": [{ "type": "rng", "socket-path": "a" }, { "type": "rng", "socket-path": "b" }] }',
+};
+
 /** A folder of all that the calls name, with a folder for temporary files in it. */
 function makeFiles(folder: string): void {
   for (const name of ['folder', 'tmp']) mkdirSync(join(folder, name));
@@ -93,6 +138,7 @@ function makeFiles(folder: string): void {
   writeFileSync(join(folder, 'empty.img'), '');
   for (const [name, text] of Object.entries(CONFIGURATIONS))
     writeFileSync(join(folder, name), `name = "guest"\n${text}\n`);
+  for (const [name, text] of Object.entries(DEVICE_FILES)) writeFileSync(join(folder, name), text);
 }
 
 /** Every file below `folder` with its content. */

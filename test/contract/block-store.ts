@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { type Region, regionOver } from '../../src/abi/region.ts';
 import { Segments } from '../../src/memory/segments.ts';
-import type { BlockStore } from '../../src/storage/block-store.ts';
+import type { BlockStore, StoreAnswer, StoreRequest, StoreResult } from '../../src/storage/block-store.ts';
 
 /** A store under test and the way to its bytes that does not go through it. */
 export interface StoreUnderTest {
@@ -16,6 +16,59 @@ export interface StoreUnderTest {
   readonly memory?: Region;
   /** Takes away what `make` set up; the store is closed. */
   remove(): void;
+}
+
+/** A store whose every call waits for its outcome. */
+class SettledStore {
+  readonly #store: BlockStore;
+
+  constructor(store: BlockStore) {
+    this.#store = store;
+  }
+
+  get size(): number {
+    return this.#store.size;
+  }
+
+  get readOnly(): boolean {
+    return this.#store.readOnly;
+  }
+
+  read(offset: number, into: Segments): StoreResult {
+    return this.#settle((request) => this.#store.read(offset, into, request));
+  }
+
+  write(offset: number, from: Segments): StoreResult {
+    return this.#settle((request) => this.#store.write(offset, from, request));
+  }
+
+  flush(): StoreResult {
+    return this.#settle((request) => this.#store.flush(request));
+  }
+
+  discard(offset: number, length: number): StoreResult {
+    return this.#settle((request) => this.#store.discard(offset, length, request));
+  }
+
+  writeZeroes(offset: number, length: number, mayUnmap: boolean): StoreResult {
+    return this.#settle((request) => this.#store.writeZeroes(offset, length, mayUnmap, request));
+  }
+
+  #settle(call: (request: StoreRequest) => StoreAnswer): StoreResult {
+    const results: StoreResult[] = [];
+    const answer = call({ finish: (result) => results.push(result) });
+    assert.equal(results.length, 0, 'a request is never finished within its call');
+    if (answer !== 'later') return answer;
+    assert.ok(this.#store.drain, 'who answers later can be waited for');
+    this.#store.drain();
+    assert.equal(results.length, 1, 'a request is finished once');
+    return results[0];
+  }
+}
+
+/** A store under test that has been opened. */
+interface Made extends Omit<StoreUnderTest, 'store'> {
+  readonly store: SettledStore;
 }
 
 type Make = (bytes: Uint8Array, readOnly: boolean) => StoreUnderTest;
@@ -31,7 +84,7 @@ function diskBytes(salt: number): Uint8Array {
 class Memory {
   readonly region: Region;
 
-  constructor({ memory }: StoreUnderTest) {
+  constructor({ memory }: Made) {
     this.region = memory === undefined ? regionOver(new ArrayBuffer(64 * 1024)) : memory;
     this.region.u8.fill(0);
   }
@@ -71,11 +124,11 @@ function bytesOf(segments: Segments): Uint8Array {
 
 /** The contract, for one implementation. */
 export function blockStoreContract(implementation: string, make: Make): void {
-  const withStore = (readOnly: boolean, check: (made: StoreUnderTest, bytes: Uint8Array) => void) => () => {
+  const withStore = (readOnly: boolean, check: (made: Made, bytes: Uint8Array) => void) => () => {
     const bytes = diskBytes(readOnly ? 1 : 2);
     const made = make(bytes.slice(), readOnly);
     try {
-      check(made, bytes);
+      check({ ...made, store: new SettledStore(made.store) }, bytes);
     } finally {
       made.store.close();
       made.remove();
@@ -89,7 +142,7 @@ export function blockStoreContract(implementation: string, make: Make): void {
   });
 }
 
-type WithStore = (readOnly: boolean, check: (made: StoreUnderTest, bytes: Uint8Array) => void) => () => void;
+type WithStore = (readOnly: boolean, check: (made: Made, bytes: Uint8Array) => void) => () => void;
 
 function reading(withStore: WithStore): void {
   test(

@@ -1,5 +1,5 @@
-// All implementations of the port DmaOperations run the contract: each exposure mode, DMA without grants, and
-// DMA debugging around each.
+// All implementations of the port DmaOperations run the contract: each exposure mode, DMA without grants, a window,
+// and DMA debugging around each.
 
 import assert from 'node:assert/strict';
 import { GNTST_OKAY } from '../../src/abi/grant.ts';
@@ -11,6 +11,7 @@ import { DmaDebugLog } from '../../src/dma/dma-debug-log.ts';
 import { EXPOSURE_MODES, type ExposureMode, grantDma } from '../../src/dma/exposure-modes.ts';
 import { PlainDma } from '../../src/dma/plain-dma.ts';
 import { checkNothingShared, newSharing, type Sharing } from '../../src/dma/sharing.test.helper.ts';
+import { newWindow } from '../../src/dma/window.test.helper.ts';
 import { GrantCopies } from '../../src/xen/grant-copier.ts';
 import { type DmaUnderTest, dmaOperationsContract } from './dma-operations.ts';
 
@@ -118,6 +119,27 @@ function make(
     },
   };
 }
+
+/** A backend that reaches a window and nothing else. */
+function makeWindow(): DmaUnderTest {
+  const { memory, window, dma, shared } = newWindow(PAGES, PAGES);
+  const place = ({ low, high }: DmaAddress) => high * 2 ** 32 + low - window.address;
+  return {
+    dma,
+    memory,
+    coherent: window.domain.memory,
+    device: {
+      read: (at, size) => shared.slice(place(at), place(at) + size),
+      write: (at, bytes) => shared.set(bytes, place(at)),
+      mayWrite: () => undefined,
+      hold: () => () => undefined,
+    },
+    leaveReferences: () => undefined,
+    checkNothingLeft: () => assert.ok(shared.every((byte) => byte === 0)),
+  };
+}
+
+dmaOperationsContract('WindowDma', { grants: false, copies: true }, makeWindow);
 
 for (const debugs of [false, true]) {
   const around = debugs ? 'DmaDebug around ' : '';

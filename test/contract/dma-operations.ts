@@ -26,6 +26,8 @@ import { DMA_BIDIRECTIONAL, DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../../src/tra
 export interface DmaUnderTest {
   readonly dma: DmaOperations;
   readonly memory: GuestMemory;
+  /** The memory that coherent buffers come from, where it is another. */
+  readonly coherent?: GuestMemory;
   readonly device: {
     read(at: DmaAddress, size: number): Uint8Array;
     write(at: DmaAddress, bytes: Uint8Array): void;
@@ -69,7 +71,9 @@ class Driver {
   readonly under: DmaUnderTest;
   readonly dma: DmaOperations;
   readonly device: DmaUnderTest['device'];
+  readonly coherent: GuestMemory;
   readonly #pagesFree: number;
+  readonly #coherentFree: number;
   /** Guest-physical address of the buffer. */
   readonly buffer: number;
 
@@ -77,7 +81,9 @@ class Driver {
     this.under = under;
     this.dma = under.dma;
     this.device = under.device;
+    this.coherent = under.coherent ?? under.memory;
     this.#pagesFree = under.memory.pagesFree;
+    this.#coherentFree = this.coherent.pagesFree;
     this.buffer = under.memory.allocatePages(BUFFER_PAGES)!;
   }
 
@@ -101,6 +107,7 @@ class Driver {
     this.under.checkNothingLeft();
     this.under.memory.freePages(this.buffer, BUFFER_PAGES);
     assert.equal(this.under.memory.pagesFree, this.#pagesFree);
+    assert.equal(this.coherent.pagesFree, this.#coherentFree);
     assert.deepEqual([this.dma.live, this.dma.quarantined], [0, 0]);
   }
 }
@@ -123,11 +130,11 @@ function coherentMemory(start: () => Driver, { grants }: DmaTraits): void {
   for (const size of [1, XEN_PAGE_SIZE, XEN_PAGE_SIZE + 1, 5 * XEN_PAGE_SIZE])
     test(`R10: ${size} bytes of coherent memory are whole zeroed pages in a row, the same for both sides`, () => {
       const driver = start();
-      const { dma, device, under } = driver;
-      const free = under.memory.pagesFree;
+      const { dma, device, coherent } = driver;
+      const free = coherent.pagesFree;
       const buffer = dma.allocate(size)!;
       const pages = Math.ceil(size / XEN_PAGE_SIZE);
-      assert.equal(under.memory.pagesFree, free - pages);
+      assert.equal(coherent.pagesFree, free - pages);
       assert.deepEqual([buffer.size, buffer.address % XEN_PAGE_SIZE], [size, 0]);
       const places = dma.pagesOf(buffer);
       assert.equal(places.length, pages);
@@ -163,15 +170,15 @@ function coherentMemory(start: () => Driver, { grants }: DmaTraits): void {
 
   test('H20: without pages or references nothing is allocated, and nothing is left behind', () => {
     const driver = start();
-    const { dma, under } = driver;
-    assert.equal(dma.allocate((under.memory.pagesFree + 1) * XEN_PAGE_SIZE), undefined);
+    const { dma, under, coherent } = driver;
+    assert.equal(dma.allocate((coherent.pagesFree + 1) * XEN_PAGE_SIZE), undefined);
     const giveBack = under.leaveReferences(1);
-    const free = under.memory.pagesFree;
+    const free = coherent.pagesFree;
     if (giveBack !== undefined) {
       assert.equal(dma.allocate(2 * XEN_PAGE_SIZE), undefined);
       assert.equal(dma.allocatePages(2, DMA_TO_DEVICE), undefined);
     }
-    assert.equal(under.memory.pagesFree, free);
+    assert.equal(coherent.pagesFree, free);
     giveBack?.();
     driver.finish();
   });

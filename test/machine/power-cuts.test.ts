@@ -11,6 +11,7 @@ import { randomFrom } from '../../src/machine/random.ts';
 import { LossyStore } from '../../src/storage/lossy-store.ts';
 import { RawFile } from '../../src/storage/raw-file.ts';
 import { type FaultRates, LossyFile } from '../support/lossy-file.test.helper.ts';
+import { LateStore } from '../support/late-store.test.helper.ts';
 import { PowerCutWork, type PowerCutRun } from '../support/power-cut-work.test.helper.ts';
 import { diskBytes } from '../support/scene.test.helper.ts';
 
@@ -24,6 +25,23 @@ const disk = () => diskBytes(SECTORS * 512, 0x42);
 function lossy(seed: number) {
   const store = new LossyStore(disk());
   return { store, log: store.log, seed, mode: MODES[seed % MODES.length], requests: REQUESTS };
+}
+
+/** A disk that answers later, in any order. */
+function late(seed: number) {
+  const store = new LateStore(disk());
+  const random = randomFrom(~seed);
+  const answer = () => store.answer(Math.floor(random() * 1000));
+  const orphan = () => store.orphan();
+  return {
+    store,
+    log: store.log,
+    answer,
+    orphan,
+    seed,
+    mode: MODES[seed % MODES.length],
+    requests: REQUESTS,
+  };
 }
 
 /** A raw image whose host loses power, and whose system calls go wrong. */
@@ -64,6 +82,27 @@ test('C8 a power cut at any event: what was flushed is there, of all else any pa
   const seen = await runAll(t, 1, 20, lossy);
   assert.ok(seen.states >= 250_000, `${seen.states} states`);
   assert.equal(seen.failed, 0);
+});
+
+test('C8 a disk that answers later and in any order: what was flushed is there, of all else any part', async (t) => {
+  const seen = await runAll(t, 701, 6, late);
+  assert.ok(seen.states >= 50_000, `${seen.states} states`);
+  assert.equal(seen.failed, 0);
+});
+
+test('C8 a disk that answers later, for a driver without VIRTIO_BLK_F_FLUSH', async (t) => {
+  await runAll(
+    t,
+    721,
+    4,
+    (seed) => ({ ...late(seed), writeThrough: true }),
+    (work) => work.finish(),
+  );
+});
+
+test('C8 C4 a disk that answers later, whose device is reset and whose backend dies', async (t) => {
+  const seen = await runAll(t, 741, 4, (seed) => ({ ...late(seed), accidents: 0.01 }));
+  assert.ok(seen.accidents > 0);
 });
 
 test('C8 a disk that writes blocks of 4096 bytes leaves fewer states, all of them promised', async (t) => {

@@ -3,8 +3,8 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { type DiskBackend, storageDaemon } from './rig/backend.ts';
-import { type Need, QEMU, STORAGE_DAEMON } from './rig/needs.ts';
+import { type DiskBackend, grantioServe, storageDaemon } from './rig/backend.ts';
+import { QEMU } from './rig/needs.ts';
 import { startQemu } from './rig/qemu.ts';
 import { rigTest } from './rig/rig.ts';
 
@@ -80,22 +80,22 @@ function bootDisk(): Buffer {
   return disk;
 }
 
-function bootTest(title: string, needs: readonly Need[], start: DiskBackend): void {
-  rigTest(title, [QEMU, ...needs], async (rig) => {
+function bootTest(title: string, { name, needs, serve }: DiskBackend): void {
+  rigTest(`${title} ${name}`, [QEMU, ...needs], async (rig) => {
     const wanted = bootDisk();
     const disk = rig.file('disk.img', wanted);
     const socket = rig.path('socket');
-    const backend = await start(rig, disk, socket, 1);
+    const backend = await serve(rig, disk, socket, 1);
     const device = 'vhost-user-blk-pci,num-queues=1,bootindex=0';
     const more = ['-device', 'isa-debug-exit,iobase=0xf4,iosize=4'];
     const guest = startQemu(rig, { socket, device, more });
     for (const line of LINES) await guest.says(new RegExp(`${line}$`));
     assert.deepEqual(await guest.ended(), { status: WELL_DONE, signal: null });
-    backend.terminate();
-    await backend.ended();
+    await backend.end();
     wanted.copyWithin(COPY_SECTOR * SECTOR, TEXT_SECTOR * SECTOR, (TEXT_SECTOR + TEXT_SECTORS) * SECTOR);
     assert.ok(readFileSync(disk).equals(wanted), 'the disk with the copy of the text');
   });
 }
 
-bootTest('SeaBIOS in QEMU boots from a disk of qemu-storage-daemon', [STORAGE_DAEMON], storageDaemon);
+bootTest('SeaBIOS in QEMU: boots from a disk of', grantioServe);
+bootTest('SeaBIOS in QEMU: the rig itself, boots from a disk of', storageDaemon);

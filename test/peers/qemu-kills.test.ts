@@ -4,8 +4,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { seededBytes } from './content.ts';
-import { type DiskBackend, storageDaemon } from './rig/backend.ts';
-import { type Need, STORAGE_DAEMON } from './rig/needs.ts';
+import { type DiskBackend, grantioServe, storageDaemon } from './rig/backend.ts';
 import { QEMU_NEEDS, startLinux } from './rig/qemu.ts';
 import { rigTest } from './rig/rig.ts';
 
@@ -51,11 +50,11 @@ ${WRITERS.map((words, at) => `  (dd if=/pattern of=/dev/vda ${words} status=none
 done
 tell "rounds $round"`;
 
-function killTest(title: string, needs: readonly Need[], start: DiskBackend): void {
-  rigTest(title, [...QEMU_NEEDS, ...needs], async (rig) => {
+function killTest(title: string, { name, needs, serve }: DiskBackend): void {
+  rigTest(`${title} ${name}`, [...QEMU_NEEDS, ...needs], async (rig) => {
     const disk = rig.file('disk.img', new Uint8Array(), 8 * MIB);
     const socket = rig.path('socket');
-    let backend = await start(rig, disk, socket, QUEUES);
+    let backend = await serve(rig, disk, socket, QUEUES);
     const device = `vhost-user-blk-pci,num-queues=${QUEUES}`;
     const files = { modules: ['virtio_blk'], script: SCRIPT, files: new Map([['patterns', PATTERNS]]) };
     const guest = startLinux(rig, { socket, device, processors: QUEUES }, files);
@@ -63,7 +62,7 @@ function killTest(title: string, needs: readonly Need[], start: DiskBackend): vo
       await guest.says(line);
       backend.kill();
       await backend.ended();
-      backend = await start(rig, disk, socket, QUEUES);
+      backend = await serve(rig, disk, socket, QUEUES);
       // A round that began after the kill, so that the guest has gone on.
       await guest.says(/^GRANTIO round/);
     }
@@ -73,9 +72,9 @@ function killTest(title: string, needs: readonly Need[], start: DiskBackend): vo
     const image = readFileSync(disk);
     for (const at of WRITERS.keys())
       assert.ok(image.subarray(at * MIB, (at + 1) * MIB).equals(pattern(Number(rounds))), `writer ${at}`);
-    backend.terminate();
-    await backend.ended();
+    await backend.end();
   });
 }
 
-killTest('QEMU goes on after kill -9 of qemu-storage-daemon', [STORAGE_DAEMON], storageDaemon);
+killTest('QEMU: blk goes on after each kill -9 of', grantioServe);
+killTest('QEMU: blk, the rig itself, goes on after each kill -9 of', storageDaemon);

@@ -2,7 +2,7 @@
 // programs on its disks (test/peers). Whatever a test started ends with the test.
 
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -28,6 +28,8 @@ export interface Ended {
 export interface Surroundings {
   readonly cwd?: string;
   readonly env?: NodeJS.ProcessEnv;
+  /** Descriptors of ours that are its 3, 4 and so on. */
+  readonly fds?: readonly number[];
 }
 
 /** A program that runs. */
@@ -41,10 +43,11 @@ export class Running {
   /** Resolves when it has ended; rejects when it could not be started or took longer than the limit. */
   readonly ended: Promise<Ended>;
 
-  constructor(program: string, words: readonly string[], { cwd, env }: Surroundings) {
+  constructor(program: string, words: readonly string[], { cwd, env, fds = [] }: Surroundings) {
     this.#name = [program, ...words].join(' ');
     // A process group of its own, so that what it started can be ended with it.
-    this.#child = spawn(program, words, { cwd, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+    const stdio: StdioOptions = ['ignore', 'pipe', 'pipe', ...fds];
+    this.#child = spawn(program, words, { cwd, env, detached: true, stdio });
     this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.#stdout += text;
       this.#onOutput();
@@ -115,6 +118,19 @@ export function startGrantio(
   surroundings: Surroundings = {},
 ): Running {
   const running = new Running(process.execPath, [GRANTIO, ...words], surroundings);
+  test.after(() => running.kill());
+  return running;
+}
+
+/** The same, with its own number in the variable `name`, as systemd tells it to those whom it starts. */
+export function startNumbered(
+  test: TestContext,
+  name: string,
+  words: readonly string[],
+  surroundings: Surroundings,
+): Running {
+  const script = `${name}=$$ exec "$0" "$@"`;
+  const running = new Running('sh', ['-c', script, process.execPath, GRANTIO, ...words], surroundings);
   test.after(() => running.kill());
   return running;
 }

@@ -21,6 +21,8 @@ import { BASE } from './scene.test.helper.ts';
 const [BACKEND, GUEST] = [1, 2];
 const MIB = 2 ** 20;
 const OPTIONS = { queues: 3, queueSize: 16, id: 'lossy' };
+/** Chance that a store which answers later does so rather than anybody else goes on. */
+const LATE = 0.1;
 /** Requests that are under way together. */
 const AT_ONCE = 6;
 const MOST_SECTORS = 4;
@@ -41,6 +43,10 @@ export interface PowerCutRun {
   readonly block?: 512 | 4096;
   /** Chance, at each step, that the driver resets its device or that the backend dies and is replaced. */
   readonly accidents?: number;
+  /** Has the store answer something that it answers later. Returns false when there is nothing. */
+  readonly answer?: () => boolean;
+  /** Whoever waits for the store is gone: what it does still happens, and nobody is told. */
+  readonly orphan?: () => void;
 }
 
 /** A place of its own in guest memory for each request that is under way. */
@@ -104,7 +110,9 @@ export class PowerCutWork {
   /** A last flush of all that was done: nothing is in doubt any more. */
   async finishStable(): Promise<void> {
     await this.finish();
-    await this.#machine.settle(this.#disk.flush());
+    const flush = this.#disk.flush();
+    while (this.#machine.step() || this.#run.answer?.());
+    await this.#machine.settle(flush);
     assert.equal(new PowerCut(this.#run.log).count, 1, 'after a flush there is one state');
   }
 
@@ -123,8 +131,14 @@ export class PowerCutWork {
   }
 
   #goOn(): void {
-    if (this.#random() < (this.#run.accidents ?? 0)) this.#accident();
-    else assert.ok(this.#machine.step() || !this.#disk.busy, 'somebody goes on as long as requests wait');
+    const { accidents = 0, answer } = this.#run;
+    if (this.#random() < accidents) this.#accident();
+    else if (answer !== undefined && this.#random() < LATE && answer()) return;
+    else
+      assert.ok(
+        this.#machine.step() || answer?.() || !this.#disk.busy,
+        'somebody goes on as long as requests wait',
+      );
   }
 
   #accident(): void {
@@ -136,6 +150,7 @@ export class PowerCutWork {
     }
     this.#note('the backend dies, and another serves the disk');
     this.#machine.destroy(BACKEND);
+    this.#run.orphan?.();
     this.#disk.suspend('an accident');
     this.#createBackend();
     this.#guest.reattach(this.#disk, this.#place);

@@ -4,7 +4,7 @@
 // Pointers are numbers (addresses of today's machines have 47 bits). A call that fails returns what C returns;
 // `errno` then has the reason, until the next call.
 //
-// fcntl, ioctl and syscall are variadic in C and are bound with as many integers as are passed: 64-bit Linux passes
+// open, fcntl, ioctl and syscall are variadic in C and are bound with as many integers as are passed: 64-bit Linux passes
 // those in the same registers either way, on x86-64, Arm and RISC-V alike.
 
 import { constants as bufferConstants } from 'node:buffer';
@@ -28,6 +28,7 @@ export interface Libc {
   ioctl(fd: number, request: number, argument: number): number;
   statx(directory: number, path: string, flags: number, mask: number, address: number): number;
   getpagesize(): number;
+  open(path: string, flags: number, mode: number): number;
   close(fd: number): number;
   dup(fd: number): number;
   eventfd(initial: number, flags: number): number;
@@ -55,6 +56,8 @@ export interface Libc {
   send(fd: number, address: number, length: number, flags: number): number;
   sendmsg(fd: number, message: number, flags: number): number;
   recvmsg(fd: number, message: number, flags: number): number;
+  /** A system call that the library has no function for. */
+  syscall(number: number, first: number, second: number, third: number): number;
   /** Why the last call failed. */
   errno(): number;
   /**
@@ -76,6 +79,7 @@ const PROTOTYPES = [
   'int ioctl(int, unsigned long, int64_t)',
   'int statx(int, const char *, int, unsigned int, int64_t)',
   'int getpagesize()',
+  'int open(const char *, int, int)',
   'int close(int)',
   'int dup(int)',
   'int eventfd(unsigned int, int)',
@@ -103,6 +107,7 @@ const PROTOTYPES = [
   'int64_t send(int, int64_t, size_t, int)',
   'int64_t sendmsg(int, int64_t, int)',
   'int64_t recvmsg(int, int64_t, int)',
+  'int64_t syscall(int64_t, int64_t, int64_t, int64_t)',
 ] as const;
 
 /** What of koffi is used. */

@@ -55,7 +55,10 @@ export class LocalRings implements RingRunner {
       for (const [index, ring] of this.#running)
         if (ring.queue === queue && queue.takeInterrupt()) this.#interrupt(index);
     },
-    configChanged: () => this.#events.configChanged(),
+    failed: (queue, violation) => {
+      for (const [index, ring] of this.#running) if (ring.queue === queue) this.#fail(index, ring, violation);
+    },
+    configChanged: () => this.#events.configChanged(this.#device.config),
   };
 
   /**
@@ -111,6 +114,8 @@ export class LocalRings implements RingRunner {
   }
 
   stop(index: number): number {
+    // What the host has under way is written before the ring, and the guest's memory, may go (case T11).
+    this.#device.drain?.();
     const ring = this.#running.get(index)!;
     this.#running.delete(index);
     const { base } = ring.queue;
@@ -176,10 +181,15 @@ export class LocalRings implements RingRunner {
       return step(ring);
     } catch (error) {
       if (!(error instanceof ProtocolViolation)) throw error;
-      ring.failed = true;
-      this.#events.failed(index, error);
+      this.#fail(index, ring, error);
       return false;
     }
+  }
+
+  #fail(index: number, ring: Running, violation: ProtocolViolation): void {
+    if (ring.failed) return;
+    ring.failed = true;
+    this.#events.failed(index, violation);
   }
 
   /** All of the memory, or what the IOMMU maps of it. */

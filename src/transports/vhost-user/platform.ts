@@ -102,6 +102,6 @@ export interface RingEvents {
   failed(index: number, violation: ProtocolViolation): void;
   /** The translation of an address of the guest's IOMMU is needed, with that right. */
   miss(iova: number, right: IotlbRight): void;
-  /** The device's configuration space has changed. */
-  configChanged(): void;
+  /** The device's configuration space has changed: what it is now. */
+  configChanged(config: Uint8Array): void;
 }

@@ -141,6 +141,14 @@ test('a session as QEMU has it, one byte at a time, up to a block that is read',
   assertNothingLeft(frontend);
 });
 
+test('T2: as from User-Mode Linux, the request that negotiates acknowledgements asks for one itself', () => {
+  const frontend = new TestFrontend(disk());
+  const features = number(PROTOCOL);
+  const request = user.VHOST_USER_SET_PROTOCOL_FEATURES;
+  assert.equal(frontend.askNumber(request, features, [], user.VHOST_USER_NEED_REPLY), 0n);
+  assertNothingLeft(frontend);
+});
+
 test('a session as User-Mode Linux has it: room for two regions, no acknowledgements', () => {
   const frontend = new TestFrontend(disk());
   const { platform } = frontend;
@@ -372,14 +380,42 @@ test('in-band: kicks come and calls go as messages', () => {
   assertNothingLeft(frontend);
 });
 
+test('in-band: a kick starts a ring for which SET_VRING_KICK never came, as from User-Mode Linux', () => {
+  const protocol = PROTOCOL | user.VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS;
+  const { frontend, guest, device } = withMemory(undefined, protocol);
+  setUpRing(frontend);
+  guest.offer(0, GUEST + BUFFERS, 8);
+  frontend.send(user.VHOST_USER_VRING_KICK, state(0, 0));
+  assert.deepEqual(device.done, [], 'F24: it is not enabled yet');
+  frontend.send(user.VHOST_USER_SET_VRING_ENABLE, state(0, 1));
+  frontend.send(user.VHOST_USER_VRING_KICK, state(0, 0));
+  assert.deepEqual(device.done, [0]);
+  assertNothingLeft(frontend);
+});
+
+test('F24: a kick as a message starts no ring where in-band notifications were not negotiated', () => {
+  const { frontend, guest, device } = withMemory();
+  setUpRing(frontend);
+  frontend.send(user.VHOST_USER_SET_VRING_ENABLE, state(0, 1));
+  guest.offer(0, GUEST + BUFFERS, 8);
+  frontend.send(user.VHOST_USER_VRING_KICK, state(0, 0));
+  assert.deepEqual(device.done, []);
+  assertNothingLeft(frontend);
+});
+
 test('a change of configuration is told once until it is acknowledged, then once more', () => {
   const { frontend } = withMemory();
-  frontend.session.configChanged();
+  frontend.session.configChanged(Uint8Array.of(1, 2, 3));
   assert.equal(frontend.platform.sent.length, 0, 'no socket yet');
   frontend.send(user.VHOST_USER_SET_BACKEND_REQ_FD, undefined, [frontend.platform.descriptor()]);
-  for (let i = 0; i < 5; i++) frontend.session.configChanged();
+  for (let i = 0; i < 5; i++) frontend.session.configChanged(Uint8Array.of(i, 7));
   assert.deepEqual([...frontend.platform.sent[0]], [2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
   assert.equal(frontend.platform.sent.length, 1);
+  const { payload } = frontend.ask(
+    user.VHOST_USER_GET_CONFIG,
+    Uint8Array.of(0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+  );
+  assert.deepEqual([...payload.slice(-2)], [4, 7], 'the last one, not what the device had at first');
   const answer = { request: 2, flags: 5, payload: number(0n), fds: [frontend.platform.descriptor()] };
   frontend.session.handleAnswer(answer);
   assert.equal(frontend.platform.sent.length, 2);

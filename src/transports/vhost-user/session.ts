@@ -76,6 +76,7 @@ const EMPTY = new Uint8Array(0);
 /** A session, from the connection's first message to its end. */
 export class VhostUserSession {
   readonly #device: DeviceOffer;
+  #config: Uint8Array;
   readonly #platform: VhostPlatform;
   readonly #send: SessionParts['send'];
   readonly #negotiation: Negotiation;
@@ -90,6 +91,7 @@ export class VhostUserSession {
   constructor(parts: SessionParts) {
     const { device, platform } = parts;
     this.#device = device;
+    this.#config = device.config;
     this.#platform = platform;
     this.#send = parts.send;
     this.#negotiation = new Negotiation(device, parts);
@@ -100,12 +102,15 @@ export class VhostUserSession {
       interrupt: (index) => this.#interrupt(index),
       failed: (index, violation) => this.#rings.fail(index, violation),
       miss: (iova, right) => this.#channel.iotlbMiss(iova, right),
-      configChanged: () => this.configChanged(),
+      configChanged: (config) => this.configChanged(config),
     });
     const session = this;
     this.#rings = new Vrings(device.queueSizes, platform, this.#runner, {
       get needsEnable() {
         return session.#negotiation.has(VHOST_USER_F_PROTOCOL_FEATURES);
+      },
+      get kicksAreMessages() {
+        return session.#inBand;
       },
       inflightArea: (index, size) => this.#inflight.area(index, size),
       reportError: (index) => {
@@ -127,10 +132,10 @@ export class VhostUserSession {
   handle(message: VhostMessage): void {
     const fds = new MessageFds(this.#platform, message.fds);
     try {
-      const wantsAck = this.#wantsAck(message);
-      const answer = this.#answerOrRefuse(message, fds, wantsAck);
+      const answer = this.#answerOrRefuse(message, fds);
       if (answer !== undefined) this.#reply(message.request, answer);
-      else if (wantsAck) this.#reply(message.request, u64(0n));
+      // After it was dealt with: User-Mode Linux asks already with the request that negotiates acknowledgements.
+      else if (this.#wantsAck(message)) this.#reply(message.request, u64(0n));
     } finally {
       fds.closeRest();
     }
@@ -142,8 +147,9 @@ export class VhostUserSession {
     this.#channel.answered(message);
   }
 
-  /** The device's configuration space has changed. */
-  configChanged(): void {
+  /** The device's configuration space has changed to `config`: that of the instance that serves, not of ours. */
+  configChanged(config: Uint8Array): void {
+    this.#config = config;
     this.#channel.configChanged(this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_REPLY_ACK));
   }
 
@@ -171,14 +177,14 @@ export class VhostUserSession {
     return asked && this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_REPLY_ACK);
   }
 
-  #answerOrRefuse(message: VhostMessage, fds: MessageFds, wantsAck: boolean): Answer | undefined {
+  #answerOrRefuse(message: VhostMessage, fds: MessageFds): Answer | undefined {
     if (message.flags & VHOST_USER_REPLY)
       throw new ProtocolViolation('vhost-user', `an answer ${message.request} that nobody asked for`);
     try {
       checkShape(message);
       return this.#serve(message, fds);
     } catch (error) {
-      if (!wantsAck || !(error instanceof ProtocolViolation)) throw error;
+      if (!this.#wantsAck(message) || !(error instanceof ProtocolViolation)) throw error;
       return u64(1n);
     }
   }
@@ -325,7 +331,7 @@ export class VhostUserSession {
     const { offset, size } = vhostUserConfigHeader.over(payload);
     if (configFault(payload) !== undefined) return { payload: EMPTY };
     const answer = payload.slice(0, vhostUserConfigHeader.size + size).fill(0, vhostUserConfigHeader.size);
-    answer.set(this.#device.config.subarray(offset, offset + size), vhostUserConfigHeader.size);
+    answer.set(this.#config.subarray(offset, offset + size), vhostUserConfigHeader.size);
     return { payload: answer };
   }
 

@@ -22,7 +22,7 @@ class Vring {
   base = 0;
   where: VringPlaces | undefined;
   enabled = false;
-  /** Whether SET_VRING_KICK has come, with a descriptor or without. */
+  /** Whether SET_VRING_KICK has come, with a descriptor or without, or a kick as a message. */
   started = false;
   running = false;
   /** Why it stopped by itself, until it is started anew. */
@@ -42,6 +42,8 @@ class Vring {
 export interface VringsOwner {
   /** Whether a ring waits for SET_VRING_ENABLE. */
   readonly needsEnable: boolean;
+  /** Whether in-band notifications were negotiated. */
+  readonly kicksAreMessages: boolean;
   inflightArea(index: number, size: number): InflightArea | undefined;
   /** Tells the frontend that a ring without an error descriptor has failed. */
   reportError(index: number): void;
@@ -144,9 +146,17 @@ export class Vrings {
     return ring.base;
   }
 
-  /** VRING_KICK. What is not running is not touched (case F24). */
+  /**
+   * VRING_KICK. A ring that is not ready is not touched (case F24); one that is starts with it, since where kicks
+   * come as messages SET_VRING_KICK need not come at all (it does not from User-Mode Linux).
+   */
   kick(index: number): void {
-    if (this.#at(index).running) this.#runner.kick(index);
+    const ring = this.#at(index);
+    if (!ring.running && this.#owner.kicksAreMessages) {
+      ring.started = true;
+      this.#startIfReady(index, ring);
+    }
+    if (ring.running) this.#runner.kick(index);
   }
 
   /** Runs `step` while no ring runs; those that ran go on after it, also when it throws. */

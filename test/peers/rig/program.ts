@@ -1,6 +1,7 @@
 // A program that a rig started: what it says, line by line, and how it ends. It runs in a process group of its
 // own, so that what it started in its turn (User-Mode Linux starts helpers) ends with it.
 
+import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
 import { createInterface } from 'node:readline';
@@ -69,9 +70,11 @@ export class Program {
     this.#child.stdin?.write(`${line}\n`);
   }
 
-  /** Asks the program alone to end, as `kill` does. */
-  terminate(): void {
+  /** Asks the program to end, as `kill` does, which it must do well. */
+  async end(): Promise<void> {
     this.#child.kill('SIGTERM');
+    const { status, signal } = await this.ended();
+    assert.equal(status, 0, `${this.#name} ended with ${signal ?? status} after SIGTERM`);
   }
 
   /** Ends the program, if it still runs, and what it started, at once (`kill -9`). */

@@ -1,7 +1,7 @@
 // How much a guest's drivers did between their first request and their last, counted from the trace: for
 // runs whose load is somebody else's, such as an NBD client's.
 
-import type { TraceConsumer, TraceEvent } from '../audit/events.ts';
+import type { TraceConsumer, TraceEvent } from './events.ts';
 
 /** Counts requests and bytes. */
 export class Throughput implements TraceConsumer {

@@ -1,0 +1,96 @@
+// The machine of a vhost-user frontend: sockets that carry descriptors, and eventfds. After libc.ts and fd-socket.ts;
+// the port is transports/vhost-user/frontend-port.ts.
+
+import { performance } from 'node:perf_hooks';
+import type { FrontendPlatform, Incoming } from '../../transports/vhost-user/frontend-port.ts';
+import { Arena, type Scratch } from './arena.ts';
+import { Epoll, Eventfds, newEventfd } from './epoll.ts';
+import { FdSocket } from './fd-socket.ts';
+import { checked, type Libc } from './libc.ts';
+
+/** Longest piece of a message that is read or sent at a time. */
+const MOST = 4096 + 64;
+/** Scratch memory of one connection: two sockets, two epolls, eventfds. */
+const ARENA = 32 * 1024;
+const AF_UNIX = 1;
+const SOCK_STREAM_CLOEXEC = 0x80001;
+const RWF_NOWAIT = 8;
+
+/** The machine for one connection. */
+export class LinuxFrontendPlatform implements FrontendPlatform {
+  readonly #libc: Libc;
+  readonly #arena: Arena;
+  readonly #sockets = new Map<number, FdSocket>();
+  readonly #eventfds: Eventfds;
+  readonly #pair: Scratch;
+  readonly #vector: Scratch;
+  readonly #waiting: Epoll;
+
+  constructor(libc: Libc) {
+    this.#libc = libc;
+    this.#arena = new Arena(libc, ARENA);
+    this.#eventfds = new Eventfds(libc, this.#arena);
+    this.#pair = this.#arena.take(8);
+    const count = this.#arena.take(8);
+    this.#vector = this.#arena.take(16);
+    this.#vector.view.setBigUint64(0, BigInt(count.address), true);
+    this.#vector.view.setBigUint64(8, 8n, true);
+    this.#waiting = new Epoll(libc, this.#arena);
+  }
+
+  now(): number {
+    return performance.now();
+  }
+
+  receive(socket: number, room: Uint8Array, milliseconds: number): Incoming {
+    const from = this.#socket(socket);
+    const there = from.receive(room, false);
+    if (there.length >= 0 || milliseconds === 0) return there;
+    this.#waiting.add(socket, 0);
+    this.#waiting.wait(Math.ceil(milliseconds), () => undefined);
+    this.#waiting.remove(socket);
+    return from.receive(room, false);
+  }
+
+  send(socket: number, bytes: Uint8Array, fds: readonly number[]): boolean {
+    return this.#socket(socket).send(bytes, fds);
+  }
+
+  socketPair(): readonly [number, number] {
+    const { address, view } = this.#pair;
+    const made = this.#libc.socketpair(AF_UNIX, SOCK_STREAM_CLOEXEC, 0, address);
+    checked(this.#libc, 'socketpair', made, "a socket for the backend's requests");
+    return [view.getInt32(0, true), view.getInt32(4, true)];
+  }
+
+  newEvent(): number {
+    return newEventfd(this.#libc);
+  }
+
+  signal(event: number): void {
+    this.#eventfds.ring(event);
+  }
+
+  /** Does not wait even where the backend, which shares the eventfd, has made it one that does. */
+  takeSignal(event: number): boolean {
+    return this.#libc.preadv2(event, this.#vector.address, 1, -1, RWF_NOWAIT) === 8;
+  }
+
+  close(fd: number): void {
+    this.#sockets.delete(fd);
+    this.#libc.close(fd);
+  }
+
+  /** Ends the use of this object. */
+  release(): void {
+    this.#waiting.close();
+  }
+
+  #socket(fd: number): FdSocket {
+    const known = this.#sockets.get(fd);
+    if (known !== undefined) return known;
+    const socket = new FdSocket(this.#libc, this.#arena, fd, MOST);
+    this.#sockets.set(fd, socket);
+    return socket;
+  }
+}

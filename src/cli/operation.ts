@@ -43,6 +43,23 @@ export function operationPlan(given: (name: string) => string | undefined): Oper
   };
 }
 
+/**
+ * The options for a process that serves one device of several: its metrics are at the path with its name behind.
+ * Throws UsageError for a port, which only one process can have.
+ */
+export function operationOptionsFor(
+  { metrics, logFormat, logLevel }: OperationPlan,
+  device: string,
+): Readonly<Record<string, string>> {
+  const log = { 'log-format': logFormat, 'log-level': logLevel };
+  if (metrics === undefined) return log;
+  if (!('path' in metrics))
+    throw new UsageError(
+      '--metrics with --own-process: expected a path, to which each process adds its name',
+    );
+  return { ...log, metrics: `${metrics.path}.${device}` };
+}
+
 function choice<T extends string>(name: string, text: string | undefined, choices: readonly T[]): T {
   const found = choices.find((one) => one === (text ?? choices[0]));
   if (found === undefined) throw new UsageError(`--${name} '${text}': expected one of ${choices.join(', ')}`);

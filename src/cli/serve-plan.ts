@@ -5,6 +5,7 @@ import { availableParallelism } from 'node:os';
 import { passedSockets } from '../hosts/linux/service-manager.ts';
 import { checkSocketPath } from '../hosts/linux/unix-socket.ts';
 import type { DeviceSpec } from '../serving/devices.ts';
+import { OPERATION_OPTIONS, type OperationPlan, operationOptionsFor, operationPlan } from './operation.ts';
 import { servedKind } from './serve-kinds.ts';
 import { type GivenOptions, OptionReader, type ServeOption } from './serve-options.ts';
 import { UsageError } from './usage.ts';
@@ -34,6 +35,7 @@ export const PROCESS_OPTIONS: readonly ServeOption[] = [
   },
   { name: 'restricted', help: "reach only what the guest's IOMMU maps; guests without are refused" },
   { name: 'own-process', help: 'each device in a process of its own, which is started again when it dies' },
+  ...OPERATION_OPTIONS,
   { name: 'json', help: 'one line on standard output when all devices are served' },
 ];
 
@@ -58,6 +60,7 @@ export interface ServePlan {
   readonly pollMicroseconds: number;
   readonly restricted: boolean;
   readonly ownProcess: boolean;
+  readonly operation: OperationPlan;
   readonly json: boolean;
 }
 
@@ -79,12 +82,16 @@ export function planDevice(
 export function planServe(devices: readonly PlannedDevice[], given: GivenOptions): ServePlan {
   const options = new OptionReader(given);
   checkNames(devices);
+  const operation = operationPlan((name) => options.text(name));
+  const ownProcess = options.flag('own-process');
+  if (ownProcess) for (const { name } of devices) operationOptionsFor(operation, name);
   return {
     devices,
     workers: options.number('workers', 1, 64, Math.min(availableParallelism(), 8)),
     pollMicroseconds: options.number('poll-us', 0, 10_000, 50),
     restricted: options.flag('restricted'),
-    ownProcess: options.flag('own-process'),
+    ownProcess,
+    operation,
     json: options.flag('json'),
   };
 }

@@ -3,24 +3,25 @@
 
 import { loadLibc } from '../hosts/linux/libc.ts';
 import { ServiceManager, watchdogTime } from '../hosts/linux/service-manager.ts';
-import type { Notice } from '../serving/control.ts';
 import { VhostServer } from '../serving/vhost-server.ts';
 import type { ServePlan } from './serve-plan.ts';
 import type { Service } from './serve-service.ts';
+import { type Operation, startOperation } from './operation.ts';
 import { ServeSockets } from './serve-sockets.ts';
 import { type Interruption, onInterrupt } from './signals.ts';
 
 /** Serves what is planned, until a signal. Resolves with the exit status. Rejects when it cannot be served. */
 export async function runServe(plan: ServePlan): Promise<number> {
   const libc = loadLibc();
+  const operation = await startOperation(plan.operation);
   const manager = serviceManager(libc);
   const interruption = onInterrupt('ending the connections');
   const sockets = new ServeSockets(libc);
   // Threads take longest to start: first they, then the sockets.
-  const service = await startService(plan);
+  const service = await startService(plan, operation);
   try {
     for (const device of plan.devices) await sockets.open(device, (socket) => service.add(device, socket));
-    const beats = tellReady(plan, service, manager);
+    const beats = tellReady(plan, service, operation, manager);
     endOnRequest(interruption, service, manager);
     const failure = await service.ended;
     clearInterval(beats);
@@ -29,26 +30,21 @@ export async function runServe(plan: ServePlan): Promise<number> {
   } finally {
     await service.end();
     await sockets.remove();
+    await operation.close();
     interruption.release();
     // The channel to a supervisor would keep this process.
     if (process.connected) process.disconnect();
   }
 }
 
-/** Says what has happened, on standard error. */
-export function logNotice({ level, device, message, clause }: Notice): void {
-  const rule = clause === undefined ? '' : ` (${clause})`;
-  process.stderr.write(`grantio serve: ${level}: ${device}: ${message}${rule}\n`);
-}
-
-async function startService(plan: ServePlan): Promise<Service> {
-  if (!plan.ownProcess) return serverOf(plan);
+async function startService(plan: ServePlan, operation: Operation): Promise<Service> {
+  if (!plan.ownProcess) return await serverOf(plan, operation);
   const { Supervisor } = await import('./serve-supervisor.ts');
-  return new Supervisor(plan, logNotice);
+  return new Supervisor(plan, operation.log);
 }
 
 /** All devices in this process. */
-function serverOf(plan: ServePlan): Service {
+async function serverOf(plan: ServePlan, { log, measure }: Operation): Promise<Service> {
   let over: (failure?: Error) => void;
   const ended = new Promise<Error | undefined>((resolve) => {
     over = resolve;
@@ -59,9 +55,10 @@ function serverOf(plan: ServePlan): Service {
     restricted: plan.restricted,
     // Memory that its owner shrinks ends the process: with one guest that is its own loss.
     sealed: plan.devices.length > 1,
-    onNotice: logNotice,
+    onNotice: log,
     onEnd: (failure) => over(failure),
   });
+  await measure(() => server.figures);
   return {
     add: ({ name, spec }, socket) => server.add({ name, device: spec, ...socket }),
     ping: () => server.ping(),
@@ -76,22 +73,22 @@ function serviceManager(libc: ReturnType<typeof loadLibc>): ServiceManager | und
 }
 
 /** Everybody may connect. Returns the timer of the watchdog, if there is one. */
-function tellReady(plan: ServePlan, service: Service, manager?: ServiceManager) {
+function tellReady(plan: ServePlan, service: Service, { log }: Operation, manager?: ServiceManager) {
   manager?.notify('READY=1', `STATUS=serving ${plan.devices.map(({ name }) => name).join(', ')}`);
   // A supervisor says it for this process.
   if (process.send !== undefined) process.send('ready');
-  else sayServed(plan);
+  else sayServed(plan, log);
   const time = watchdogTime(process.env, process.pid);
   if (manager === undefined || time === undefined) return undefined;
   // Twice in the time that is allowed, and only if those who serve have answered.
   return setInterval(() => void service.ping().then(() => manager.notify('WATCHDOG=1')), time / 2);
 }
 
-function sayServed({ devices, json }: ServePlan): void {
+function sayServed({ devices, json }: ServePlan, log: Operation['log']): void {
   for (const { name, place } of devices) {
     const where =
       'path' in place ? place.path : 'fd' in place ? `descriptor ${place.fd}` : "systemd's socket";
-    logNotice({ level: 'info', device: name, message: `served at ${where}` });
+    log({ level: 'info', device: name, message: `served at ${where}` });
   }
   if (!json) return;
   const served = devices.map(({ name, spec, place }) => ({ name, type: spec.kind, ...place }));

@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Notice } from '../serving/control.ts';
+import { operationOptionsFor } from './operation.ts';
 import { wordsOf } from './serve-options.ts';
 import type { PlannedDevice, ServePlan } from './serve-plan.ts';
 import type { Service } from './serve-service.ts';
@@ -79,7 +80,7 @@ export class Supervisor implements Service {
 
   #start(post: Post): ChildProcess {
     const { name, spec, given } = post.device;
-    const { workers, pollMicroseconds, restricted } = this.#plan;
+    const { workers, pollMicroseconds, restricted, operation } = this.#plan;
     const own = Object.fromEntries(
       Object.entries(given).filter(([option]) => !NOT_THE_CHILDS.includes(option)),
     );
@@ -87,6 +88,7 @@ export class Supervisor implements Service {
       ...own,
       ...{ name, fd: `${CHILD_SOCKET}`, workers: `${workers}`, 'poll-us': `${pollMicroseconds}` },
       ...(restricted ? { restricted: true } : {}),
+      ...operationOptionsFor(operation, name),
     });
     const environment = Object.entries(process.env).filter(([variable]) => !NOT_FOR_CHILDREN.test(variable));
     const child = spawn(process.execPath, [...process.execArgv, PROGRAM, 'serve', spec.kind, ...words], {

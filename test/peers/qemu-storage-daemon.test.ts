@@ -4,10 +4,13 @@
 // Each run has a daemon of its own: 7.2 does not survive every frontend that goes away.
 
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { loadLibc } from '../../src/hosts/linux/libc.ts';
+import { VhostGuest } from '../../src/parallel/vhost-guest.ts';
+import { noTrace } from '../../src/trace.ts';
 import { grantio, Running, startGrantio, temporaryFolder } from '../support/grantio.ts';
 import { checkExposure, type ModeFigures, parseReport } from '../support/report.ts';
 import { seededBytes, sha256 } from './content.ts';
@@ -56,8 +59,12 @@ class Daemon {
       const [, read] = /rchar: (\d+)/.exec(readFileSync(`/proc/${pid}/io`, 'utf8')) ?? [];
       return Number(read) > bytes;
     });
-    running.kill();
-    await running.ended;
+    await this.kill();
+  }
+
+  async kill(): Promise<void> {
+    this.#running?.kill();
+    await this.#running?.ended;
   }
 }
 
@@ -79,6 +86,22 @@ interface Document {
   readonly backend: { readonly capacity: number; readonly resets: number; readonly reconnections: number };
   readonly memory: { readonly windowBytes: number; readonly mostLiveBytes: number };
   readonly comparedWith: string | null;
+}
+
+/** What this process has open and mapped of the kinds that a connection has. */
+function opened(): { readonly descriptors: number; readonly windows: number } {
+  const kinds = readdirSync('/proc/self/fd').map((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      // The descriptor by which the folder was read.
+      return '';
+    }
+  });
+  return {
+    descriptors: kinds.filter((kind) => /memfd|eventfd|eventpoll/.test(kind)).length,
+    windows: readFileSync('/proc/self/maps', 'utf8').split('memfd:grantio-window').length - 1,
+  };
 }
 
 /** Checks what the backend could reach: the window, which held nothing foreign. */
@@ -142,6 +165,26 @@ test('NBD clients write through the driver and the daemon into the image', async
   assert.equal(ended.status, 0, ended.stderr);
   checkWindow(ended.stdout);
   for (const copy of [daemon.image, `${source}.back`]) assert.equal(sha256(copy), sha256(source));
+});
+
+test('C4: descriptors and shared memory return to their first count after every connection', async (t) => {
+  const libc = loadLibc();
+  const first = opened();
+  for (const queues of [1, 3]) {
+    const daemon = new Daemon(t, queues);
+    writeFileSync(daemon.image, seededBytes(MIB, 6));
+    await daemon.start();
+    const socket = daemon.backend.replace('vhost-user:', '');
+    const options = { socket, memory: 32 * MIB, window: WINDOW, patience: 0, queues, queueSize: 64 };
+    const guest = new VhostGuest(libc, options, noTrace);
+    assert.deepEqual(opened().windows, first.windows + 1);
+    assert.ok(opened().descriptors > first.descriptors);
+    guest.close();
+    // The daemon's pipes are the test's.
+    await daemon.kill();
+    assert.throws(() => new VhostGuest(libc, options, noTrace), /connect failed: ECONNREFUSED/);
+    assert.deepEqual(opened(), first);
+  }
 });
 
 test('B20: a daemon that is killed in the middle ends the job with what happened, and without a wait', async (t) => {

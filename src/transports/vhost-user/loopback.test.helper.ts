@@ -94,6 +94,8 @@ export class Loopback implements FrontendPlatform {
   /** Reads of the main socket, and of the other one. */
   reads = 0;
   time = 0;
+  /** Answers that the backend got to its own questions. */
+  acknowledgements = 0;
   /** Called when the frontend waits in vain. */
   onWait: () => void = () => undefined;
   frontend: VhostUserFrontend | undefined;
@@ -231,6 +233,7 @@ export class Loopback implements FrontendPlatform {
     const { request, flags } = vhostUserHeader.over(bytes);
     const payload = bytes.slice(vhostUserHeader.size);
     if (socket === this.#channel) {
+      this.acknowledgements++;
       this.#session.handleAnswer({ request, flags, payload, fds: [] });
       return true;
     }

@@ -108,6 +108,7 @@ export class Loopback implements FrontendPlatform {
   readonly #gifts = new Set<number>();
   readonly #kicks = new Map<ArrayBuffer, number>();
   readonly #rings: LocalRings[] = [];
+  readonly #device: BlkDevice;
   readonly #session: VhostUserSession;
   #socket = -1;
   #channel = -1;
@@ -120,6 +121,7 @@ export class Loopback implements FrontendPlatform {
     this.machine = new Machine(memory);
     this.windowFd = this.machine.descriptor(this.machine.windowFile);
     const device = new BlkDevice(new MemoryStore(this.disk), { queues, queueSize: 1024, id: 'loopback' });
+    this.#device = device;
     this.#session = new VhostUserSession({
       device,
       platform: this.machine,
@@ -185,7 +187,7 @@ export class Loopback implements FrontendPlatform {
   }
 
   configChanged(): void {
-    this.#session.configChanged();
+    this.#session.configChanged(this.#device.config);
   }
 
   /** The backend dies. */

@@ -11,7 +11,7 @@ import type { OptionReader, ServeOption } from './serve-options.ts';
 const LONGEST_SERIAL = 20;
 
 /** How an image can be read and written; the first is the default. */
-const ENGINES: readonly ImageEngine[] = ['auto', 'sync', 'mapped'];
+const ENGINES: readonly ImageEngine[] = ['auto', 'sync', 'io_uring', 'mapped'];
 
 /** What the command line knows of a kind of device. */
 export interface ServedKind {
@@ -86,6 +86,7 @@ const CONSOLE: ServedKind = {
   virtioId: VIRTIO_ID_CONSOLE,
   // QEMU knows no console of others by name; it takes any device by its number.
   qemuDevice: (spec) => `vhost-user-device-pci,virtio-id=${VIRTIO_ID_CONSOLE},num_vqs=${consoleQueues(spec)}`,
+  qemuReconnects: false,
   spec: consoleSpec,
 };
 

@@ -11,6 +11,7 @@ import {
 import { LinuxPlatform } from './linux-platform.ts';
 
 const MFD_ALLOW_SEALING = 2;
+const MFD_HUGETLB = 4;
 const F_ADD_SEALS = 1033;
 const F_SEAL_SHRINK = 2;
 const F_SEAL_GROW = 4;
@@ -54,6 +55,19 @@ test('R7: where others are served, only memory that cannot shrink is mapped', na
     assert.throws(() => platform.map(fd, 0, 4096), /seal it with F_SEAL_SHRINK/);
   platform.map(hard, 0, 4096).close();
   for (const fd of [soft, grows, hard]) libc.close(fd);
+  arena.close();
+});
+
+test('R7: huge pages are not mapped where others are served', native, (t) => {
+  const { libc, arena, platform } = setUp(true);
+  const huge = libc.memfd_create('grantio-huge', MFD_ALLOW_SEALING | MFD_HUGETLB);
+  if (huge < 0 || libc.fcntl(huge, F_ADD_SEALS, F_SEAL_SHRINK) < 0) {
+    t.skip('this kernel has no huge pages');
+    return;
+  }
+  libc.ftruncate(huge, 2 ** 21);
+  assert.throws(() => platform.map(huge, 0, 2 ** 21), /huge pages can run out/);
+  libc.close(huge);
   arena.close();
 });
 

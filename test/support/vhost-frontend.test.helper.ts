@@ -32,9 +32,9 @@ export function messageOf(request: number, payload: Uint8Array = new Uint8Array(
 export class VhostFrontend {
   readonly libc: Libc;
   readonly #arena: Arena;
-  readonly #socket: FdSocket;
+  #socket: FdSocket;
   readonly #epoll: Epoll;
-  readonly #reader = new MessageReader();
+  #reader = new MessageReader();
   readonly #owned: number[] = [];
   #open = true;
 
@@ -42,17 +42,23 @@ export class VhostFrontend {
   constructor(path: string) {
     this.libc = loadLibc();
     this.#arena = new Arena(this.libc, 32 * 1024);
-    this.#socket = new FdSocket(
-      this.libc,
-      this.#arena,
-      connectTo(this.libc, this.#arena, path),
-      MAX_PAYLOAD + 64,
-    );
+    this.#socket = this.#connect(path);
     this.#epoll = new Epoll(this.libc, this.#arena);
   }
 
   get fd(): number {
     return this.#socket.fd;
+  }
+
+  /** Connects anew, after the backend has died. What this side has open stays open. */
+  reconnect(path: string): void {
+    this.#socket.close();
+    this.#socket = this.#connect(path);
+    this.#reader = new MessageReader();
+  }
+
+  #connect(path: string): FdSocket {
+    return new FdSocket(this.libc, this.#arena, connectTo(this.libc, this.#arena, path), MAX_PAYLOAD + 64);
   }
 
   /** Closes `fd` with the frontend. Returns it. */

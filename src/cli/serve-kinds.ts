@@ -2,8 +2,9 @@
 // programs (QEMU's docs/interop/vhost-user.json), and which device of QEMU connects to them. A new kind is one entry.
 // After serve-plan.ts, before serving/devices.ts.
 
-import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import type { DeviceSpec, ImageEngine } from '../serving/devices.ts';
+import { CONSOLE_OPTIONS, consoleQueues, consoleSpec } from './serve-console.ts';
 import type { OptionReader, ServeOption } from './serve-options.ts';
 
 /** Longest serial number of a disk, bytes (virtio §5.2.6, VIRTIO_BLK_T_GET_ID). */
@@ -78,8 +79,22 @@ const RNG: ServedKind = {
   spec: () => ({ kind: 'rng' }),
 };
 
+const CONSOLE: ServedKind = {
+  summary: 'a console',
+  options: CONSOLE_OPTIONS,
+  capabilities: { type: 'console' },
+  virtioId: VIRTIO_ID_CONSOLE,
+  // QEMU knows no console of others by name; it takes any device by its number.
+  qemuDevice: (spec) => `vhost-user-device-pci,virtio-id=${VIRTIO_ID_CONSOLE},num_vqs=${consoleQueues(spec)}`,
+  spec: consoleSpec,
+};
+
 /** All kinds. */
-export const SERVED_KINDS: { readonly [K in DeviceSpec['kind']]: ServedKind } = { blk: BLK, rng: RNG };
+export const SERVED_KINDS: { readonly [K in DeviceSpec['kind']]: ServedKind } = {
+  blk: BLK,
+  console: CONSOLE,
+  rng: RNG,
+};
 
 /** The kind of that name; undefined when there is none. */
 export function servedKind(name: string): ServedKind | undefined {

@@ -14,7 +14,8 @@ export function qemuArguments({ devices, restricted }: ServePlan, memory: string
     // QEMU's other machine for a PC has no place for an IOMMU.
     ...['-machine', `${restricted ? 'q35,' : ''}memory-backend=grantio-memory`],
     ...['-smp', `${Math.max(...devices.map(({ spec }) => queuesOf(spec)))}`],
-    ...(restricted ? ['-device', 'intel-iommu,device-iotlb=on'] : []),
+    // Interrupts are no matter of the backend's, and where they are remapped not every host can emulate them.
+    ...(restricted ? ['-device', 'intel-iommu,device-iotlb=on,intremap=off'] : []),
     ...devices.flatMap((device) => deviceArguments(device, restricted)),
   ];
 }

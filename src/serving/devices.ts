@@ -6,7 +6,9 @@ import { RngDevice } from '../devices/rng.ts';
 import { lockImage } from '../hosts/linux/image-lock.ts';
 import { MappedImage } from '../hosts/linux/mapped-image.ts';
 import { type ImageHost, VectoredImage } from '../hosts/linux/vectored-image.ts';
+import type { Watches } from '../hosts/linux/watches.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
+import { type ConsoleSpec, makeConsole } from './console-device.ts';
 
 /** How an image is read and written: `auto` chooses between system calls and io_uring. */
 export type ImageEngine = 'auto' | 'sync' | 'mapped';
@@ -32,10 +34,12 @@ export interface RngSpec {
 }
 
 /** A device to be served; plain data, because each worker makes an instance of its own. */
-export type DeviceSpec = BlkSpec | RngSpec;
+export type DeviceSpec = BlkSpec | ConsoleSpec | RngSpec;
 
 /** What a worker has for its devices. */
 export interface DeviceHosting extends ImageHost {
+  /** The descriptors that it watches for them. */
+  readonly watches: Watches;
   /** Calls `ready` whenever `fd` can be read. Returns what ends that, before the descriptor is closed. */
   watch(fd: number, ready: () => void): () => void;
 }
@@ -58,6 +62,7 @@ interface DeviceKind<Spec> {
 
 const KINDS: { readonly [K in DeviceSpec['kind']]: DeviceKind<Extract<DeviceSpec, { kind: K }>> } = {
   blk: { spreads: true, make: makeDisk },
+  console: { spreads: false, make: makeConsole },
   rng: { spreads: false, make: makeEntropySource },
 };
 

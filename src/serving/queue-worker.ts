@@ -4,10 +4,11 @@
 
 import { ProtocolViolation } from '../errors.ts';
 import { Arena } from '../hosts/linux/arena.ts';
-import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
+import { Epoll, EPOLLIN, Eventfds } from '../hosts/linux/epoll.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
+import { Watches } from '../hosts/linux/watches.ts';
 import { LocalRings } from '../transports/vhost-user/local-rings.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
 import { WORKER_BLOCK } from './counter-blocks.ts';
@@ -85,8 +86,8 @@ export class QueueWorker {
   readonly #devices = new Map<number, Instance>();
   /** Sessions whose rings, or some of them, are served here. */
   readonly #sessions = new Map<number, LocalRings>();
-  /** What happens when a descriptor can be read that a device has asked to be told of, by token. */
-  readonly #watched = new Map<number, () => void>();
+  /** Descriptors that devices have asked to be told of. */
+  readonly #watches: Watches;
   readonly #hosting: DeviceHosting;
   readonly #rings = new Map<number, Ring>();
   /** Those that are awake, which are looked at in every turn. */
@@ -106,8 +107,10 @@ export class QueueWorker {
     this.#eventfds = new Eventfds(libc, arena);
     this.#signal = sealed ? this.#signalSafely(arena) : (fd) => this.#signalFast(fd);
     this.#pollTime = new PollTime(pollMicroseconds / 1000);
+    this.#watches = new Watches(libc, arena, this.#epoll);
     this.#hosting = {
       ...{ libc, arena, scratch: new TransferScratch(arena) },
+      watches: this.#watches,
       watch: (fd, ready) => this.#watch(fd, ready),
     };
     this.#epoll.add(mail.wake, MAIL);
@@ -127,6 +130,7 @@ export class QueueWorker {
       if (this.#awake.length > 0) this.#epoll.wait(0, this.#wakeUp);
       else if (!this.#ended && !this.#mail.isWaiting) this.#sleep();
     }
+    this.#watches.close();
     this.#epoll.close();
   }
 
@@ -201,11 +205,9 @@ export class QueueWorker {
       this.#eventfds.clear(this.#mail.wake);
       return;
     }
+    if (this.#watches.wake(token)) return;
     const ring = this.#rings.get(token);
-    if (ring === undefined) {
-      this.#watched.get(token)?.();
-      return;
-    }
+    if (ring === undefined) return;
     ring.rings.meter?.notified();
     this.#wake(ring);
   };
@@ -280,13 +282,9 @@ export class QueueWorker {
   }
 
   #watch(fd: number, ready: () => void): () => void {
-    const token = this.#nextToken++;
-    this.#epoll.add(fd, token);
-    this.#watched.set(token, ready);
-    return () => {
-      this.#watched.delete(token);
-      this.#epoll.remove(fd);
-    };
+    const watch = this.#watches.open(fd, ready);
+    watch.want(EPOLLIN);
+    return () => watch.end();
   }
 
   #open(session: number, { device, counters }: Instance): void {

@@ -22,6 +22,8 @@ export interface ServedKind {
   readonly virtioId: number;
   /** QEMU's -device, without its connection. */
   readonly qemuDevice: (spec: DeviceSpec) => string;
+  /** Whether that waits for a backend which is away. QEMU 7.2 ends at once where it does not (test/peers). */
+  readonly qemuReconnects: boolean;
   /** Throws UsageError. */
   readonly spec: (options: OptionReader) => DeviceSpec;
 }
@@ -54,6 +56,7 @@ const BLK: ServedKind = {
   capabilities: { type: 'block', features: ['read-only', 'blk-file'] },
   virtioId: VIRTIO_ID_BLOCK,
   qemuDevice: (spec) => `vhost-user-blk-pci,num-queues=${queuesOf(spec)}`,
+  qemuReconnects: true,
   spec: (options) => ({
     kind: 'blk',
     path: diskPath(options),
@@ -72,6 +75,7 @@ const RNG: ServedKind = {
   capabilities: { type: 'rng' },
   virtioId: VIRTIO_ID_RNG,
   qemuDevice: () => 'vhost-user-rng-pci',
+  qemuReconnects: false,
   spec: () => ({ kind: 'rng' }),
 };
 

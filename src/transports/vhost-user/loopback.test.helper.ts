@@ -108,27 +108,26 @@ export class Loopback implements FrontendPlatform {
   readonly #gifts = new Set<number>();
   readonly #kicks = new Map<ArrayBuffer, number>();
   readonly #rings: LocalRings[] = [];
+  readonly #device: BlkDevice;
   readonly #session: VhostUserSession;
   #socket = -1;
   #channel = -1;
   #requests = 0;
   #ended = false;
-  readonly #config: Uint8Array;
 
   /** @param queues of the disk */
   constructor(queues = 1, memory: WindowUnderTest = newWindow(OWN_PAGES, WINDOW_PAGES)) {
     this.memory = memory;
     this.machine = new Machine(memory);
     this.windowFd = this.machine.descriptor(this.machine.windowFile);
-    const device = new BlkDevice(new MemoryStore(this.disk), { queues, queueSize: 1024, id: 'loopback' });
-    this.#config = device.config;
+    this.#device = new BlkDevice(new MemoryStore(this.disk), { queues, queueSize: 1024, id: 'loopback' });
     this.#session = new VhostUserSession({
-      device,
+      device: this.#device,
       platform: this.machine,
       restricted: false,
       xen: false,
       runner: (events) => {
-        this.#rings.push(new LocalRings(device, events, (fd) => this.machine.signal(fd)));
+        this.#rings.push(new LocalRings(this.#device, events, (fd) => this.machine.signal(fd)));
         return this.#rings[0];
       },
       send: (bytes, fds) => this.say({ request: vhostUserHeader.over(bytes).request, bytes, fds }),
@@ -187,7 +186,7 @@ export class Loopback implements FrontendPlatform {
   }
 
   configChanged(): void {
-    this.#session.configChanged(this.#config);
+    this.#session.configChanged(this.#device.config);
   }
 
   /** The backend dies. */

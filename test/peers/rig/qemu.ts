@@ -15,20 +15,25 @@ export interface Machine {
   /** QEMU's -device, to which the connection to the socket is added. */
   readonly device: string;
   readonly processors?: number;
+  /** Whether a backend that is away is tried again each second; not all of QEMU's devices can. */
+  readonly reconnects?: boolean;
   /** More words for QEMU's command line. */
   readonly more?: readonly string[];
 }
 
 /** Starts QEMU with the machine's own firmware. */
-export function startQemu(rig: Rig, { socket, device, processors = 1, more = [] }: Machine): Program {
+export function startQemu(
+  rig: Rig,
+  { socket, device, processors = 1, reconnects = true, more = [] }: Machine,
+): Program {
+  const backend = `socket,id=backend,path=${socket}${reconnects ? ',reconnect=1' : ''}`;
   return rig.start(
     'qemu',
     'qemu-system-x86_64',
     ...['-nodefaults', '-no-reboot', '-display', 'none', '-serial', 'stdio', '-accel', 'tcg'],
     ...['-object', 'memory-backend-memfd,id=memory,size=256M,share=on', '-m', '256M'],
     ...['-machine', 'q35,memory-backend=memory', '-smp', `${processors}`],
-    // A backend that is away is tried again each second.
-    ...['-chardev', `socket,id=backend,path=${socket},reconnect=1`, '-device', `${device},chardev=backend`],
+    ...['-chardev', backend, '-device', `${device},chardev=backend`],
     ...more,
   );
 }

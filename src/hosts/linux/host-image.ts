@@ -74,14 +74,21 @@ export function openHostImage(
     deviceSize: (fd) => deviceSize(libc, arena, fd),
   });
   try {
-    // It was for opening only: with it, io_uring would give up where it has to wait.
-    const flags = checked(libc, 'fcntl', libc.fcntl(image.fd, F_GETFL, 0), path);
-    checked(libc, 'fcntl', libc.fcntl(image.fd, F_SETFL, flags & ~constants.O_NONBLOCK), path);
+    settle(libc, image);
     return { image, alignment: direct ? directAlignment(libc, arena, image) : { memory: 1, file: 1 } };
   } catch (error) {
     image.close();
     throw error;
   }
+}
+
+/** Gives an open image the flags with which it is used. */
+function settle(libc: Libc, { fd, path }: Image): void {
+  // O_NONBLOCK was for opening only: with it, io_uring would give up where it has to wait.
+  const flags = checked(libc, 'fcntl', libc.fcntl(fd, F_GETFL, 0), path) & ~constants.O_NONBLOCK;
+  // A read need not note its time, which costs a few percent. Only the image's owner may have it so.
+  if (libc.fcntl(fd, F_SETFL, flags | constants.O_NOATIME) >= 0) return;
+  checked(libc, 'fcntl', libc.fcntl(fd, F_SETFL, flags), path);
 }
 
 /** Has `call` fill scratch memory of `length` bytes, and gives what `read` finds there. */

@@ -100,3 +100,32 @@ test('T14: memory of a Xen domain is mapped as it says', () => {
     );
   assert.equal(platform.mappings, 2);
 });
+
+test('T5: a region of more than one view is mapped in pieces, and goes as one', () => {
+  const platform = new CountingPlatform();
+  const slots = new MemorySlots(platform, 2 * PAGE);
+  const fds = [platform.descriptor(new ArrayBuffer(6 * PAGE))];
+  const payload = singleBytes({ guest: 8 * PAGE, size: 5 * PAGE, user: 16 * PAGE, offset: PAGE });
+  const { regions, commit } = slots.addition({ request: 37, flags: 1, payload, fds }, false);
+  commit();
+  assert.deepEqual(
+    regions.map(({ guest, user, size, memory }) => [guest, user, size, memory.byteOffset]),
+    [
+      [8 * PAGE, 16 * PAGE, 2 * PAGE, PAGE],
+      [10 * PAGE, 18 * PAGE, 2 * PAGE, 3 * PAGE],
+      [12 * PAGE, 20 * PAGE, PAGE, 5 * PAGE],
+    ],
+  );
+  const removal = slots.removal({ request: 38, flags: 1, payload, fds: [] }, false);
+  removal.commit();
+  assert.equal(platform.mappings, 0);
+});
+
+test('T5: a region whose file ends in its last piece maps nothing', () => {
+  const platform = new CountingPlatform();
+  const slots = new MemorySlots(platform, 2 * PAGE);
+  const fds = [platform.descriptor(new ArrayBuffer(4 * PAGE))];
+  const payload = singleBytes({ guest: 0, size: 5 * PAGE, user: 0 });
+  assert.throws(() => slots.addition({ request: 37, flags: 1, payload, fds }, false), ProtocolViolation);
+  assert.equal(platform.mappings, 0);
+});

@@ -16,9 +16,19 @@ import type { MappedFile, VhostPlatform, XenMemory } from './platform.ts';
 /** Regions that a guest may have: what we answer to GET_MAX_MEM_SLOTS. */
 export const MAX_SLOTS = 32;
 
-/** A region and its mapping. */
-interface Slot extends MemoryRegion {
-  readonly file: MappedFile;
+/**
+ * Longest piece of a region that is mapped at once, in bytes: views of memory end at 4 GiB, and the guest of an
+ * ordinary server has more. A ring that lies across two pieces is refused.
+ */
+const LONGEST_PIECE = 2 ** 31;
+
+/** A region, and its mappings one after the other. */
+interface Slot {
+  readonly guest: number;
+  readonly user: number;
+  readonly size: number;
+  readonly pieces: readonly MemoryRegion[];
+  readonly files: readonly MappedFile[];
   readonly domainId: number | undefined;
 }
 
@@ -38,10 +48,12 @@ const HIGH = 2 ** 32;
 /** The regions of a session. */
 export class MemorySlots {
   readonly #platform: VhostPlatform;
+  readonly #longestPiece: number;
   #slots: readonly Slot[] = [];
 
-  constructor(platform: VhostPlatform) {
+  constructor(platform: VhostPlatform, longestPiece = LONGEST_PIECE) {
     this.#platform = platform;
+    this.#longestPiece = longestPiece;
   }
 
   get count(): number {
@@ -94,7 +106,7 @@ export class MemorySlots {
 
   /** Ends all mappings; no ring runs any more. */
   close(): void {
-    for (const { file } of this.#slots) file.close();
+    closeAll(this.#slots);
     this.#slots = [];
   }
 
@@ -106,24 +118,41 @@ export class MemorySlots {
   ): MemoryChange {
     const mapped: Slot[] = [];
     try {
-      for (const [index, { guest, user, size, offset, xen }] of added.entries()) {
-        const file = mapFile(this.#platform, CLAUSE, fds[index], offset, size, xen);
-        mapped.push({ guest, user, size, memory: file.region, file, domainId: xen?.domainId });
-      }
+      for (const [index, region] of added.entries()) mapped.push(this.#map(region, fds[index]));
       const slots = [...kept, ...mapped];
+      const regions = slots.flatMap(({ pieces }) => pieces);
       refuseTwoDomains(slots);
-      refuseImpossible(slots);
+      refuseImpossible(regions);
       return {
-        regions: slots,
+        regions,
         commit: () => {
-          for (const { file } of gone) file.close();
+          closeAll(gone);
           this.#slots = slots;
         },
       };
     } catch (error) {
-      for (const { file } of mapped) file.close();
+      closeAll(mapped);
       throw error;
     }
+  }
+
+  #map({ guest, user, size, offset, xen }: Described, fd: number): Slot {
+    const slot = { guest, user, size, pieces: [] as MemoryRegion[], files: [] as MappedFile[] };
+    try {
+      // At least once: what is empty is refused there.
+      let at = 0;
+      do {
+        const length = Math.min(size - at, this.#longestPiece);
+        const file = mapFile(this.#platform, CLAUSE, fd, offset + at, length, xen);
+        slot.files.push(file);
+        slot.pieces.push({ guest: guest + at, user: user + at, size: length, memory: file.region });
+        at += length;
+      } while (at < size);
+    } catch (error) {
+      closeAll([slot]);
+      throw error;
+    }
+    return { ...slot, domainId: xen?.domainId };
   }
 }
 
@@ -134,9 +163,13 @@ export interface MemoryChange {
   commit(): void;
 }
 
+function closeAll(slots: readonly Pick<Slot, 'files'>[]): void {
+  for (const { files } of slots) for (const file of files) file.close();
+}
+
 /** Regions that are empty, wrap or overlap (case T5) make no table. */
-function refuseImpossible(slots: readonly Slot[]): void {
-  new RegionTable(slots);
+function refuseImpossible(regions: readonly MemoryRegion[]): void {
+  new RegionTable(regions);
 }
 
 function regionSize(xen: boolean): number {

@@ -26,7 +26,7 @@ function setUp() {
   const libc = libcOfTest();
   const arena = arenaOfTest(libc);
   const { view, address } = arena.take(16);
-  libc.syscall(PIPE2, address, 0, 0);
+  libc.syscall(PIPE2, address, 0, 0, 0, 0, 0);
   libc.socketpair(AF_UNIX, SOCK_STREAM, 0, address + 8);
   const kinds = {
     eventfd: libc.eventfd(0, 0),

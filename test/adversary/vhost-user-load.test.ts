@@ -145,6 +145,8 @@ test(
     const stage = await Stage.set(t);
     const guest = stage.liar();
     const { frontend, memory, rings } = guest;
+    // The other ring writes that it wants to be kicked, when it comes to rest.
+    frontend.ask(user.VHOST_USER_GET_VRING_BASE, state(1, 0));
     let taken = 0;
     for (let round = 0; round < 40; round++) {
       refill(guest, allHeads());

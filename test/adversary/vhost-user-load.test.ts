@@ -118,7 +118,6 @@ test(
     const spare = new GuestFile(frontend);
     const regions = [{ guest: GUEST, size: MEMORY_BYTES, user: USER }];
     const more = [...regions, { guest: GUEST + MEMORY_BYTES, size: MEMORY_BYTES, user: USER + MEMORY_BYTES }];
-
     refill(guest, allHeads());
     for (let round = 0; round < 60; round++) {
       const both = round % 2 === 0;
@@ -146,6 +145,8 @@ test(
     const stage = await Stage.set(t);
     const guest = stage.liar();
     const { frontend, memory, rings } = guest;
+    // The other ring writes that it wants to be kicked, when it comes to rest.
+    frontend.ask(user.VHOST_USER_GET_VRING_BASE, state(1, 0));
     let taken = 0;
     for (let round = 0; round < 40; round++) {
       refill(guest, allHeads());

@@ -34,7 +34,7 @@ function listening(t: Pick<TestContext, 'after'>, isConsole = true) {
     assert.equal(existsSync(path), false, 'the socket has gone');
     assert.equal(openDescriptors(), before, 'every descriptor was closed');
   };
-  return { thread, socket, line, connect, finish };
+  return { thread, socket, line, connect, path, finish };
 }
 
 test('bytes go both ways, and a thread without any sleeps', native, (t) => {
@@ -58,6 +58,18 @@ test('T16: a second client is hung up on, and the first one notices nothing', na
   thread.rest();
   assert.equal(Buffer.from(line.received).toString(), 'still here');
   finish(client, ...others);
+});
+
+test('a client that connects as the one before hangs up is the next one', native, (t) => {
+  const { thread, socket, line, connect, path, finish } = listening(t);
+  const client = connect();
+  // The thread learns of the new one first.
+  const next = thread.client(path);
+  closeSync(client);
+  thread.rest();
+  line.write(Buffer.from('hello'));
+  assert.deepEqual([readNow(next).toString(), socket.refused], ['hello', 0]);
+  finish(next);
 });
 
 test('D9: what a console says to nobody is kept for the next client, the last 64 KiB of it', native, (t) => {

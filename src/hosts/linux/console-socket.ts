@@ -23,6 +23,8 @@ export class ConsoleSocket {
   readonly #watch: Watch;
   readonly #stream: ConsoleStream;
   #client = -1;
+  /** One that comes after it. */
+  #next = -1;
 
   /**
    * Listens at `path`, in place of a dead server's socket.
@@ -50,6 +52,8 @@ export class ConsoleSocket {
     this.#watch.end();
     this.#stream.close();
     this.#hangUp();
+    if (this.#next >= 0) this.#thread.libc.close(this.#next);
+    this.#next = -1;
     this.#thread.libc.close(this.#listening);
     const found = lstatSync(this.#path, { bigint: true, throwIfNoEntry: false });
     if (found?.ino === this.#own.ino && found.dev === this.#own.dev) unlinkSync(this.#path);
@@ -60,11 +64,25 @@ export class ConsoleSocket {
       const fd = acceptFrom(this.#thread.libc, this.#listening);
       if (fd < 0) return;
       if (this.#client < 0) this.#serve(fd);
-      else {
-        this.#thread.libc.close(fd);
-        this.refused++;
-      }
+      else if (this.#next < 0) this.#waitATurn(fd);
+      else this.#refuse(fd);
     }
+  }
+
+  /** The client before may have gone already, and that be news of this turn which is still to come. */
+  #waitATurn(fd: number): void {
+    this.#next = fd;
+    this.#thread.watches.later(() => {
+      if (this.#next !== fd) return;
+      this.#next = -1;
+      if (this.#client < 0) this.#serve(fd);
+      else this.#refuse(fd);
+    });
+  }
+
+  #refuse(fd: number): void {
+    this.#thread.libc.close(fd);
+    this.refused++;
   }
 
   #serve(fd: number): void {

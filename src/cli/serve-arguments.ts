@@ -22,7 +22,7 @@ function qemuDevice(device: PlannedDevice, restricted: boolean): string[] {
   const { name, spec } = device;
   // A comma ends a value of QEMU's, two are one.
   const path = socketOf(device).replaceAll(',', ',,');
-  const platform = restricted ? ',iommu_platform=on,ats=on' : '';
+  const platform = restricted ? ',disable-legacy=on,iommu_platform=on,ats=on' : '';
   return [
     ...['-chardev', `socket,id=grantio-${name},path=${path},reconnect=1`],
     ...['-device', `${SERVED_KINDS[spec.kind].qemuDevice(spec)},chardev=grantio-${name}${platform}`],

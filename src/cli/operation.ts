@@ -22,8 +22,12 @@ export const OPERATION_OPTIONS = [
     value: '<place>',
     help: 'serve OpenMetrics over HTTP on a Unix socket at this path, or on a port of this machine, HOST:PORT',
   },
-  { name: 'log-format', value: '<format>', help: 'pretty, json, or auto: pretty on a terminal' },
-  { name: 'log-level', value: '<level>', help: 'the least that is logged: info, warn, error or silent' },
+  { name: 'log-format', value: '<format>', help: 'pretty, for people (default), or json, for machines' },
+  {
+    name: 'log-level',
+    value: '<level>',
+    help: 'the least that is logged: info (default), warn, error or silent',
+  },
 ] as const;
 
 /** What the options say. */
@@ -95,10 +99,8 @@ export async function startOperation({ metrics, logFormat, logLevel }: Operation
 }
 
 async function printer(format: LogFormat): Promise<PrintEntry> {
-  const isTerminal = process.stderr.isTTY === true;
-  if (format === 'pretty' || (format === 'auto' && isTerminal))
-    return prettyPrinter(writeStderr, isTerminal && process.env['NO_COLOR'] === undefined);
-  return (await import('./log-json.ts')).jsonPrinter(writeStderr);
+  if (format === 'json') return (await import('./log-json.ts')).jsonPrinter(writeStderr);
+  return prettyPrinter(writeStderr, process.stderr.isTTY === true && process.env['NO_COLOR'] === undefined);
 }
 
 /** At once; a reader that has gone away or does not read ends nothing. */

@@ -11,7 +11,7 @@ import type { OptionReader, ServeOption } from './serve-options.ts';
 const LONGEST_SERIAL = 20;
 
 /** How an image can be read and written; the first is the default. */
-const ENGINES: readonly ImageEngine[] = ['auto', 'sync', 'mapped'];
+const ENGINES: readonly ImageEngine[] = ['auto', 'sync', 'io_uring', 'mapped'];
 
 /** What the command line knows of a kind of device. */
 export interface ServedKind {
@@ -22,6 +22,8 @@ export interface ServedKind {
   readonly virtioId: number;
   /** QEMU's -device, without its connection. */
   readonly qemuDevice: (spec: DeviceSpec) => string;
+  /** Whether that waits for a backend which is away. QEMU 7.2 ends at once where it does not (test/peers). */
+  readonly qemuReconnects: boolean;
   /** Throws UsageError. */
   readonly spec: (options: OptionReader) => DeviceSpec;
 }
@@ -54,6 +56,7 @@ const BLK: ServedKind = {
   capabilities: { type: 'block', features: ['read-only', 'blk-file'] },
   virtioId: VIRTIO_ID_BLOCK,
   qemuDevice: (spec) => `vhost-user-blk-pci,num-queues=${queuesOf(spec)}`,
+  qemuReconnects: true,
   spec: (options) => ({
     kind: 'blk',
     path: diskPath(options),
@@ -72,6 +75,7 @@ const RNG: ServedKind = {
   capabilities: { type: 'rng' },
   virtioId: VIRTIO_ID_RNG,
   qemuDevice: () => 'vhost-user-rng-pci',
+  qemuReconnects: false,
   spec: () => ({ kind: 'rng' }),
 };
 
@@ -82,6 +86,7 @@ const CONSOLE: ServedKind = {
   virtioId: VIRTIO_ID_CONSOLE,
   // QEMU knows no console of others by name; it takes any device by its number.
   qemuDevice: (spec) => `vhost-user-device-pci,virtio-id=${VIRTIO_ID_CONSOLE},num_vqs=${consoleQueues(spec)}`,
+  qemuReconnects: false,
   spec: consoleSpec,
 };
 

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import type { Notice } from '../serving/control.ts';
 import { jsonPrinter } from './log-json.ts';
 import { logText, prettyPrinter, printable } from './log-text.ts';
-import { operationPlan } from './operation.ts';
+import { operationOptionsFor, operationPlan } from './operation.ts';
 import { type LogEntry, type LogLevel, ServeLog } from './serve-log.ts';
 import { UsageError } from './usage.ts';
 
@@ -122,7 +122,7 @@ test('a flood of messages that are all different is bounded too', () => {
 
 test('options that make no sense are refused before anything is started', () => {
   const plan = (options: Readonly<Record<string, string>>) => operationPlan((name) => options[name]);
-  assert.deepEqual(plan({}), { metrics: undefined, logFormat: 'auto', logLevel: 'info' });
+  assert.deepEqual(plan({}), { metrics: undefined, logFormat: 'pretty', logLevel: 'info' });
   assert.deepEqual(plan({ metrics: '/run/m', 'log-format': 'json', 'log-level': 'warn' }), {
     metrics: { path: '/run/m' },
     logFormat: 'json',
@@ -131,4 +131,12 @@ test('options that make no sense are refused before anything is started', () => 
   assert.throws(() => plan({ 'log-format': 'xml' }), UsageError);
   assert.throws(() => plan({ 'log-level': 'debug' }), /expected one of info, warn, error, silent/);
   assert.throws(() => plan({ metrics: '0.0.0.0:80' }), UsageError);
+});
+
+test("a device's own process logs as its supervisor does, and has metrics of its own", () => {
+  const plan = (options: Readonly<Record<string, string>>) => operationPlan((name) => options[name]);
+  assert.deepEqual(operationOptionsFor(plan({ metrics: '/run/vm.metrics', 'log-level': 'error' }), 'root'), {
+    ...{ metrics: '/run/vm.metrics.root', 'log-format': 'pretty', 'log-level': 'error' },
+  });
+  assert.throws(() => operationOptionsFor(plan({ metrics: '127.0.0.1:9100' }), 'root'), UsageError);
 });

@@ -4,8 +4,7 @@
 import type { Notice } from '../serving/control.ts';
 import { REPEAT_WINDOW, RepeatLimit } from './repeat-limit.ts';
 
-/** `auto` is pretty on a terminal and JSON elsewhere. */
-export const LOG_FORMATS = ['auto', 'pretty', 'json'] as const;
+export const LOG_FORMATS = ['pretty', 'json'] as const;
 /** From the least on. */
 export const LOG_LEVELS = ['info', 'warn', 'error', 'silent'] as const;
 

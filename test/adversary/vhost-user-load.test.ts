@@ -118,7 +118,7 @@ test(
     const spare = new GuestFile(frontend);
     const regions = [{ guest: GUEST, size: MEMORY_BYTES, user: USER }];
     const more = [...regions, { guest: GUEST + MEMORY_BYTES, size: MEMORY_BYTES, user: USER + MEMORY_BYTES }];
-    let done = 0;
+
     refill(guest, allHeads());
     for (let round = 0; round < 60; round++) {
       const both = round % 2 === 0;
@@ -126,7 +126,6 @@ test(
       frontend.send(user.VHOST_USER_SET_MEM_TABLE, tableBytes(both ? more : regions), fds);
       const heads = guest.newlyReported();
       for (const head of heads) assertData(guest, head);
-      done += heads.length;
       refill(guest, heads);
     }
     for (let i = 0; i < 40; i++) {

@@ -211,8 +211,12 @@ test('--print-qemu-args prints one argument a line', async (t) => {
 test('--print-qemu-args of a restricted device has an IOMMU', async (t) => {
   const words = ['serve', 'rng', '--socket-path', 's', '--restricted', '--json', '--print-qemu-args', '1G'];
   const qemu = JSON.parse((await grantio(t, words)).stdout) as string[];
-  assert.ok(qemu.includes('intel-iommu,device-iotlb=on'));
-  assert.equal(qemu.at(-1), 'vhost-user-rng-pci,chardev=grantio-rng,disable-legacy=on,iommu_platform=on,ats=on');
+  assert.ok(qemu.includes('intel-iommu,device-iotlb=on,intremap=off'));
+  assert.ok(qemu.includes('q35,memory-backend=grantio-memory'), 'where QEMU has an IOMMU');
+  assert.deepEqual(qemu.slice(-3), [
+    ...['socket,id=grantio-rng,path=s', '-device'],
+    'vhost-user-rng-pci,chardev=grantio-rng,iommu_platform=on,ats=on,disable-legacy=on',
+  ]);
 });
 
 test('--print-uml-args prints sockets with virtio ids', async (t) => {

@@ -1,7 +1,7 @@
 // QEMU with Debian's stock kernel on a vhost-user source of entropy.
 
 import assert from 'node:assert/strict';
-import { serve } from './rig/backend.ts';
+import { qemuArguments, serve } from './rig/backend.ts';
 import { QEMU_NEEDS, startLinux } from './rig/qemu.ts';
 import { rigTest } from './rig/rig.ts';
 
@@ -20,8 +20,8 @@ tell "alike $(cmp -n 6100 /first /second >/dev/null && echo yes || echo no)"`;
 rigTest('QEMU: rng, grantio serve', QEMU_NEEDS, async (rig) => {
   const socket = rig.path('socket');
   const backend = await serve(rig, socket, 'rng');
-  const machine = { socket, device: 'vhost-user-rng-pci', reconnects: false };
-  const guest = startLinux(rig, machine, { modules: ['virtio_rng'], script: SCRIPT });
+  const words = await qemuArguments(rig, socket, 'rng');
+  const guest = startLinux(rig, words, { modules: ['virtio_rng'], script: SCRIPT });
   await guest.says(/^GRANTIO source virtio_rng/);
   await guest.says(new RegExp(`^GRANTIO lengths ${LENGTH} 6100$`));
   await guest.says(/^GRANTIO values 256$/);

@@ -16,7 +16,6 @@ import {
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const F_SETPIPE_SZ = 1031;
-const PIPE2 = process.arch === 'x64' ? 293 : 59;
 /** Longest time for which something may be waited for: a hang of the backend ends the test. Milliseconds. */
 const LIMIT = 30_000;
 
@@ -94,7 +93,7 @@ export class VhostFrontend {
   /** Makes a pipe that blocks who writes to it: it is full. Returns the end for reading and the one for writing. */
   fullPipe(): [read: number, write: number] {
     const place = this.#arena.take(8);
-    this.libc.syscall(PIPE2, place.address, 0, 0);
+    this.libc.pipe2(place.address, 0);
     const ends = this.#ownBoth(place);
     const page = this.#arena.take(4096);
     this.libc.fcntl(ends[1], F_SETPIPE_SZ, 4096);

@@ -28,6 +28,8 @@ export interface Libc {
   ioctl(fd: number, request: number, argument: number): number;
   statx(directory: number, path: string, flags: number, mask: number, address: number): number;
   getpagesize(): number;
+  /** A system call that has no function; arguments that it does not take are 0. */
+  syscall(number: number, a: number, b: number, c: number, d: number, e: number, f: number): number;
   open(path: string, flags: number, mode: number): number;
   close(fd: number): number;
   dup(fd: number): number;
@@ -60,7 +62,6 @@ export interface Libc {
   sendmsg(fd: number, message: number, flags: number): number;
   recvmsg(fd: number, message: number, flags: number): number;
   /** A system call that the library has no function for. */
-  syscall(number: number, first: number, second: number, third: number): number;
   /** Why the last call failed. */
   errno(): number;
   /**
@@ -82,6 +83,7 @@ const PROTOTYPES = [
   'int ioctl(int, unsigned long, int64_t)',
   'int statx(int, const char *, int, unsigned int, int64_t)',
   'int getpagesize()',
+  'int64_t syscall(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t)',
   'int open(const char *, int, int)',
   'int close(int)',
   'int dup(int)',
@@ -113,7 +115,6 @@ const PROTOTYPES = [
   'int64_t send(int, int64_t, size_t, int)',
   'int64_t sendmsg(int, int64_t, int)',
   'int64_t recvmsg(int, int64_t, int)',
-  'int64_t syscall(int64_t, int64_t, int64_t, int64_t)',
 ] as const;
 
 /** What of koffi is used. */

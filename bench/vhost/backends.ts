@@ -2,6 +2,8 @@
 // command line is here. Before comparison.ts.
 
 import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Job } from './jobs.ts';
 
@@ -24,14 +26,14 @@ export interface Backend {
   readonly name: string;
   /** Whether it is measured at this job. */
   takes(job: Job): boolean;
-  /** Whether one process serves many disks. */
-  readonly severalDisks: boolean;
-  /** How to serve disks, all in one process. */
-  command(disks: readonly Disk[]): Command;
+  /** How to serve a disk. */
+  command(disk: Disk): Command;
+  /** How to serve many in one process, if it can; its configuration may be written to `folder`. */
+  readonly commandForMany?: (disks: readonly Disk[], folder: string) => Command;
 }
 
 function qemu(id: string, name: string, aio: string, ownThread: boolean): Backend {
-  const command = (disks: readonly Disk[]): Command => [
+  const commandForMany = (disks: readonly Disk[]): Command => [
     QEMU,
     ...(ownThread ? ['--object', 'iothread,id=thread'] : []),
     ...disks.flatMap(({ image, socket, direct }, i) => [
@@ -41,28 +43,30 @@ function qemu(id: string, name: string, aio: string, ownThread: boolean): Backen
       `vhost-user-blk,id=export${i},node-name=disk${i},addr.type=unix,addr.path=${socket},writable=on${ownThread ? ',iothread=thread' : ''}`,
     ]),
   ];
-  return { id, name, takes: () => true, severalDisks: true, command };
+  return { id, name, takes: () => true, command: (disk) => commandForMany([disk]), commandForMany };
 }
 
-/** Our own, as a user starts it; `words` are added for every disk. */
+/** Our own, as a user starts it, with more `words`. */
 function ours(id: string, name: string, takes: (job: Job) => boolean, words: readonly string[]): Backend {
-  const command = (disks: readonly Disk[]): Command => [
+  const command = ({ socket, image, direct }: Disk): Command => [
     process.execPath,
     GRANTIO,
-    'serve',
-    'blk',
-    ...disks.flatMap(({ socket, image, direct }) => [
-      '--socket-path',
-      socket,
-      '--disk',
-      image,
-      ...(direct ? ['--direct'] : []),
-    ]),
-    '--workers',
-    '1',
+    ...['serve', 'blk', '--socket-path', socket, '--disk', image, '--workers', '1'],
+    ...(direct ? ['--direct'] : []),
     ...words,
   ];
-  return { id, name, takes, severalDisks: false, command };
+  const commandForMany = (disks: readonly Disk[], folder: string): Command => {
+    const devices = disks.map(({ socket, image }, i) => ({
+      type: 'blk',
+      name: `disk${i}`,
+      'socket-path': socket,
+      disk: image,
+    }));
+    const config = join(folder, 'devices.json');
+    writeFileSync(config, JSON.stringify({ devices }));
+    return [process.execPath, GRANTIO, 'serve', '--config', config, '--workers', '1'];
+  };
+  return { id, name, takes, command, commandForMany };
 }
 
 /** What everything is compared with. */
@@ -83,15 +87,12 @@ export const OURS_NOT_POLLING = ours(
 
 /** The same design in C: preadv and pwritev on a cached image, io_uring on one with O_DIRECT. */
 export function twin(program: string): Backend {
-  const command = ([disk]: readonly Disk[]): Command => [
+  const command = ({ socket, image, direct }: Disk): Command => [
     program,
-    '--socket',
-    disk.socket,
-    '--disk',
-    disk.image,
-    ...(disk.direct ? ['--direct', '--io-uring'] : []),
+    ...['--socket', socket, '--disk', image],
+    ...(direct ? ['--direct', '--io-uring'] : []),
   ];
-  return { id: 'twin', name: 'the same design in C', takes: () => true, severalDisks: false, command };
+  return { id: 'twin', name: 'the same design in C', takes: () => true, command };
 }
 
 /** QEMU's version, in its own words; throws when it is not installed. */

@@ -3,9 +3,9 @@
 // aims.ts.
 
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Backend } from './backends.ts';
+import type { Backend, Disk } from './backends.ts';
 import { median } from './comparison.ts';
 import { type Conditions, type Measured, withBackend } from './measurement.ts';
 import type { Running, Workshop } from './workshop.ts';
@@ -28,6 +28,8 @@ export interface IdleFigures {
 export const DISKS = 100;
 /** Time for connections to come to rest. */
 const REST_MILLISECONDS = 1000;
+/** How often it is looked for sockets. */
+const LOOK_MILLISECONDS = 20;
 const MIB = 2 ** 20;
 
 /** Figures of `backend` when idle. */
@@ -40,20 +42,21 @@ export async function measureIdle(
 ): Promise<IdleFigures> {
   const { id, name } = backend;
   const idle = await idleDisk(workshop, backend, idleSeconds, cores);
-  const many = backend.severalDisks ? { manyMebibytes: await manyDisks(workshop, backend, cores) } : {};
   const firsts: number[] = [];
   for (let round = 0; round < rounds; round++) firsts.push(await firstRequest(workshop, backend, cores));
-  return { backend: id, name, ...idle, ...many, firstMilliseconds: median(firsts) };
+  const figures = { backend: id, name, ...idle, firstMilliseconds: median(firsts) };
+  if (backend.commandForMany === undefined) return figures;
+  return { ...figures, manyMebibytes: await manyDisks(workshop, backend.commandForMany, cores) };
 }
 
 type Cores = Conditions['cores'];
 
 /** A frontend that makes some requests and then none, for longer than anybody looks. */
 function idleFrontend(workshop: Workshop, socket: string, core: number): Running {
-  return workshop.start([workshop.load, '--socket', socket, '--requests', '64', '--idle', '600'], core);
+  return workshop.start([workshop.load, '--socket', socket, '--requests', '64', '--idle', '600'], [core]);
 }
 
-function cachedDisk(workshop: Workshop, socket: string) {
+function cachedDisk(workshop: Workshop, socket: string): Disk {
   return { socket, image: workshop.imageFor({ write: false, direct: false }), direct: false };
 }
 
@@ -64,7 +67,7 @@ async function idleDisk(
   cores: Cores,
 ): Promise<Pick<IdleFigures, 'cpuPercent' | 'wakeUps'>> {
   const socket = workshop.newSocket();
-  return withBackend(workshop, backend, [cachedDisk(workshop, socket)], cores[1], async (server) => {
+  return withBackend(workshop, backend.command(cachedDisk(workshop, socket)), [cores[1]], async (server) => {
     const frontend = idleFrontend(workshop, socket, cores[0]);
     await firstLine(frontend);
     await delay(REST_MILLISECONDS);
@@ -79,13 +82,19 @@ async function idleDisk(
   });
 }
 
-async function manyDisks(workshop: Workshop, backend: Backend, cores: Cores): Promise<number> {
+async function manyDisks(
+  workshop: Workshop,
+  command: NonNullable<Backend['commandForMany']>,
+  cores: Cores,
+): Promise<number> {
   const disks = Array.from({ length: DISKS }, (_, i) => {
     const image = `${workshop.folder}/idle${i}.img`;
     execFileSync(workshop.load, ['--make', image, '--bytes', `${MIB}`]);
     return { socket: workshop.newSocket(), image, direct: false };
   });
-  return withBackend(workshop, backend, disks, cores[1], async (server) => {
+  return withBackend(workshop, command(disks, workshop.folder), [cores[1]], async (server) => {
+    // A hundred frontends that look for their sockets would take the time that the backend needs to make them.
+    while (!disks.every(({ socket }) => existsSync(socket))) await delay(LOOK_MILLISECONDS);
     const frontends = disks.map(({ socket }) => idleFrontend(workshop, socket, cores[0]));
     await Promise.all(frontends.map(firstLine));
     await delay(REST_MILLISECONDS);
@@ -95,12 +104,15 @@ async function manyDisks(workshop: Workshop, backend: Backend, cores: Cores): Pr
   });
 }
 
-/** Milliseconds from before the program is started until a waiting frontend has its first request back. */
+/**
+ * Milliseconds from before the program is started until a waiting frontend has its first request back. Both may use
+ * both cores, as nobody pins a program that is only starting.
+ */
 async function firstRequest(workshop: Workshop, backend: Backend, cores: Cores): Promise<number> {
   const socket = workshop.newSocket();
-  const load = workshop.start([workshop.load, '--socket', socket, '--requests', '1'], cores[0]);
+  const load = workshop.start([workshop.load, '--socket', socket, '--requests', '1'], cores);
   const start = Number(process.hrtime.bigint());
-  return withBackend(workshop, backend, [cachedDisk(workshop, socket)], cores[1], async () => {
+  return withBackend(workshop, backend.command(cachedDisk(workshop, socket)), cores, async () => {
     const { firstNs } = JSON.parse(await load.output) as Measured;
     return (firstNs - start) / 1e6;
   });

@@ -1,9 +1,9 @@
 // One measurement: a fresh backend on its core, the load generator on another. After workshop.ts, before
 // comparison.ts.
 
-import type { Backend, Disk } from './backends.ts';
+import type { Backend, Command } from './backends.ts';
 import type { Job } from './jobs.ts';
-import type { Running, Workshop } from './workshop.ts';
+import { IMAGE_BYTES, type Running, type Workshop } from './workshop.ts';
 
 /** What the load generator says (load.c). Times are in microseconds; `cpu` is the backend's for each request. */
 export interface Measured {
@@ -73,8 +73,8 @@ async function measureOnce(
   const socket = workshop.newSocket();
   const disk = { socket, image: workshop.imageFor(job), direct: job.direct };
   const times = ['--seconds', `${seconds}`, '--warm-up', `${warmUpSeconds}`];
-  return withBackend(workshop, backend, [disk], cores[1], (server) =>
-    loadOnce(workshop, server, cores[0], ['--socket', socket, ...times, ...wordsFor(job)]),
+  return withBackend(workshop, backend.command(disk), [cores[1]], (server) =>
+    loadOnce(workshop, server, [cores[0]], ['--socket', socket, ...times, ...wordsFor(job)]),
   );
 }
 
@@ -89,17 +89,22 @@ export async function verify(
   const size = 64 * 1024;
   for (const words of [['--write'], []]) {
     const socket = workshop.newSocket();
-    const pass = ['--sequential', '--size', `${size}`, '--requests', `${2 ** 28 / size}`, '--depth', '16'];
-    await withBackend(workshop, backend, [{ socket, image, direct }], cores[1], (server) =>
-      loadOnce(workshop, server, cores[0], [
-        '--socket',
-        socket,
-        '--verify',
-        '--salt',
-        '7',
-        ...pass,
-        ...words,
-      ]),
+    const pass = [
+      '--sequential',
+      '--size',
+      `${size}`,
+      '--requests',
+      `${IMAGE_BYTES / size}`,
+      '--depth',
+      '16',
+    ];
+    await withBackend(workshop, backend.command({ socket, image, direct }), [cores[1]], (server) =>
+      loadOnce(
+        workshop,
+        server,
+        [cores[0]],
+        ['--socket', socket, '--verify', '--salt', '7', ...pass, ...words],
+      ),
     );
   }
 }
@@ -107,14 +112,13 @@ export async function verify(
 /** Starts a fresh backend for what `use` does with it: some do not survive every frontend that leaves. */
 export async function withBackend<T>(
   workshop: Workshop,
-  backend: Backend,
-  disks: readonly Disk[],
-  core: number,
+  command: Command,
+  cores: readonly number[],
   use: (server: Running) => Promise<T>,
 ): Promise<T> {
-  const server = workshop.start(backend.command(disks), core);
+  const server = workshop.start(command, cores);
   const gone = server.output.then(() => {
-    throw new Error(`${backend.name} ended by itself`);
+    throw new Error(`${command[0]} ended by itself`);
   });
   try {
     return await Promise.race([use(server), gone]);
@@ -127,10 +131,10 @@ export async function withBackend<T>(
 async function loadOnce(
   workshop: Workshop,
   server: Running,
-  core: number,
+  cores: readonly number[],
   words: readonly string[],
 ): Promise<Measured> {
-  const load = workshop.start([workshop.load, '--backend', `${server.child.pid}`, ...words], core);
+  const load = workshop.start([workshop.load, '--backend', `${server.child.pid}`, ...words], cores);
   try {
     return JSON.parse(await load.output) as Measured;
   } finally {

@@ -79,10 +79,10 @@ export class Workshop {
     return join(this.folder, `${direct ? 'direct' : 'cached'}-${write ? 'write' : 'read'}.img`);
   }
 
-  /** Starts a program on one core. */
-  start([program, ...words]: Command, core: number): Running {
+  /** Starts a program that may use only these cores. */
+  start([program, ...words]: Command, cores: readonly number[]): Running {
     // The caller waits for what it says; both streams are read so that it never blocks on them.
-    const child = spawn('taskset', ['-c', `${core}`, program, ...words], {
+    const child = spawn('taskset', ['-c', cores.join(), program, ...words], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#children.add(child);

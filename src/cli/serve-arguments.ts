@@ -11,21 +11,26 @@ export function qemuArguments({ devices, restricted }: ServePlan, memory: string
   return [
     // Shared, because the backend maps it; sealed, so that it cannot shrink under the backend's feet.
     ...['-m', memory, '-object', `memory-backend-memfd,id=grantio-memory,size=${memory},share=on,seal=on`],
-    ...['-machine', 'memory-backend=grantio-memory'],
+    // QEMU's other machine for a PC has no place for an IOMMU.
+    ...['-machine', `${restricted ? 'q35,' : ''}memory-backend=grantio-memory`],
     ...['-smp', `${Math.max(...devices.map(({ spec }) => queuesOf(spec)))}`],
-    ...(restricted ? ['-device', 'intel-iommu,device-iotlb=on'] : []),
-    ...devices.flatMap((device) => qemuDevice(device, restricted)),
+    // Interrupts are no matter of the backend's, and where they are remapped not every host can emulate them.
+    ...(restricted ? ['-device', 'intel-iommu,device-iotlb=on,intremap=off'] : []),
+    ...devices.flatMap((device) => deviceArguments(device, restricted)),
   ];
 }
 
-function qemuDevice(device: PlannedDevice, restricted: boolean): string[] {
+function deviceArguments(device: PlannedDevice, restricted: boolean): string[] {
   const { name, spec } = device;
   // A comma ends a value of QEMU's, two are one.
   const path = socketOf(device).replaceAll(',', ',,');
-  const platform = restricted ? ',iommu_platform=on,ats=on' : '';
+  const { qemuDevice, qemuReconnects } = SERVED_KINDS[spec.kind];
+  // A transitional device, which QEMU makes otherwise, cannot offer VIRTIO_F_ACCESS_PLATFORM.
+  const platform = restricted ? ',iommu_platform=on,ats=on,disable-legacy=on' : '';
+  const reconnect = qemuReconnects ? ',reconnect=1' : '';
   return [
-    ...['-chardev', `socket,id=grantio-${name},path=${path},reconnect=1`],
-    ...['-device', `${SERVED_KINDS[spec.kind].qemuDevice(spec)},chardev=grantio-${name}${platform}`],
+    ...['-chardev', `socket,id=grantio-${name},path=${path}${reconnect}`],
+    ...['-device', `${qemuDevice(spec)},chardev=grantio-${name}${platform}`],
   ];
 }
 

@@ -2,15 +2,16 @@
 // programs (QEMU's docs/interop/vhost-user.json), and which device of QEMU connects to them. A new kind is one entry.
 // After serve-plan.ts, before serving/devices.ts.
 
-import { VIRTIO_ID_BLOCK, VIRTIO_ID_RNG } from '../abi/virtio.ts';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_RNG } from '../abi/virtio.ts';
 import type { DeviceSpec, ImageEngine } from '../serving/devices.ts';
+import { CONSOLE_OPTIONS, consoleQueues, consoleSpec } from './serve-console.ts';
 import type { OptionReader, ServeOption } from './serve-options.ts';
 
 /** Longest serial number of a disk, bytes (virtio §5.2.6, VIRTIO_BLK_T_GET_ID). */
 const LONGEST_SERIAL = 20;
 
 /** How an image can be read and written; the first is the default. */
-const ENGINES: readonly ImageEngine[] = ['auto', 'sync', 'mapped'];
+const ENGINES: readonly ImageEngine[] = ['auto', 'sync', 'io_uring', 'mapped'];
 
 /** What the command line knows of a kind of device. */
 export interface ServedKind {
@@ -21,6 +22,8 @@ export interface ServedKind {
   readonly virtioId: number;
   /** QEMU's -device, without its connection. */
   readonly qemuDevice: (spec: DeviceSpec) => string;
+  /** Whether that waits for a backend which is away. QEMU 7.2 ends at once where it does not (test/peers). */
+  readonly qemuReconnects: boolean;
   /** Throws UsageError. */
   readonly spec: (options: OptionReader) => DeviceSpec;
 }
@@ -53,6 +56,7 @@ const BLK: ServedKind = {
   capabilities: { type: 'block', features: ['read-only', 'blk-file'] },
   virtioId: VIRTIO_ID_BLOCK,
   qemuDevice: (spec) => `vhost-user-blk-pci,num-queues=${queuesOf(spec)}`,
+  qemuReconnects: true,
   spec: (options) => ({
     kind: 'blk',
     path: diskPath(options),
@@ -71,11 +75,27 @@ const RNG: ServedKind = {
   capabilities: { type: 'rng' },
   virtioId: VIRTIO_ID_RNG,
   qemuDevice: () => 'vhost-user-rng-pci',
+  qemuReconnects: false,
   spec: () => ({ kind: 'rng' }),
 };
 
+const CONSOLE: ServedKind = {
+  summary: 'a console',
+  options: CONSOLE_OPTIONS,
+  capabilities: { type: 'console' },
+  virtioId: VIRTIO_ID_CONSOLE,
+  // QEMU knows no console of others by name; it takes any device by its number.
+  qemuDevice: (spec) => `vhost-user-device-pci,virtio-id=${VIRTIO_ID_CONSOLE},num_vqs=${consoleQueues(spec)}`,
+  qemuReconnects: false,
+  spec: consoleSpec,
+};
+
 /** All kinds. */
-export const SERVED_KINDS: { readonly [K in DeviceSpec['kind']]: ServedKind } = { blk: BLK, rng: RNG };
+export const SERVED_KINDS: { readonly [K in DeviceSpec['kind']]: ServedKind } = {
+  blk: BLK,
+  console: CONSOLE,
+  rng: RNG,
+};
 
 /** The kind of that name; undefined when there is none. */
 export function servedKind(name: string): ServedKind | undefined {

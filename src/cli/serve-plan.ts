@@ -6,7 +6,7 @@ import { passedSockets } from '../hosts/linux/service-manager.ts';
 import { checkSocketPath } from '../hosts/linux/unix-socket.ts';
 import type { DeviceSpec } from '../serving/devices.ts';
 import { OPERATION_OPTIONS, type OperationPlan, operationOptionsFor, operationPlan } from './operation.ts';
-import { servedKind } from './serve-kinds.ts';
+import { queuesOf, servedKind } from './serve-kinds.ts';
 import { type GivenOptions, OptionReader, type ServeOption } from './serve-options.ts';
 import { UsageError } from './usage.ts';
 
@@ -26,7 +26,7 @@ export const PROCESS_OPTIONS: readonly ServeOption[] = [
   {
     name: 'workers',
     value: '<n>',
-    help: 'threads that serve queues (default: one for each processor, at most 8)',
+    help: 'threads that serve queues, no more than there are queues (default: one for each processor, up to 8)',
   },
   {
     name: 'poll-us',
@@ -84,10 +84,12 @@ export function planServe(devices: readonly PlannedDevice[], given: GivenOptions
   checkNames(devices);
   const operation = operationPlan((name) => options.text(name));
   const ownProcess = options.flag('own-process');
+  // A thread more than there are queues would have nothing to do, and takes a while to start.
+  const queues = devices.reduce((sum, { spec }) => sum + queuesOf(spec), 0);
   if (ownProcess) for (const { name } of devices) operationOptionsFor(operation, name);
   return {
     devices,
-    workers: options.number('workers', 1, 64, Math.min(availableParallelism(), 8)),
+    workers: Math.min(options.number('workers', 1, 64, Math.min(availableParallelism(), 8)), queues),
     pollMicroseconds: options.number('poll-us', 0, 10_000, 50),
     restricted: options.flag('restricted'),
     ownProcess,

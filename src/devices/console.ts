@@ -28,12 +28,12 @@ import type { ConsoleEndpoint } from './console-endpoint.ts';
 import { ConsolePort } from './console-port.ts';
 import { HeldChains } from './held-chains.ts';
 
-/** Descriptors of each queue. */
-const QUEUE_SIZE = 64;
+/** Descriptors of each queue: no fewer than drivers use that cannot ask, for vhost-user does not tell them. */
+const QUEUE_SIZE = 256;
 /** So many have a pair of queues each, beside the pair for control, among the 64 that can be notified. */
 export const MAX_CONSOLE_PORTS = 31;
 /** Bytes of a name at most: it fits into any buffer that a driver will post for control messages. */
-const MAX_NAME = 64;
+export const MAX_CONSOLE_NAME = 64;
 const NOTHING = new Uint8Array(0);
 
 /** What is said of a port, in the order in which it is said. */
@@ -250,8 +250,10 @@ export class ConsoleDevice implements VirtioDevice {
 
 function nameOf(name: string): Uint8Array {
   const bytes = new TextEncoder().encode(name);
-  if (bytes.length <= MAX_NAME) return bytes;
-  throw new RangeError(`the console port "${name}" has a name of ${bytes.length} bytes; at most ${MAX_NAME}`);
+  if (bytes.length <= MAX_CONSOLE_NAME) return bytes;
+  throw new RangeError(
+    `the console port "${name}" has a name of ${bytes.length} bytes; at most ${MAX_CONSOLE_NAME}`,
+  );
 }
 
 /** The driver has taken a port up, and is told all about it; or it could not. */

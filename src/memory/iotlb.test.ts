@@ -49,10 +49,24 @@ test('a page is asked for once until the monitor answers', () => {
   const { asked, iotlb, memory } = scene();
   const access = memory.newChainAccess();
   for (const at of [0, 16, 4000]) access.map(at, 0, 8, false);
-  assert.equal(asked.length, 1);
   iotlb.update({ iova: PAGE, user: USER, size: PAGE, right: 3 });
   access.map(0, 0, 8, false);
-  assert.equal(asked.length, 2);
+  assert.deepEqual(asked, ['0x0 1'], 'the answer was another page’s');
+  access.map(0, 0, 8, true);
+  assert.deepEqual(asked, ['0x0 1', '0x0 2'], 'another right');
+  iotlb.update({ iova: 0, user: USER, size: PAGE, right: 3 });
+  iotlb.invalidate(0, PAGE);
+  access.map(0, 0, 8, true);
+  assert.deepEqual(asked, ['0x0 1', '0x0 2', '0x0 2'], 'it was answered, and taken away');
+});
+
+test('what the monitor never answers is asked for anew when the ring that waited for it has stopped', () => {
+  const { asked, iotlb, memory } = scene();
+  const access = memory.newChainAccess();
+  access.map(0, 0, 8, false);
+  iotlb.forgetMisses();
+  access.map(0, 0, 8, false);
+  assert.deepEqual(asked, ['0x0 1', '0x0 1']);
 });
 
 test('a translation to where there is no memory is the monitor’s fault', () => {

@@ -33,8 +33,8 @@ export class Iotlb {
   readonly #byAge = new Set<Translation>();
   /** The one that was found last: buffers lie beside each other. */
   #recent: Translation | undefined;
-  /** Pages that have been asked for, with the rights. */
-  readonly #asked = new Set<string>();
+  /** Pages that have been asked for and not been answered, with the rights. */
+  readonly #asked = new Map<number, IotlbRight>();
 
   /** @param ask asks the monitor for the translation of an address; the answer comes as `update`, or never */
   constructor(ask: (iova: number, right: IotlbRight) => void) {
@@ -64,11 +64,12 @@ export class Iotlb {
     if (this.#entries.length === MOST_ENTRIES) this.#forgetOldest();
     this.#entries.splice(this.#indexFrom(iova), 0, entry);
     this.#byAge.add(entry);
-    this.#asked.clear();
   }
 
-  /** Forgets every translation that has a byte of [iova, iova + size). */
+  /** Forgets every translation that has a byte of [iova, iova + size), and that its pages have been asked for. */
   invalidate(iova: number, size: number): void {
+    for (const page of this.#asked.keys())
+      if (page + PAGE > iova && page < iova + size) this.#asked.delete(page);
     let first = this.#indexFrom(iova);
     const before = this.#entries[first - 1];
     if (before !== undefined && before.iova + before.size > iova) first--;
@@ -105,12 +106,20 @@ export class Iotlb {
     this.invalidate(oldest.iova, 1);
   }
 
-  /** Asks the monitor for the page of `iova`, unless it has been asked since it last answered. */
+  /**
+   * Asks the monitor for the page of `iova`, unless that has been asked and not been answered: an answer that comes
+   * when the guest has taken the page away again is a fault of ours in the eyes of its IOMMU.
+   */
   miss(iova: number, right: IotlbRight): void {
     const page = iova - (iova % PAGE);
-    const key = `${page} ${right}`;
-    if (this.#asked.has(key) || this.#asked.size === MOST_MISSES) return;
-    this.#asked.add(key);
+    const asked = this.#asked.get(page) ?? 0;
+    if ((asked & right) === right || (asked === 0 && this.#asked.size === MOST_MISSES)) return;
+    this.#asked.set(page, asked | right);
     this.#ask(page, right);
+  }
+
+  /** Nobody waits for answers any more: what the IOMMU never answers is asked anew. */
+  forgetMisses(): void {
+    this.#asked.clear();
   }
 }

@@ -8,24 +8,28 @@ import { LinuxFrontendPlatform } from '../hosts/linux/frontend-platform.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { type SharedMemory, VhostUserFrontend } from '../transports/vhost-user/frontend.ts';
 
-/** Scratch memory for the socket's address and for waiting. */
-const ARENA = 4096;
+/** Bytes of scratch memory: two sockets, two epolls, messages. */
+const ARENA = 32 * 1024;
 
 /** A frontend, and the descriptors that wake it. */
 export class VhostConnection {
   readonly frontend: VhostUserFrontend;
-  readonly #platform: LinuxFrontendPlatform;
   readonly #epoll: Epoll;
+  /** Ends what was opened beside the frontend, the last one first. */
+  readonly #undo: (() => void)[] = [];
   #watched: number[] = [];
 
   /** @throws SystemError when nobody listens; DeviceRefused when the backend cannot be used */
   constructor(libc: Libc, path: string, deviceId: number, memory: SharedMemory) {
     const arena = new Arena(libc, ARENA);
-    const socket = connectTo(libc, arena, path);
-    this.#platform = new LinuxFrontendPlatform(libc);
-    this.#epoll = new Epoll(libc, arena);
+    this.#undo.unshift(() => arena.close());
     try {
-      this.frontend = new VhostUserFrontend({ platform: this.#platform, socket, deviceId, memory });
+      this.#epoll = new Epoll(libc, arena);
+      this.#undo.unshift(() => this.#epoll.close());
+      const platform = new LinuxFrontendPlatform(libc, arena);
+      this.#undo.unshift(() => platform.release());
+      const socket = connectTo(libc, arena, path);
+      this.frontend = new VhostUserFrontend({ platform, socket, deviceId, memory });
     } catch (error) {
       this.#release();
       throw error;
@@ -33,17 +37,18 @@ export class VhostConnection {
     this.#watch();
   }
 
-  /** Waits up to `milliseconds` for the backend to say something. Returns whether it has. */
+  /** Waits up to `milliseconds` for the backend to say something. Returns whether it has, or is gone. */
   wait(milliseconds: number): boolean {
+    // Its descriptors are closed then.
+    if (this.frontend.failure !== undefined) return true;
     this.#watch();
     return this.#epoll.wait(milliseconds, () => undefined) > 0;
   }
 
   /** Ends it; what the backend still has of it is of no use to anyone. */
   close(reason: string): void {
-    // First: the backend's copies of these descriptors would go on waking us.
-    this.#release();
     this.frontend.close(reason);
+    this.#release();
   }
 
   /** Waits for what the frontend listens to now. */
@@ -55,7 +60,6 @@ export class VhostConnection {
   }
 
   #release(): void {
-    this.#epoll.close();
-    this.#platform.release();
+    for (const step of this.#undo.splice(0)) step();
   }
 }

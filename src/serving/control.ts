@@ -18,6 +18,9 @@ const ARENA = 16 * 1024;
 /** The token of the eventfd that wakes this thread; sockets have the others. */
 const WAKE = 0;
 
+/** More turns of messages than the kernel keeps for a connection. */
+const LAST_TURNS = 8;
+
 /** A device and where its frontend connects. */
 export interface Endpoint {
   readonly name: string;
@@ -167,6 +170,7 @@ export class Control {
   #accept(post: Post): void {
     const fd = acceptFrom(this.#parts.libc, post.endpoint.fd);
     if (fd < 0) return;
+    this.#hearOut(post);
     if (post.connection === undefined) {
       this.#connect(post, fd);
       return;
@@ -175,6 +179,12 @@ export class Control {
     this.#parts.libc.close(fd);
     post.block[CONTROL_BLOCK.at.refused]++;
     this.#say(post, 'warn', 'refused a second frontend: one is being served');
+  }
+
+  /** A frontend may have gone before the next one came, behind messages that nobody has read. */
+  #hearOut(post: Post): void {
+    for (let turns = 0; turns < LAST_TURNS && post.connection !== undefined; turns++)
+      this.#readable(post, (connection) => connection.readable());
   }
 
   #connect(post: Post, fd: number): void {

@@ -5,9 +5,11 @@
 import { ProtocolViolation } from '../errors.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
+import { IoUring } from '../hosts/linux/io-uring.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
+import { Watches } from '../hosts/linux/watches.ts';
 import { LocalRings } from '../transports/vhost-user/local-rings.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
 import { WORKER_BLOCK } from './counter-blocks.ts';
@@ -29,6 +31,7 @@ import {
 const ARENA = 1 << 20;
 /** The mailbox's token in epoll; rings have the others. */
 const MAIL = 0;
+const URING = 1;
 /** Turns without work between two looks at the clock, which costs as much as a few looks at a ring. */
 const LOOKS = 8;
 /** Turns with work between two looks at the rings that sleep. */
@@ -85,14 +88,18 @@ export class QueueWorker {
   readonly #devices = new Map<number, Instance>();
   /** Sessions whose rings, or some of them, are served here. */
   readonly #sessions = new Map<number, LocalRings>();
-  /** What happens when a descriptor can be read that a device has asked to be told of, by token. */
-  readonly #watched = new Map<number, () => void>();
+  /** Descriptors that devices have asked to be told of. */
+  readonly #watches: Watches;
   readonly #hosting: DeviceHosting;
   readonly #rings = new Map<number, Ring>();
   /** Those that are awake, which are looked at in every turn. */
   #awake: Ring[] = [];
   readonly #counters: Float64Array;
-  #nextToken = MAIL + 1;
+  /** What devices have under way in the kernel, if they have asked for that. */
+  #uring: IoUring | undefined;
+  /** When something has ended there last. */
+  #endedAt = 0;
+  #nextToken = URING + 1;
   #ended = false;
 
   constructor({ libc, mail, tell, pollMicroseconds, sealed, counters, quitting }: QueueWorkerParts) {
@@ -106,9 +113,11 @@ export class QueueWorker {
     this.#eventfds = new Eventfds(libc, arena);
     this.#signal = sealed ? this.#signalSafely(arena) : (fd) => this.#signalFast(fd);
     this.#pollTime = new PollTime(pollMicroseconds / 1000);
+    this.#watches = new Watches(libc, arena, this.#epoll);
     this.#hosting = {
       ...{ libc, arena, scratch: new TransferScratch(arena) },
-      watch: (fd, ready) => this.#watch(fd, ready),
+      watches: this.#watches,
+      uring: () => this.#startUring(arena),
     };
     this.#epoll.add(mail.wake, MAIL);
   }
@@ -118,15 +127,19 @@ export class QueueWorker {
     let turns = 0;
     while (!this.#ended && !this.#quitting()) {
       if (this.#mail.isWaiting) this.#readMail();
-      const busy = this.#lookAtAll();
+      const looked = this.#lookAtAll();
+      const busy = this.#endTurn() || looked;
       turns++;
       this.#counters[WORKER_BLOCK.at.looks]++;
       if (busy) this.#counters[WORKER_BLOCK.at.busyLooks]++;
       if (turns % (busy ? BUSY_TURNS : LOOKS) !== 0) continue;
       this.#letSleep();
       if (this.#awake.length > 0) this.#epoll.wait(0, this.#wakeUp);
-      else if (!this.#ended && !this.#mail.isWaiting) this.#sleep();
+      else if (!this.#ended && !this.#mail.isWaiting && !this.#isExpecting()) this.#sleep();
     }
+    this.#watches.close();
+    // What is under way when the process ends is the kernel's to end.
+    if (this.#uring?.inFlight === 0) this.#uring.close();
     this.#epoll.close();
   }
 
@@ -187,7 +200,36 @@ export class QueueWorker {
     return ring.awake;
   }
 
+  /** Hands to the kernel what this turn has begun, and takes what has ended. Returns whether anything has. */
+  #endTurn(): boolean {
+    const uring = this.#uring;
+    if (uring === undefined || uring.inFlight === 0) return false;
+    uring.submit();
+    if (uring.reap() === 0) return false;
+    this.#endedAt = performance.now();
+    return true;
+  }
+
+  /** Whether something may end in the kernel so soon that a sleep would cost more. */
+  #isExpecting(): boolean {
+    return (
+      this.#uring !== undefined &&
+      this.#uring.inFlight > 0 &&
+      performance.now() < this.#endedAt + this.#pollTime.current
+    );
+  }
+
+  #startUring(arena: Arena): IoUring {
+    if (this.#uring === undefined) {
+      this.#uring = new IoUring(this.#libc, arena);
+      // Whatever has ended is taken at the end of the turn.
+      this.#epoll.add(this.#uring.wakeFd, URING);
+    }
+    return this.#uring;
+  }
+
   #sleep(): void {
+    if (this.#uring !== undefined && this.#uring.inFlight > 0 && this.#uring.arm()) return;
     const began = performance.now();
     this.#epoll.wait(-1, this.#wakeUp);
     const slept = performance.now() - began;
@@ -201,11 +243,10 @@ export class QueueWorker {
       this.#eventfds.clear(this.#mail.wake);
       return;
     }
+    if (token === URING) return;
+    if (this.#watches.wake(token)) return;
     const ring = this.#rings.get(token);
-    if (ring === undefined) {
-      this.#watched.get(token)?.();
-      return;
-    }
+    if (ring === undefined) return;
     ring.rings.meter?.notified();
     this.#wake(ring);
   };
@@ -277,16 +318,6 @@ export class QueueWorker {
     served.close();
     this.#devices.delete(endpoint);
     return lasts;
-  }
-
-  #watch(fd: number, ready: () => void): () => void {
-    const token = this.#nextToken++;
-    this.#epoll.add(fd, token);
-    this.#watched.set(token, ready);
-    return () => {
-      this.#watched.delete(token);
-      this.#epoll.remove(fd);
-    };
   }
 
   #open(session: number, { device, counters }: Instance): void {

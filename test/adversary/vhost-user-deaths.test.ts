@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as user from '../../src/abi/vhost-user.ts';
 import { VIRTIO_BLK_T_IN } from '../../src/abi/virtio-blk.ts';
+import { native } from '../../src/hosts/linux/native.test.helper.ts';
 import { number, singleBytes, state } from '../../src/transports/vhost-user/frontend.test.helper.ts';
 import { openThings, TestBackend } from '../support/vhost-backend.test.helper.ts';
 import { messageOf } from '../support/vhost-frontend.test.helper.ts';
@@ -66,36 +67,59 @@ const SESSION: readonly Step[] = [
   message(user.VHOST_USER_RESET_DEVICE),
 ];
 
-test('C4: a frontend that dies after any message leaves no descriptor and no mapping, and the next is served', async (t) => {
-  const backend = await TestBackend.start(t, { queues: 2, workers: 2 });
-  await backend.assertServes(t);
-  const before = openThings();
-  for (let steps = 0; steps <= SESSION.length; steps++) {
-    const guest = new DiskGuest(backend.connect(t), { queues: 2 });
-    for (const step of SESSION.slice(0, steps)) step(guest);
-    guest.close();
-    const { message: how } = await backend.sessionEnds();
-    assert.match(how, /has gone/, `after ${steps} steps`);
-    assert.deepEqual(openThings(), before, `after ${steps} steps`);
-  }
-  await backend.assertServes(t);
-});
-
-test('C4 T1: a frontend that dies within a message leaves none of its descriptors, wherever it is cut', async (t) => {
-  const backend = await TestBackend.start(t);
-  await backend.assertServes(t);
-  const before = openThings();
-  for (let at = 0; at < BEGINNING_OF_ONE; at++) {
-    for (const cut of [1, 8, 11, 12, 13, 19]) {
-      const guest = new DiskGuest(backend.connect(t));
-      const messages = guest.beginning();
-      for (const [request, payload, fds] of messages.slice(0, at)) guest.frontend.send(request, payload, fds);
-      const [request, payload, fds] = messages[at];
-      guest.frontend.sendBytes(messageOf(request, payload).subarray(0, cut), fds);
+test(
+  'C4: a frontend that dies after any message leaves no descriptor and no mapping, and the next is served',
+  native,
+  async (t) => {
+    const backend = await TestBackend.start(t, { queues: 2, workers: 2 });
+    await backend.assertServes(t);
+    const before = openThings();
+    for (let steps = 0; steps <= SESSION.length; steps++) {
+      const guest = new DiskGuest(backend.connect(t), { queues: 2 });
+      for (const step of SESSION.slice(0, steps)) step(guest);
       guest.close();
-      await backend.sessionEnds();
-      assert.deepEqual(openThings(), before, `message ${at} cut at ${cut}`);
+      const { message: how } = await backend.sessionEnds();
+      assert.match(how, /has gone/, `after ${steps} steps`);
+      assert.deepEqual(openThings(), before, `after ${steps} steps`);
     }
+    await backend.assertServes(t);
+  },
+);
+
+test(
+  'C4 T1: a frontend that dies within a message leaves none of its descriptors, wherever it is cut',
+  native,
+  async (t) => {
+    const backend = await TestBackend.start(t);
+    await backend.assertServes(t);
+    const before = openThings();
+    for (let at = 0; at < BEGINNING_OF_ONE; at++) {
+      for (const cut of [1, 8, 11, 12, 13, 19]) {
+        const guest = new DiskGuest(backend.connect(t));
+        const messages = guest.beginning();
+        for (const [request, payload, fds] of messages.slice(0, at))
+          guest.frontend.send(request, payload, fds);
+        const [request, payload, fds] = messages[at];
+        guest.frontend.sendBytes(messageOf(request, payload).subarray(0, cut), fds);
+        guest.close();
+        await backend.sessionEnds();
+        assert.deepEqual(openThings(), before, `message ${at} cut at ${cut}`);
+      }
+    }
+    await backend.assertServes(t);
+  },
+);
+
+test('C4 T16: a frontend that connects the moment the one before has gone is served', native, async (t) => {
+  const backend = await TestBackend.start(t);
+  for (let i = 0; i < 30; i++) {
+    const short = backend.connect(t);
+    for (let messages = 0; messages < 200; messages++) short.send(user.VHOST_USER_SET_OWNER);
+    short.close();
+    const next = backend.connect(t);
+    next.ask(user.VHOST_USER_GET_FEATURES);
+    next.close();
+    await backend.sessionEnds();
+    await backend.sessionEnds();
   }
-  await backend.assertServes(t);
 });

@@ -8,6 +8,7 @@ import * as user from '../../src/abi/vhost-user.ts';
 import { inflightDescriptor, inflightQueueHeader } from '../../src/abi/vhost-user-inflight.ts';
 import { VIRTIO_STATUS_DEVICE_NEEDS_RESET } from '../../src/abi/virtio.ts';
 import { VIRTIO_BLK_T_IN } from '../../src/abi/virtio-blk.ts';
+import { native } from '../../src/hosts/linux/native.test.helper.ts';
 import {
   addressBytes,
   number,
@@ -23,7 +24,7 @@ import { type DiskGuest, GUEST, GuestFile, MEMORY_BYTES, USER } from '../support
 
 const EMPTY = new Uint8Array(0);
 
-test('T2: messages that nobody may send end the connection', async (t) => {
+test('T2: messages that nobody may send end the connection', native, async (t) => {
   const stage = await Stage.set(t);
   const header = (request: number, flags: number, size: number): Uint8Array =>
     user.vhostUserHeader.make({ request, flags, size }).bytes;
@@ -49,7 +50,7 @@ test('T2: messages that nobody may send end the connection', async (t) => {
   }
 });
 
-test('T2: with REPLY_ACK what is refused is answered, and the session goes on', async (t) => {
+test('T2: with REPLY_ACK what is refused is answered, and the session goes on', native, async (t) => {
   const stage = await Stage.set(t);
   const guest = stage.liar();
   const { frontend } = guest;
@@ -62,7 +63,7 @@ test('T2: with REPLY_ACK what is refused is answered, and the session goes on', 
   await stage.assertGone(guest, 'after refusals');
 });
 
-test('T4: descriptors that come with requests that take none are closed', async (t) => {
+test('T4: descriptors that come with requests that take none are closed', native, async (t) => {
   const stage = await Stage.set(t);
   const guest = stage.liar();
   const eight = Array.from({ length: 8 }, () => guest.memory.fd);
@@ -78,7 +79,7 @@ test('T4: descriptors that come with requests that take none are closed', async 
   }
 });
 
-test('T5: memory that cannot be is refused', async (t) => {
+test('T5: memory that cannot be is refused', native, async (t) => {
   const stage = await Stage.set(t);
   const whole: TestRegion = { guest: GUEST, size: MEMORY_BYTES, user: USER };
   const lies: readonly (readonly [string, readonly TestRegion[]])[] = [
@@ -115,7 +116,7 @@ test('T5: memory that cannot be is refused', async (t) => {
   await stage.assertSentAway(many, /more than 32 regions/, 'more regions than there is room for');
 });
 
-test('T5: memory of things that are no memory is refused', async (t) => {
+test('T5: memory of things that are no memory is refused', native, async (t) => {
   const stage = await Stage.set(t);
   const things: readonly (readonly [string, (guest: DiskGuest) => number])[] = [
     ['an eventfd', ({ frontend }) => frontend.eventfd()],
@@ -131,7 +132,7 @@ test('T5: memory of things that are no memory is refused', async (t) => {
   }
 });
 
-test('R7: memory that its owner can shrink is refused where others are served', async (t) => {
+test('R7: memory that its owner can shrink is refused where others are served', native, async (t) => {
   const stage = await Stage.set(t, true);
   const guest = stage.liar(3);
   const soft = new GuestFile(guest.frontend, { sealed: false });
@@ -141,7 +142,7 @@ test('R7: memory that its owner can shrink is refused where others are served', 
   await stage.backend.assertServes(t);
 });
 
-test('T7: rings that there are not', async (t) => {
+test('T7: rings that there are not', native, async (t) => {
   const stage = await Stage.set(t);
   const requests: readonly (readonly [number, Uint8Array, boolean])[] = [
     [user.VHOST_USER_SET_VRING_NUM, state(2, 64), false],
@@ -161,7 +162,7 @@ test('T7: rings that there are not', async (t) => {
   }
 });
 
-test('T8: a buffer for requests under way that is not what it is said to be', async (t) => {
+test('T8: a buffer for requests under way that is not what it is said to be', native, async (t) => {
   const stage = await Stage.set(t);
   const shapes: readonly (readonly [string, Parameters<typeof user.vhostUserInflight.make>[0]])[] = [
     ['no queues', { mmap_size: 4096, num_queues: 0, queue_size: 64 }],
@@ -195,47 +196,51 @@ test('T8: a buffer for requests under way that is not what it is said to be', as
   await stage.assertSentAway(short, /the mapping would end behind it/, 'a file that is too short');
 });
 
-test('T9: a buffer for requests under way with a hostile content stops its ring and no other', async (t) => {
-  const stage = await Stage.set(t);
-  const contents: readonly (readonly [string, (u8: Uint8Array) => void])[] = [
-    ['all ones', (u8) => u8.fill(0xff)],
-    [
-      'every head under way, in a loop of completions',
-      (u8) => {
-        Object.assign(inflightQueueHeader.over(u8), { version: 1, desc_num: 64, used_idx: 7 });
-        const descriptor = inflightDescriptor.over(u8);
-        for (let head = 0; head < 64; head++)
-          Object.assign(descriptor.at(inflightQueueHeader.size + head * 16), {
-            inflight: 1,
-            next: head ^ 1,
-            counter: head,
-          });
-      },
-    ],
-  ];
-  for (const [what, fill] of contents) {
-    const guest = stage.liar();
-    const { frontend } = guest;
-    const { payload, fds } = frontend.ask(
-      user.VHOST_USER_GET_INFLIGHT_FD,
-      user.vhostUserInflight.make({ num_queues: 1, queue_size: 64 }).bytes,
-    );
-    const buffer = new GuestFile(frontend, { bytes: 8192 });
-    fill(buffer.u8);
-    buffer.close();
-    assert.equal(fds.length, 1);
-    frontend.send(user.VHOST_USER_SET_INFLIGHT_FD, payload, [buffer.fd]);
-    frontend.ask(user.VHOST_USER_GET_FEATURES);
-    assert.equal(
-      frontend.askNumber(user.VHOST_USER_GET_STATUS) & BigInt(VIRTIO_STATUS_DEVICE_NEEDS_RESET),
-      BigInt(VIRTIO_STATUS_DEVICE_NEEDS_RESET),
-      what,
-    );
-    await stage.assertGone(guest, what);
-  }
-});
+test(
+  'T9: a buffer for requests under way with a hostile content stops its ring and no other',
+  native,
+  async (t) => {
+    const stage = await Stage.set(t);
+    const contents: readonly (readonly [string, (u8: Uint8Array) => void])[] = [
+      ['all ones', (u8) => u8.fill(0xff)],
+      [
+        'every head under way, in a loop of completions',
+        (u8) => {
+          Object.assign(inflightQueueHeader.over(u8), { version: 1, desc_num: 64, used_idx: 7 });
+          const descriptor = inflightDescriptor.over(u8);
+          for (let head = 0; head < 64; head++)
+            Object.assign(descriptor.at(inflightQueueHeader.size + head * 16), {
+              inflight: 1,
+              next: head ^ 1,
+              counter: head,
+            });
+        },
+      ],
+    ];
+    for (const [what, fill] of contents) {
+      const guest = stage.liar();
+      const { frontend } = guest;
+      const { payload, fds } = frontend.ask(
+        user.VHOST_USER_GET_INFLIGHT_FD,
+        user.vhostUserInflight.make({ num_queues: 1, queue_size: 64 }).bytes,
+      );
+      const buffer = new GuestFile(frontend, { bytes: 8192 });
+      fill(buffer.u8);
+      buffer.close();
+      assert.equal(fds.length, 1);
+      frontend.send(user.VHOST_USER_SET_INFLIGHT_FD, payload, [buffer.fd]);
+      frontend.ask(user.VHOST_USER_GET_FEATURES);
+      assert.equal(
+        frontend.askNumber(user.VHOST_USER_GET_STATUS) & BigInt(VIRTIO_STATUS_DEVICE_NEEDS_RESET),
+        BigInt(VIRTIO_STATUS_DEVICE_NEEDS_RESET),
+        what,
+      );
+      await stage.assertGone(guest, what);
+    }
+  },
+);
 
-test('T13: in-band notifications without what they need', async (t) => {
+test('T13: in-band notifications without what they need', native, async (t) => {
   const stage = await Stage.set(t);
   for (const features of [
     user.VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS,
@@ -248,7 +253,7 @@ test('T13: in-band notifications without what they need', async (t) => {
   }
 });
 
-test('T14: memory of Xen domains is not offered by a backend on files, and is refused', async (t) => {
+test('T14: memory of Xen domains is not offered by a backend on files, and is refused', native, async (t) => {
   const stage = await Stage.set(t);
   const guest = stage.liar(1);
   assert.equal(guest.frontend.askNumber(user.VHOST_USER_GET_PROTOCOL_FEATURES) & (1n << 17n), 0n);
@@ -256,7 +261,7 @@ test('T14: memory of Xen domains is not offered by a backend on files, and is re
   await stage.assertSentAway(guest, /not offered/, 'XEN_MMAP');
 });
 
-test('T16: a second frontend is refused, and the first notices nothing', async (t) => {
+test('T16: a second frontend is refused, and the first notices nothing', native, async (t) => {
   const stage = await Stage.set(t);
   const first = stage.liar();
   for (let i = 0; i < 20; i++) {
@@ -270,7 +275,7 @@ test('T16: a second frontend is refused, and the first notices nothing', async (
   await stage.assertGone(first, 'after twenty others');
 });
 
-test('F19: rings outside of memory, across its end, and not aligned', async (t) => {
+test('F19: rings outside of memory, across its end, and not aligned', native, async (t) => {
   const stage = await Stage.set(t);
   const end = USER + MEMORY_BYTES;
   for (const [what, descriptors, available, used] of [
@@ -292,7 +297,7 @@ test('F19: rings outside of memory, across its end, and not aligned', async (t) 
   }
 });
 
-test('F20: queue sizes that cannot be', async (t) => {
+test('F20: queue sizes that cannot be', native, async (t) => {
   const stage = await Stage.set(t);
   for (const size of [0, 3, 63, 128, 65535, 2 ** 31]) {
     const guest = stage.liar(4);
@@ -301,107 +306,115 @@ test('F20: queue sizes that cannot be', async (t) => {
   }
 });
 
-test('F1 F2 F3 F6 F7 F8 F10 F16: a ring that breaks a rule stops; the frontend is told; the other ring goes on', async (t) => {
-  const stage = await Stage.set(t);
-  const lies: readonly (readonly [string, (guest: DiskGuest) => void])[] = [
-    ['F1 a head behind the table', ({ rings }) => rings[0].publish(64)],
-    [
-      'F2 a next behind the table',
-      ({ rings }) => {
-        rings[0].table.write(0, 0, 1, 16, 1, 64);
-        rings[0].publish(0);
-      },
-    ],
-    [
-      'F3 a chain that loops',
-      ({ rings }) => {
-        rings[0].table.write(0, 0, 1, 16, 1, 1);
-        rings[0].table.write(1, 0, 1, 16, 1, 0);
-        rings[0].publish(0);
-      },
-    ],
-    [
-      'F6 an address outside of all memory',
-      ({ rings }) => {
-        rings[0].chain(0, [
-          [MEMORY_BYTES - 8, 16, false],
-          [0, 1, true],
-        ]);
-        rings[0].publish(0);
-      },
-    ],
-    [
-      'F6 address and length wrap',
-      ({ rings }) => {
-        rings[0].table.write(0, 0xffff_fff0, 0xffff_ffff, 0xffff_ffff, 0, 0);
-        rings[0].publish(0);
-      },
-    ],
-    [
-      'F7 an index that jumps',
-      ({ rings }) => {
-        rings[0].available.index = 65;
-      },
-    ],
-    [
-      'F8 an index that goes back',
-      ({ rings }) => {
-        rings[0].available.index = 0xffff;
-      },
-    ],
-    [
-      'F10 an indirect table that was not agreed on',
-      ({ rings }) => {
-        rings[0].table.write(0, 0, 1, 32, 4, 0);
-        rings[0].publish(0);
-      },
-    ],
-    [
-      'F16 a readable buffer behind a writable one',
-      ({ rings }) => {
-        rings[0].chain(0, [
-          [0x9000, 16, true],
-          [0xa000, 16, false],
-        ]);
-        rings[0].publish(0);
-      },
-    ],
-  ];
-  for (const [what, lie] of lies) {
-    const guest = stage.liar();
-    const { frontend } = guest;
-    const error = frontend.eventfd();
-    frontend.send(user.VHOST_USER_SET_VRING_ERR, number(0n), [error]);
-    lie(guest);
-    guest.kick();
-    frontend.take(error);
-    assert.match((await stage.backend.says(/queue 0 has stopped/)).clause ?? '', /§/, what);
-    assert.equal(guest.read(11, 1)[0], firstByte(11), `the other ring goes on: ${what}`);
-    await stage.assertGone(guest, what);
-  }
-});
-
-test('F19: two rings on the same areas, and areas that overlap, harm their own guest only', async (t) => {
-  const stage = await Stage.set(t);
-  for (const [what, descriptors, available, used] of [
-    ['the other ring’s areas', USER, USER + 0x4000, USER + 0x8000],
-    ['used ring on the descriptors', USER + 0x10000, USER + 0x14000, USER + 0x10000],
-    ['used ring on the available ring', USER + 0x10000, USER + 0x14000, USER + 0x14000],
-    ['all on one another', USER, USER, USER],
-  ] as const) {
-    const guest = stage.liar();
-    guest.frontend.send(user.VHOST_USER_SET_VRING_ADDR, addressBytes(1, descriptors, available, used));
-    for (let i = 0; i < 16; i++) {
-      guest.request(i * 4, VIRTIO_BLK_T_IN, i, 4096, i % 2);
-      guest.kick(i % 2);
+test(
+  'F1 F2 F3 F6 F7 F8 F10 F16: a ring that breaks a rule stops; the frontend is told; the other ring goes on',
+  native,
+  async (t) => {
+    const stage = await Stage.set(t);
+    const lies: readonly (readonly [string, (guest: DiskGuest) => void])[] = [
+      ['F1 a head behind the table', ({ rings }) => rings[0].publish(64)],
+      [
+        'F2 a next behind the table',
+        ({ rings }) => {
+          rings[0].table.write(0, 0, 1, 16, 1, 64);
+          rings[0].publish(0);
+        },
+      ],
+      [
+        'F3 a chain that loops',
+        ({ rings }) => {
+          rings[0].table.write(0, 0, 1, 16, 1, 1);
+          rings[0].table.write(1, 0, 1, 16, 1, 0);
+          rings[0].publish(0);
+        },
+      ],
+      [
+        'F6 an address outside of all memory',
+        ({ rings }) => {
+          rings[0].chain(0, [
+            [MEMORY_BYTES - 8, 16, false],
+            [0, 1, true],
+          ]);
+          rings[0].publish(0);
+        },
+      ],
+      [
+        'F6 address and length wrap',
+        ({ rings }) => {
+          rings[0].table.write(0, 0xffff_fff0, 0xffff_ffff, 0xffff_ffff, 0, 0);
+          rings[0].publish(0);
+        },
+      ],
+      [
+        'F7 an index that jumps',
+        ({ rings }) => {
+          rings[0].available.index = 65;
+        },
+      ],
+      [
+        'F8 an index that goes back',
+        ({ rings }) => {
+          rings[0].available.index = 0xffff;
+        },
+      ],
+      [
+        'F10 an indirect table that was not agreed on',
+        ({ rings }) => {
+          rings[0].table.write(0, 0, 1, 32, 4, 0);
+          rings[0].publish(0);
+        },
+      ],
+      [
+        'F16 a readable buffer behind a writable one',
+        ({ rings }) => {
+          rings[0].chain(0, [
+            [0x9000, 16, true],
+            [0xa000, 16, false],
+          ]);
+          rings[0].publish(0);
+        },
+      ],
+    ];
+    for (const [what, lie] of lies) {
+      const guest = stage.liar();
+      const { frontend } = guest;
+      const error = frontend.eventfd();
+      frontend.send(user.VHOST_USER_SET_VRING_ERR, number(0n), [error]);
+      lie(guest);
+      guest.kick();
+      frontend.take(error);
+      assert.match((await stage.backend.says(/queue 0 has stopped/)).clause ?? '', /§/, what);
+      assert.equal(guest.read(11, 1)[0], firstByte(11), `the other ring goes on: ${what}`);
+      await stage.assertGone(guest, what);
     }
-    guest.frontend.ask(user.VHOST_USER_GET_VRING_BASE, state(1, 0));
-    guest.frontend.ask(user.VHOST_USER_GET_VRING_BASE, state(0, 0));
-    await stage.assertGone(guest, what);
-  }
-});
+  },
+);
 
-test('F24: kicks that come too early, too late, or by message are no harm', async (t) => {
+test(
+  'F19: two rings on the same areas, and areas that overlap, harm their own guest only',
+  native,
+  async (t) => {
+    const stage = await Stage.set(t);
+    for (const [what, descriptors, available, used] of [
+      ['the other ring’s areas', USER, USER + 0x4000, USER + 0x8000],
+      ['used ring on the descriptors', USER + 0x10000, USER + 0x14000, USER + 0x10000],
+      ['used ring on the available ring', USER + 0x10000, USER + 0x14000, USER + 0x14000],
+      ['all on one another', USER, USER, USER],
+    ] as const) {
+      const guest = stage.liar();
+      guest.frontend.send(user.VHOST_USER_SET_VRING_ADDR, addressBytes(1, descriptors, available, used));
+      for (let i = 0; i < 16; i++) {
+        guest.request(i * 4, VIRTIO_BLK_T_IN, i, 4096, i % 2);
+        guest.kick(i % 2);
+      }
+      guest.frontend.ask(user.VHOST_USER_GET_VRING_BASE, state(1, 0));
+      guest.frontend.ask(user.VHOST_USER_GET_VRING_BASE, state(0, 0));
+      await stage.assertGone(guest, what);
+    }
+  },
+);
+
+test('F24: kicks that come too early, too late, or by message are no harm', native, async (t) => {
   const stage = await Stage.set(t);
   const guest = stage.liar(3);
   guest.kick();
@@ -422,7 +435,7 @@ test('F24: kicks that come too early, too late, or by message are no harm', asyn
   await stage.assertGone(guest, 'kicks at odd times');
 });
 
-test('one eventfd for kick and call of both rings serves them all', async (t) => {
+test('one eventfd for kick and call of both rings serves them all', native, async (t) => {
   const stage = await Stage.set(t);
   const guest = stage.liar();
   const { frontend } = guest;

@@ -2,11 +2,12 @@
 // backend. Real backends are in test/peers.
 
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { truncateSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { grantio, temporaryFolder } from '../support/grantio.ts';
+import { grantio, startGrantio, temporaryFolder } from '../support/grantio.ts';
+import { parseReport } from '../support/report.ts';
 
 const BACKEND = ['run', '--backend', 'vhost-user:b.sock'];
 
@@ -58,6 +59,25 @@ test('T2: a server that speaks something else is no backend', async (t) => {
   assert.equal(ended.status, 1);
 });
 
+test('our driver on our own backend: copied and checked, over two queues; one that is too long is said to be', async (t) => {
+  const cwd = temporaryFolder(t);
+  writeFileSync(join(cwd, 'disk.img'), 'the first sector, and then nothing');
+  truncateSync(join(cwd, 'disk.img'), 3 * 2 ** 20);
+  const serving = ['serve', 'blk', '--disk', 'disk.img', '--socket-path', 'b.sock', '--queues', '2'];
+  const server = startGrantio(t, serving, { cwd });
+  await server.says(/served at/);
+  const job = [...BACKEND, '--disk', 'disk.img', '--queues', '2', '--json'];
+  const copied = await grantio(t, job, { cwd });
+  assert.equal(copied.status, 0, copied.stderr);
+  const [figures] = parseReport(copied.stdout);
+  assert.deepEqual([figures.mode, figures.identical, figures.foreignReadableBytes], ['window', true, 0]);
+  const long = await grantio(t, [...job, '--queue-size', '1024'], { cwd });
+  assert.match(long.stderr, /the backend refuses a queue of 1024 descriptors: try fewer/);
+  assert.equal(long.status, 1);
+  server.signal('SIGTERM');
+  assert.equal((await server.ended).status, 0);
+});
+
 test('without koffi it says in a sentence what is missing, and that the call cannot be', async (t) => {
   const cwd = temporaryFolder(t);
   const preload = join(cwd, 'no-koffi.cjs');
@@ -66,7 +86,7 @@ test('without koffi it says in a sentence what is missing, and that the call can
     `const Module = require('node:module');
      const load = Module._load;
      Module._load = (name, ...rest) => {
-       if (name === 'koffi') throw new Error('not installed');
+       if (name === 'koffi') throw Object.assign(new Error('not found'), { code: 'MODULE_NOT_FOUND' });
        return load(name, ...rest);
      };`,
   );

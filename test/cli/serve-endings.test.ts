@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { VIRTIO_BLK_T_OUT } from '../../src/abi/virtio-blk.ts';
 import { native } from '../../src/hosts/linux/native.test.helper.ts';
-import { type Running, startGrantio, temporaryFolder } from '../support/grantio.ts';
+import { type Running, startServe, temporaryFolder } from '../support/grantio.ts';
 import { writeImage } from '../support/vhost-backend.test.helper.ts';
 import { VhostFrontend } from '../support/vhost-frontend.test.helper.ts';
 import { DiskGuest } from '../support/vhost-guest.test.helper.ts';
@@ -28,7 +28,7 @@ async function serveDisk(t: TestContext, ...more: string[]): Promise<Served> {
   const folder = temporaryFolder(t);
   writeImage(join(folder, 'disk.img'));
   const socket = join(folder, 'disk.sock');
-  const running = startGrantio(t, ['serve', 'blk', '--disk', 'disk.img', '--socket-path', socket, ...more], {
+  const running = startServe(t, ['blk', '--disk', 'disk.img', '--socket-path', socket, ...more], {
     cwd: folder,
   });
   await running.says(/served at/);
@@ -89,7 +89,7 @@ test('a process with several devices takes no memory that can shrink', native, a
     { type: 'rng', 'socket-path': 'rng.sock' },
   ];
   writeFileSync(join(folder, 'devices.json'), JSON.stringify({ devices }));
-  const running = startGrantio(t, ['serve', '--config', 'devices.json'], { cwd: folder });
+  const running = startServe(t, ['--config', 'devices.json'], { cwd: folder });
   await running.says(/rng: served at/);
   const unsealed = guestAt(t, join(folder, 'disk.sock'), false);
   await running.says(/blk: closed the connection: .*can shrink.*seal=on/s);
@@ -118,8 +118,8 @@ test('--own-process: a killed process of a device leaves its neighbours alone', 
   const folder = temporaryFolder(t);
   const devices = ['one', 'two'].map((name) => ({ type: 'rng', name, 'socket-path': `${name}.sock` }));
   writeFileSync(join(folder, 'devices.json'), JSON.stringify({ devices }));
-  const words = ['serve', '--config', 'devices.json', '--own-process'];
-  const running = startGrantio(t, words, { cwd: folder });
+  const words = ['--config', 'devices.json', '--own-process'];
+  const running = startServe(t, words, { cwd: folder });
   await running.says(/two: served at/);
   const processes = () =>
     [...running.stderr.matchAll(/(\w+): its process is (\d+)/g)].map(([, name, id]) => [name, id]);
@@ -140,8 +140,8 @@ test('--own-process: a killed process of a device leaves its neighbours alone', 
 
 test('--own-process: a device that cannot be served ends the supervisor', native, async (t) => {
   const folder = temporaryFolder(t);
-  const words = ['serve', 'blk', '--disk', 'missing.img', '--socket-path', 'disk.sock', '--own-process'];
-  const { status, stderr } = await startGrantio(t, words, { cwd: folder }).ended;
+  const words = ['blk', '--disk', 'missing.img', '--socket-path', 'disk.sock', '--own-process'];
+  const { status, stderr } = await startServe(t, words, { cwd: folder }).ended;
   assert.equal(status, 1);
   assert.match(
     stderr,

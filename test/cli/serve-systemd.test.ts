@@ -1,11 +1,13 @@
 // `grantio serve` as a service of systemd: what it says on the notification socket, and when.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Epoll } from '../../src/hosts/linux/epoll.ts';
 import { arenaOfTest, libcOfTest, native } from '../../src/hosts/linux/native.test.helper.ts';
-import { startGrantio, startNumbered, temporaryFolder } from '../support/grantio.ts';
+import { GRANTIO, startNumbered, startServe, temporaryFolder } from '../support/grantio.ts';
 
 const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC = 0x80002;
@@ -58,7 +60,7 @@ for (const kind of ['a path', 'an abstract name'])
       kind === 'a path' ? join(folder, 'notify') : `@grantio-test-${process.pid}`,
     );
     const env = { ...process.env, NOTIFY_SOCKET: manager.address };
-    const running = startGrantio(t, ['serve', 'rng', '--socket-path', 'rng.sock'], { cwd: folder, env });
+    const running = startServe(t, ['rng', '--socket-path', 'rng.sock'], { cwd: folder, env });
     assert.equal(manager.hears(), 'READY=1\nSTATUS=serving rng');
     await running.says(/served at/);
     running.signal('SIGTERM');
@@ -78,8 +80,25 @@ test('the watchdog hears of it', native, async (t) => {
 
 test('no service is started that systemd cannot hear of', native, async (t) => {
   const env = { ...process.env, NOTIFY_SOCKET: join(temporaryFolder(t), 'none') };
-  const { status, stderr } = await startGrantio(t, ['serve', 'rng', '--socket-path', 'rng.sock'], { env })
-    .ended;
+  const { status, stderr } = await startServe(t, ['rng', '--socket-path', 'rng.sock'], { env }).ended;
   assert.equal(status, 1);
   assert.match(stderr, /^grantio: NOTIFY_SOCKET .*none: connect failed: ENOENT\n$/);
+});
+
+const UNITS = new URL('../../../packaging/systemd/', import.meta.url);
+const hasVerifier = spawnSync('systemd-analyze', ['--version']).status === 0;
+
+test('systemd finds no fault with the units', {
+  skip: hasVerifier ? false : 'needs systemd-analyze',
+}, (t) => {
+  const folder = temporaryFolder(t);
+  // An instance of each, whose program is the one that is tested: it has to be there.
+  const units = readdirSync(UNITS).map((name) => {
+    const path = join(folder, name.replace('@', '@disk'));
+    const text = readFileSync(new URL(name, UNITS), 'utf8');
+    writeFileSync(path, text.replace('/usr/bin/grantio', GRANTIO));
+    return path;
+  });
+  const { status, stdout, stderr } = spawnSync('systemd-analyze', ['verify', ...units], { encoding: 'utf8' });
+  assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' });
 });

@@ -1,6 +1,7 @@
 // `grantio serve` as a backend program: where frontends find it, what it prints, how it ends.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
   existsSync,
   linkSync,
@@ -16,7 +17,7 @@ import { type TestContext, test } from 'node:test';
 import { VIRTIO_F_ACCESS_PLATFORM } from '../../src/abi/virtio.ts';
 import { acceptFrom, connectTo, listenOn } from '../../src/hosts/linux/fd-socket.ts';
 import { arenaOfTest, libcOfTest, native } from '../../src/hosts/linux/native.test.helper.ts';
-import { grantio, startGrantio, startNumbered, temporaryFolder } from '../support/grantio.ts';
+import { grantio, startNumbered, startServe, temporaryFolder } from '../support/grantio.ts';
 import { offeredFeatures } from '../support/vhost.ts';
 
 /** A folder with a disk in it. */
@@ -31,7 +32,7 @@ const BLK = ['serve', 'blk', '--disk', 'disk.img'];
 
 test('a disk is served at its socket until SIGTERM, which leaves no socket', native, async (t) => {
   const folder = folderWithDisk(t);
-  const running = startGrantio(t, [...BLK, '--socket-path', 'disk.sock', '--json'], { cwd: folder });
+  const running = startServe(t, [...BLK.slice(1), '--socket-path', 'disk.sock', '--json'], { cwd: folder });
   await running.says(/blk: served at disk\.sock/);
   assert.ok((await offeredFeatures(join(folder, 'disk.sock'))) > 0n);
   running.signal('SIGTERM');
@@ -43,7 +44,7 @@ test('a disk is served at its socket until SIGTERM, which leaves no socket', nat
 
 test('standard output stays quiet', native, async (t) => {
   const folder = temporaryFolder(t);
-  const running = startGrantio(t, ['serve', 'rng', '--socket-path=rng.sock'], { cwd: folder });
+  const running = startServe(t, ['rng', '--socket-path=rng.sock'], { cwd: folder });
   await running.says(/rng: served at rng\.sock/);
   running.signal('SIGINT');
   const { status, stdout } = await running.ended;
@@ -57,7 +58,7 @@ test('O2: a dead server’s socket is replaced', native, async (t) => {
   await new Promise<void>((resolve) => dead.listen(`${path}.dead`, resolve));
   linkSync(`${path}.dead`, path);
   await new Promise((resolve) => dead.close(resolve));
-  const running = startGrantio(t, ['serve', 'rng', '--socket-path', path]);
+  const running = startServe(t, ['rng', '--socket-path', path]);
   await running.says(/served at/);
   assert.ok((await offeredFeatures(path)) > 0n);
 });
@@ -65,7 +66,7 @@ test('O2: a dead server’s socket is replaced', native, async (t) => {
 test('O2: a socket that somebody serves is left alone', native, async (t) => {
   const folder = temporaryFolder(t);
   const path = join(folder, 'rng.sock');
-  const first = startGrantio(t, ['serve', 'rng', '--socket-path', path]);
+  const first = startServe(t, ['rng', '--socket-path', path]);
   await first.says(/served at/);
   const { status, stderr } = await grantio(t, ['serve', 'rng', '--socket-path', path]);
   assert.equal(status, 1);
@@ -76,7 +77,7 @@ test('O2: a socket that somebody serves is left alone', native, async (t) => {
 test('O2: of what replaced its socket a server takes nothing away', native, async (t) => {
   const folder = temporaryFolder(t);
   const path = join(folder, 'rng.sock');
-  const running = startGrantio(t, ['serve', 'rng', '--socket-path', path]);
+  const running = startServe(t, ['rng', '--socket-path', path]);
   await running.says(/served at/);
   rmSync(path);
   writeFileSync(path, 'precious');
@@ -118,7 +119,7 @@ test('--fd takes a socket that listens', native, async (t) => {
   const path = join(folder, 'rng.sock');
   const [libc, arena] = [libcOfTest(), arenaOfTest()];
   const fd = listenOn(libc, arena, path);
-  const running = startGrantio(t, ['serve', 'rng', '--fd=3'], { fds: [fd] });
+  const running = startServe(t, ['rng', '--fd=3'], { fds: [fd] });
   libc.close(fd);
   await running.says(/served at descriptor 3/);
   for (let frontend = 0; frontend < 2; frontend++) assert.ok((await offeredFeatures(path)) > 0n);
@@ -134,7 +135,7 @@ test('--fd takes a connection, and ends with it', native, async (t) => {
   const listening = listenOn(libc, arena, join(folder, 'sock'));
   const near = connectTo(libc, arena, join(folder, 'sock'));
   const far = acceptFrom(libc, listening);
-  const running = startGrantio(t, ['serve', 'rng', '--fd=3'], { fds: [far] });
+  const running = startServe(t, ['rng', '--fd=3'], { fds: [far] });
   for (const fd of [listening, far]) libc.close(fd);
   await running.says(/a frontend has connected/);
   libc.close(near);
@@ -150,7 +151,7 @@ test('several devices are served by one process', native, async (t) => {
     return { type: 'blk', disk: 'disk.img', 'read-only': true, 'queue-size': 64, ...own };
   });
   writeFileSync(join(folder, 'devices.json'), JSON.stringify({ devices }));
-  const running = startGrantio(t, ['serve', '--config', 'devices.json'], { cwd: folder });
+  const running = startServe(t, ['--config', 'devices.json'], { cwd: folder });
   await running.says(/disk99: served at disk99\.sock/);
   for (const name of names) assert.ok((await offeredFeatures(join(folder, `${name}.sock`))) > 0n, name);
   running.signal('SIGTERM');
@@ -177,8 +178,8 @@ test('--restricted offers VIRTIO_F_ACCESS_PLATFORM, and nothing else does', nati
   const folder = temporaryFolder(t);
   for (const restricted of [false, true]) {
     const path = join(folder, `${restricted}.sock`);
-    const words = ['serve', 'rng', '--socket-path', path, ...(restricted ? ['--restricted'] : [])];
-    const running = startGrantio(t, words);
+    const words = ['rng', '--socket-path', path, ...(restricted ? ['--restricted'] : [])];
+    const running = startServe(t, words);
     await running.says(/served at/);
     const platform = (await offeredFeatures(path)) & VIRTIO_F_ACCESS_PLATFORM;
     assert.equal(platform !== 0n, restricted);
@@ -210,8 +211,12 @@ test('--print-qemu-args prints one argument a line', async (t) => {
 test('--print-qemu-args of a restricted device has an IOMMU', async (t) => {
   const words = ['serve', 'rng', '--socket-path', 's', '--restricted', '--json', '--print-qemu-args', '1G'];
   const qemu = JSON.parse((await grantio(t, words)).stdout) as string[];
-  assert.ok(qemu.includes('intel-iommu,device-iotlb=on'));
-  assert.equal(qemu.at(-1), 'vhost-user-rng-pci,chardev=grantio-rng,iommu_platform=on,ats=on');
+  assert.ok(qemu.includes('intel-iommu,device-iotlb=on,intremap=off'));
+  assert.ok(qemu.includes('q35,memory-backend=grantio-memory'), 'where QEMU has an IOMMU');
+  assert.deepEqual(qemu.slice(-3), [
+    ...['socket,id=grantio-rng,path=s', '-device'],
+    'vhost-user-rng-pci,chardev=grantio-rng,iommu_platform=on,ats=on,disable-legacy=on',
+  ]);
 });
 
 test('--print-uml-args prints sockets with virtio ids', async (t) => {
@@ -232,11 +237,16 @@ test('sockets that systemd opened are found by the names of the devices', native
   ];
   writeFileSync(join(folder, 'devices.json'), JSON.stringify({ devices }));
   const env = { ...process.env, LISTEN_FDS: '2', LISTEN_FDNAMES: 'one:two' };
-  const running = startNumbered(t, 'LISTEN_PID', ['serve', '--config', 'devices.json'], {
-    cwd: folder,
-    env,
-    fds,
-  });
+  const running = startNumbered(
+    t,
+    'LISTEN_PID',
+    ['serve', '--config', 'devices.json', '--log-format=pretty'],
+    {
+      cwd: folder,
+      env,
+      fds,
+    },
+  );
   for (const fd of fds) libc.close(fd);
   await running.says(/one: served at systemd's socket/);
   const [one, two] = await Promise.all(paths.map(offeredFeatures));
@@ -257,3 +267,62 @@ test(
     assert.match(nobodys.stderr, /^grantio: no socket for 'rng': systemd has passed one, two/);
   },
 );
+
+/** Names and contents of the descriptions below `prefix`. */
+function descriptionsBelow(prefix: string): Record<string, unknown>[] {
+  const folder = join(prefix, 'share/qemu/vhost-user');
+  return readdirSync(folder)
+    .sort()
+    .map((file) => ({ file, ...(JSON.parse(readFileSync(join(folder, file), 'utf8')) as object) }));
+}
+
+test('install-descriptions writes what management programs look for, and the programs are there', async (t) => {
+  const prefix = temporaryFolder(t);
+  const { status, stdout } = await grantio(t, ['serve', 'install-descriptions', '--prefix', prefix]);
+  assert.equal(status, 0);
+  const found = descriptionsBelow(prefix);
+  assert.deepEqual(
+    found.map(({ file, type }) => [file, type]),
+    [
+      ['50-grantio-blk.json', 'block'],
+      ['50-grantio-console.json', 'console'],
+      ['50-grantio-rng.json', 'rng'],
+    ],
+  );
+  assert.equal(stdout.trim().split('\n').length, found.length);
+  for (const { binary, type } of found) {
+    const program = spawnSync(`${binary}`, ['--print-capabilities'], { encoding: 'utf8' });
+    assert.equal((JSON.parse(program.stdout) as { type: string }).type, type);
+  }
+});
+
+test('uninstall-descriptions removes what was installed, and nothing that somebody else wrote', async (t) => {
+  const prefix = temporaryFolder(t);
+  const words = ['--prefix', prefix];
+  await grantio(t, ['serve', 'install-descriptions', ...words]);
+  const folder = join(prefix, 'share/qemu/vhost-user');
+  // An empty file hides a description, by QEMU's rules.
+  writeFileSync(join(folder, '50-grantio-rng.json'), '');
+  assert.equal((await grantio(t, ['serve', 'uninstall-descriptions', ...words])).status, 0);
+  assert.deepEqual(readdirSync(folder), ['50-grantio-rng.json']);
+});
+
+test('without koffi it says in one sentence what is missing', async (t) => {
+  const folder = temporaryFolder(t);
+  writeFileSync(
+    join(folder, 'no-koffi.cjs'),
+    `const { _load } = module.constructor;
+     module.constructor._load = (name, ...rest) => {
+       if (name === 'koffi') throw new Error('not installed');
+       return _load(name, ...rest);
+     };`,
+  );
+  const env = { ...process.env, NODE_OPTIONS: `--require=${join(folder, 'no-koffi.cjs')}` };
+  const { status, stderr } = await grantio(t, ['serve', 'rng', '--socket-path', 'rng.sock'], {
+    cwd: folder,
+    env,
+  });
+  assert.equal(status, 1);
+  assert.match(stderr, /^grantio: [^\n]+ needs the optional package koffi, [^\n]+\n$/);
+  assert.deepEqual(readdirSync(folder), ['no-koffi.cjs']);
+});

@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Region } from '../../src/abi/region.ts';
-import { imageHost, memoryOf, native } from '../../src/hosts/linux/native.test.helper.ts';
+import { IoUring } from '../../src/hosts/linux/io-uring.ts';
+import { UringImage } from '../../src/hosts/linux/uring-image.ts';
+import { imageHost, memoryOf, native, uring } from '../../src/hosts/linux/native.test.helper.ts';
 import { MappedImage } from '../../src/hosts/linux/mapped-image.ts';
 import { VectoredImage } from '../../src/hosts/linux/vectored-image.ts';
 import type { BlockStore } from '../../src/storage/block-store.ts';
@@ -52,6 +54,16 @@ else {
     blockStoreContract(`VectoredImage, ${how}, memory that the kernel cannot reach`, (bytes, readOnly) =>
       onFile(bytes, (path) => new VectoredImage(host, path, { readOnly, direct })),
     );
+  }
+  if (uring.skip !== false) test('the image of io_uring', uring);
+  else {
+    const ring = new IoUring(host.libc, host.arena);
+    for (const direct of [false, true]) {
+      const how = direct ? 'past the page cache' : 'through the page cache';
+      blockStoreContract(`UringImage, ${how}`, (bytes, readOnly) =>
+        onFile(bytes, (path) => new UringImage(host, ring, path, { readOnly, direct }), guest),
+      );
+    }
   }
   blockStoreContract('MappedImage', (bytes, readOnly) =>
     onFile(bytes, (path) => new MappedImage(host, path, readOnly)),

@@ -1,7 +1,7 @@
 // QEMU with Debian's stock kernel on a vhost-user disk: virtio over PCI, with one queue and with one for each
 // processor.
 
-import { type DiskBackend, grantioServe } from './rig/backend.ts';
+import { type DiskBackend, diskWords, grantioServe, qemuArguments } from './rig/backend.ts';
 import { checkDisk, diskScript, makeDisk, PATTERN } from './rig/disk-work.ts';
 import { E2FSCK } from './rig/needs.ts';
 import { QEMU_NEEDS, startLinux } from './rig/qemu.ts';
@@ -11,13 +11,13 @@ function qemuTest(title: string, backend: DiskBackend, queues: number): void {
   rigTest(`${title} ${backend.name}`, [...QEMU_NEEDS, E2FSCK, ...backend.needs], async (rig) => {
     const [disk, socket] = [makeDisk(rig), rig.path('socket')];
     const program = await backend.serve(rig, disk, socket, queues);
-    const device = `vhost-user-blk-pci,num-queues=${queues}`;
+    const words = await qemuArguments(rig, socket, ...diskWords(disk, queues));
     const files = {
       modules: ['virtio_blk', 'crc32c_generic', 'ext4'],
       script: diskScript(queues),
       files: new Map([['pattern', PATTERN]]),
     };
-    const guest = startLinux(rig, { socket, device, processors: queues }, files);
+    const guest = startLinux(rig, words, files);
     await checkDisk(rig, guest, disk, queues);
     await program.end();
   });

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { type DiskBackend, grantioServe, storageDaemon } from './rig/backend.ts';
+import { type DiskBackend, diskWords, grantioServe, qemuArguments, storageDaemon } from './rig/backend.ts';
 import { QEMU } from './rig/needs.ts';
 import { startQemu } from './rig/qemu.ts';
 import { rigTest } from './rig/rig.ts';
@@ -86,9 +86,8 @@ function bootTest(title: string, { name, needs, serve }: DiskBackend): void {
     const disk = rig.file('disk.img', wanted);
     const socket = rig.path('socket');
     const backend = await serve(rig, disk, socket, 1);
-    const device = 'vhost-user-blk-pci,num-queues=1,bootindex=0';
-    const more = ['-device', 'isa-debug-exit,iobase=0xf4,iosize=4'];
-    const guest = startQemu(rig, { socket, device, more });
+    const words = await qemuArguments(rig, socket, ...diskWords(disk, 1));
+    const guest = startQemu(rig, [...words, '-device', 'isa-debug-exit,iobase=0xf4,iosize=4']);
     for (const line of LINES) await guest.says(new RegExp(`${line}$`));
     assert.deepEqual(await guest.ended(), { status: WELL_DONE, signal: null });
     await backend.end();

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { seededBytes } from './content.ts';
-import { type DiskBackend, grantioServe, storageDaemon } from './rig/backend.ts';
+import { type DiskBackend, diskWords, grantioServe, qemuArguments, storageDaemon } from './rig/backend.ts';
 import { QEMU_NEEDS, startLinux } from './rig/qemu.ts';
 import { rigTest } from './rig/rig.ts';
 
@@ -55,9 +55,9 @@ function killTest(title: string, { name, needs, serve }: DiskBackend): void {
     const disk = rig.file('disk.img', new Uint8Array(), 8 * MIB);
     const socket = rig.path('socket');
     let backend = await serve(rig, disk, socket, QUEUES);
-    const device = `vhost-user-blk-pci,num-queues=${QUEUES}`;
+    const words = await qemuArguments(rig, socket, ...diskWords(disk, QUEUES));
     const files = { modules: ['virtio_blk'], script: SCRIPT, files: new Map([['patterns', PATTERNS]]) };
-    const guest = startLinux(rig, { socket, device, processors: QUEUES }, files);
+    const guest = startLinux(rig, words, files);
     for (const line of KILLS) {
       await guest.says(line);
       backend.kill();

@@ -122,7 +122,16 @@ export function startGrantio(
   return running;
 }
 
-/** The same, with its own number in the variable `name`, as systemd tells it to those whom it starts. */
+/** Starts `grantio serve WORDS...`, whose log is for people. */
+export function startServe(
+  test: TestContext,
+  words: readonly string[],
+  surroundings: Surroundings = {},
+): Running {
+  return startGrantio(test, ['serve', ...words, '--log-format=pretty'], surroundings);
+}
+
+/** The same as `startGrantio`, with its own number in the variable `name`, as systemd tells it to those whom it starts. */
 export function startNumbered(
   test: TestContext,
   name: string,

@@ -16,7 +16,6 @@ import {
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const F_SETPIPE_SZ = 1031;
-const PIPE2 = process.arch === 'x64' ? 293 : 59;
 /** Longest time for which something may be waited for: a hang of the backend ends the test. Milliseconds. */
 const LIMIT = 30_000;
 
@@ -33,9 +32,9 @@ export function messageOf(request: number, payload: Uint8Array = new Uint8Array(
 export class VhostFrontend {
   readonly libc: Libc;
   readonly #arena: Arena;
-  readonly #socket: FdSocket;
+  #socket: FdSocket;
   readonly #epoll: Epoll;
-  readonly #reader = new MessageReader();
+  #reader = new MessageReader();
   readonly #owned: number[] = [];
   #open = true;
 
@@ -43,17 +42,23 @@ export class VhostFrontend {
   constructor(path: string) {
     this.libc = loadLibc();
     this.#arena = new Arena(this.libc, 32 * 1024);
-    this.#socket = new FdSocket(
-      this.libc,
-      this.#arena,
-      connectTo(this.libc, this.#arena, path),
-      MAX_PAYLOAD + 64,
-    );
+    this.#socket = this.#connect(path);
     this.#epoll = new Epoll(this.libc, this.#arena);
   }
 
   get fd(): number {
     return this.#socket.fd;
+  }
+
+  /** Connects anew, after the backend has died. What this side has open stays open. */
+  reconnect(path: string): void {
+    this.#socket.close();
+    this.#socket = this.#connect(path);
+    this.#reader = new MessageReader();
+  }
+
+  #connect(path: string): FdSocket {
+    return new FdSocket(this.libc, this.#arena, connectTo(this.libc, this.#arena, path), MAX_PAYLOAD + 64);
   }
 
   /** Closes `fd` with the frontend. Returns it. */
@@ -88,7 +93,7 @@ export class VhostFrontend {
   /** Makes a pipe that blocks who writes to it: it is full. Returns the end for reading and the one for writing. */
   fullPipe(): [read: number, write: number] {
     const place = this.#arena.take(8);
-    this.libc.syscall(PIPE2, place.address, 0, 0);
+    this.libc.pipe2(place.address, 0);
     const ends = this.#ownBoth(place);
     const page = this.#arena.take(4096);
     this.libc.fcntl(ends[1], F_SETPIPE_SZ, 4096);
@@ -154,8 +159,10 @@ export class VhostFrontend {
   waitFor(fd: number): void {
     this.#epoll.add(fd, 0);
     try {
-      const count = this.#epoll.wait(LIMIT, () => undefined);
-      assert.equal(count, 1, `descriptor ${fd} has something within ${LIMIT / 1000} s`);
+      const deadline = performance.now() + LIMIT;
+      // A signal, such as that of a child that has ended, interrupts a wait.
+      while (this.#epoll.wait(LIMIT, () => undefined) === 0)
+        assert.ok(performance.now() < deadline, `descriptor ${fd} has something within ${LIMIT / 1000} s`);
     } finally {
       this.#epoll.remove(fd);
     }

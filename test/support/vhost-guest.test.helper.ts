@@ -201,19 +201,30 @@ export class DiskGuest {
     this.frontend.ring(this.kicks[queue]);
   }
 
-  /** The heads that are reported until `count` have been; the call descriptor is waited for. */
-  reported(count: number, queue = 0): number[] {
+  /** The rings begin anew. */
+  forgetReported(): void {
+    this.#taken.fill(0);
+  }
+
+  /** The heads that have been reported since the last time. */
+  newlyReported(queue = 0): number[] {
     const { used } = this.rings[queue];
     const heads: number[] = [];
-    while (heads.length < count) {
-      if (used.index === this.#taken[queue]) {
-        this.frontend.take(this.calls[queue]);
-        continue;
-      }
+    for (const { index } = used; this.#taken[queue] !== index; ) {
       heads.push(used.id(this.#taken[queue]));
       this.#taken[queue] = (this.#taken[queue] + 1) & 0xffff;
     }
     return heads;
+  }
+
+  /** The heads that are reported until `count` have been; the call descriptor is waited for. */
+  reported(count: number, queue = 0): number[] {
+    const heads: number[] = [];
+    for (;;) {
+      heads.push(...this.newlyReported(queue));
+      if (heads.length >= count) return heads;
+      this.frontend.take(this.calls[queue]);
+    }
   }
 
   /** One request from its beginning to its end. Returns its status. */

@@ -7,7 +7,9 @@ import { checked, type Libc } from './libc.ts';
 const EPOLL_CLOEXEC = 0x80000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
-const EPOLLIN = 1;
+const EPOLL_CTL_MOD = 3;
+export const EPOLLIN = 1;
+export const EPOLLOUT = 4;
 const EPOLLET = 0x80000000;
 /** struct epoll_event is packed on x86-64 and padded elsewhere (sys/epoll.h). */
 const EVENT_SIZE = process.arch === 'x64' ? 12 : 16;
@@ -24,7 +26,7 @@ const RWF_NOWAIT = 8;
 /** For preadv2: not from a place in a file. */
 const STREAM = -1;
 
-/** Waits until a descriptor can be read. */
+/** Waits until a descriptor can be read, or written. */
 export class Epoll {
   readonly fd: number;
   readonly #libc: Libc;
@@ -42,7 +44,7 @@ export class Epoll {
    * disk (EPERM) or what is no descriptor: a frontend can send either.
    */
   add(fd: number, token: number): void {
-    this.#add(fd, token, EPOLLIN);
+    this.watch(fd, token, EPOLLIN);
   }
 
   /**
@@ -50,15 +52,25 @@ export class Epoll {
    * that reads it itself, or has made it block, keeps nobody waiting.
    */
   addEdges(fd: number, token: number): void {
-    this.#add(fd, token, EPOLLIN | EPOLLET);
+    this.watch(fd, token, EPOLLIN | EPOLLET);
   }
 
-  #add(fd: number, token: number, events: number): void {
+  /** Tells of `fd`, as `token`, while one of `events` is so; of the hangup of its other end also where none is given. */
+  watch(fd: number, token: number, events: number): void {
+    this.#control(EPOLL_CTL_ADD, fd, token, events);
+  }
+
+  /** Tells of `fd`, which is watched, while one of other `events` is so. */
+  change(fd: number, token: number, events: number): void {
+    this.#control(EPOLL_CTL_MOD, fd, token, events);
+  }
+
+  #control(operation: number, fd: number, token: number, events: number): void {
     const { view, address } = this.#events;
     view.setUint32(0, events >>> 0, true);
     view.setUint32(DATA_OFFSET, token, true);
     view.setUint32(DATA_OFFSET + 4, 0, true);
-    checked(this.#libc, 'epoll_ctl', this.#libc.epoll_ctl(this.fd, EPOLL_CTL_ADD, fd, address), 'watching');
+    checked(this.#libc, 'epoll_ctl', this.#libc.epoll_ctl(this.fd, operation, fd, address), 'watching');
   }
 
   remove(fd: number): void {

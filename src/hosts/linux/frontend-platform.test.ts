@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
+import { Arena } from './arena.ts';
 import { LinuxFrontendPlatform } from './frontend-platform.ts';
 import { loadLibc } from './libc.ts';
 import { MemoryMap } from './memory-map.ts';
@@ -19,7 +20,7 @@ function openDescriptors(): number {
 test('messages and descriptors cross a pair of sockets; nothing comes of waiting but time', { skip }, () => {
   const libc = loadLibc();
   const before = openDescriptors();
-  const platform = new LinuxFrontendPlatform(libc);
+  const platform = new LinuxFrontendPlatform(libc, new Arena(libc, 16 * 1024));
   const [one, other] = platform.socketPair();
   const room = new Uint8Array(64);
   assert.deepEqual(platform.receive(other, room, 0), { length: -1, fds: [] });
@@ -41,11 +42,17 @@ test('messages and descriptors cross a pair of sockets; nothing comes of waiting
 
 test('B8: an eventfd that the backend has made wait does not make us wait', { skip }, () => {
   const libc = loadLibc();
-  const platform = new LinuxFrontendPlatform(libc);
+  const platform = new LinuxFrontendPlatform(libc, new Arena(libc, 16 * 1024));
   const event = platform.newEvent();
   // The flags belong to the file, which the backend has as well.
   assert.equal(libc.fcntl(event, F_SETFL, 0), 0);
   assert.equal(platform.takeSignal(event), false);
+  platform.signal(event);
+  assert.equal(platform.takeSignal(event), true);
+  // As full as it can be: one more, written by write(2), would wait for a reader.
+  const full = new Arena(libc, 64).take(8);
+  full.view.setBigUint64(0, 2n ** 64n - 2n, true);
+  assert.equal(libc.write(event, full.address, 8), 8);
   platform.signal(event);
   assert.equal(platform.takeSignal(event), true);
   platform.close(event);

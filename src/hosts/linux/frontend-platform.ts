@@ -3,15 +3,14 @@
 
 import { performance } from 'node:perf_hooks';
 import type { FrontendPlatform, Incoming } from '../../transports/vhost-user/frontend-port.ts';
-import { Arena, type Scratch } from './arena.ts';
-import { Epoll, Eventfds, newEventfd } from './epoll.ts';
+import type { Arena, Scratch } from './arena.ts';
+import { Epoll, newEventfd } from './epoll.ts';
 import { FdSocket } from './fd-socket.ts';
 import { checked, type Libc } from './libc.ts';
+import { PeerEventfds } from './peer-eventfds.ts';
 
 /** Longest piece of a message that is read or sent at a time. */
 const MOST = 4096 + 64;
-/** Scratch memory of one connection: two sockets, two epolls, eventfds. */
-const ARENA = 32 * 1024;
 const AF_UNIX = 1;
 const SOCK_STREAM_CLOEXEC = 0x80001;
 const RWF_NOWAIT = 8;
@@ -21,15 +20,16 @@ export class LinuxFrontendPlatform implements FrontendPlatform {
   readonly #libc: Libc;
   readonly #arena: Arena;
   readonly #sockets = new Map<number, FdSocket>();
-  readonly #eventfds: Eventfds;
+  readonly #eventfds: PeerEventfds;
   readonly #pair: Scratch;
   readonly #vector: Scratch;
   readonly #waiting: Epoll;
 
-  constructor(libc: Libc) {
+  /** @param arena scratch memory, 16 KiB of it, for as long as this object is used */
+  constructor(libc: Libc, arena: Arena) {
     this.#libc = libc;
-    this.#arena = new Arena(libc, ARENA);
-    this.#eventfds = new Eventfds(libc, this.#arena);
+    this.#arena = arena;
+    this.#eventfds = new PeerEventfds(libc, this.#arena);
     this.#pair = this.#arena.take(8);
     const count = this.#arena.take(8);
     this.#vector = this.#arena.take(16);
@@ -67,6 +67,7 @@ export class LinuxFrontendPlatform implements FrontendPlatform {
     return newEventfd(this.#libc);
   }
 
+  /** Does not wait either, however full the backend has made the count. */
   signal(event: number): void {
     this.#eventfds.ring(event);
   }
@@ -84,6 +85,7 @@ export class LinuxFrontendPlatform implements FrontendPlatform {
   /** Ends the use of this object. */
   release(): void {
     this.#waiting.close();
+    this.#eventfds.close();
   }
 
   #socket(fd: number): FdSocket {

@@ -20,6 +20,7 @@ const DIO_MEMORY_OFFSET = 152;
 const DIO_FILE_OFFSET = 156;
 /** What all disks and file systems accept that have direct I/O, for kernels before 6.1 that do not tell. */
 const CAUTIOUS = 4096;
+const SECTOR = 512;
 
 const EINTR = 4;
 const EAGAIN = 11;
@@ -113,7 +114,8 @@ function directAlignment(libc: Libc, arena: Arena, image: Image): Alignment {
     throw new ImageError(
       `disk image ${image.path}: its file system has no direct I/O; serve it through the page cache`,
     );
-  return told;
+  // Less would do for some disks, but not for pieces of any length; drivers send pieces of whole sectors.
+  return { memory: Math.max(told.memory, SECTOR), file: told.file };
 }
 
 /** As the kernel tells it; undefined where it does not. */

@@ -27,8 +27,7 @@ test('without koffi there is one sentence that says what to install', onLinux, a
   const load = await loadElsewhere(t);
   assert.throws(load, {
     name: 'NativeUnavailable',
-    message:
-      'serving virtual machines needs the optional package koffi, which is not installed: npm install koffi',
+    message: 'vhost-user needs the optional package koffi, which is not installed: npm install koffi',
   });
 });
 

@@ -28,6 +28,8 @@ export interface Libc {
   ioctl(fd: number, request: number, argument: number): number;
   statx(directory: number, path: string, flags: number, mask: number, address: number): number;
   getpagesize(): number;
+  /** A system call that has no function; arguments that it does not take are 0. */
+  syscall(number: number, a: number, b: number, c: number, d: number, e: number, f: number): number;
   open(path: string, flags: number, mode: number): number;
   close(fd: number): number;
   dup(fd: number): number;
@@ -41,6 +43,8 @@ export interface Libc {
   preadv2(fd: number, vectors: number, count: number, offset: number, flags: number): number;
   fdatasync(fd: number): number;
   fallocate(fd: number, mode: number, offset: number, length: number): number;
+  inotify_init1(flags: number): number;
+  inotify_add_watch(inotify: number, path: string, events: number): number;
   epoll_create1(flags: number): number;
   epoll_ctl(epoll: number, operation: number, fd: number, event: number): number;
   epoll_wait(epoll: number, events: number, most: number, milliseconds: number): number;
@@ -53,11 +57,11 @@ export interface Libc {
   getsockopt(fd: number, level: number, name: number, value: number, length: number): number;
   accept4(fd: number, address: number, length: number, flags: number): number;
   connect(fd: number, address: number, length: number): number;
+  shutdown(fd: number, how: number): number;
   send(fd: number, address: number, length: number, flags: number): number;
   sendmsg(fd: number, message: number, flags: number): number;
   recvmsg(fd: number, message: number, flags: number): number;
   /** A system call that the library has no function for. */
-  syscall(number: number, first: number, second: number, third: number): number;
   /** Why the last call failed. */
   errno(): number;
   /**
@@ -79,6 +83,7 @@ const PROTOTYPES = [
   'int ioctl(int, unsigned long, int64_t)',
   'int statx(int, const char *, int, unsigned int, int64_t)',
   'int getpagesize()',
+  'int64_t syscall(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t)',
   'int open(const char *, int, int)',
   'int close(int)',
   'int dup(int)',
@@ -92,6 +97,8 @@ const PROTOTYPES = [
   'int64_t preadv2(int, int64_t, int, int64_t, int)',
   'int fdatasync(int)',
   'int fallocate(int, int, int64_t, int64_t)',
+  'int inotify_init1(int)',
+  'int inotify_add_watch(int, const char *, unsigned int)',
   'int epoll_create1(int)',
   'int epoll_ctl(int, int, int, int64_t)',
   'int epoll_wait(int, int64_t, int, int)',
@@ -104,10 +111,10 @@ const PROTOTYPES = [
   'int getsockopt(int, int, int, int64_t, int64_t)',
   'int accept4(int, int64_t, int64_t, int)',
   'int connect(int, int64_t, unsigned int)',
+  'int shutdown(int, int)',
   'int64_t send(int, int64_t, size_t, int)',
   'int64_t sendmsg(int, int64_t, int)',
   'int64_t recvmsg(int, int64_t, int)',
-  'int64_t syscall(int64_t, int64_t, int64_t, int64_t)',
 ] as const;
 
 /** What of koffi is used. */
@@ -132,12 +139,12 @@ export function loadLibc(): Libc {
 
 function loadKoffi(): Koffi {
   if (process.platform !== 'linux')
-    throw new NativeUnavailable(`virtual machines are served on Linux only, this is ${process.platform}`);
+    throw new NativeUnavailable(`vhost-user is for Linux only, this is ${process.platform}`);
   try {
     return createRequire(import.meta.url)('koffi') as Koffi;
   } catch (error) {
     throw new NativeUnavailable(
-      `serving virtual machines needs the optional package koffi, which ${whyMissing(error)}`,
+      `vhost-user needs the optional package koffi, which ${whyMissing(error)}`,
       error,
     );
   }

@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { type Region, regionOver } from '../../abi/region.ts';
 import { Arena } from './arena.ts';
+import { IoUring, IoUringUnavailable } from './io-uring.ts';
 import { type Libc, loadLibc, NativeUnavailable } from './libc.ts';
 import { TRANSFER_SCRATCH_SIZE, TransferScratch } from './transfer-scratch.ts';
 import type { ImageHost } from './vectored-image.ts';
@@ -20,6 +21,20 @@ const loaded = tryLoad();
 
 /** Options of a test that calls the C library: `skip` has the reason where it cannot. */
 export const native = { skip: typeof loaded === 'string' ? loaded : false };
+
+function whyNoRing(): string | false {
+  if (typeof loaded === 'string') return loaded;
+  try {
+    new IoUring(loaded, new Arena(loaded, 2 ** 20)).close();
+    return false;
+  } catch (error) {
+    if (error instanceof IoUringUnavailable) return error.message;
+    throw error;
+  }
+}
+
+/** Options of a test that needs a real io_uring. */
+export const uring = { skip: whyNoRing() };
 
 /** The C library. To be called in a test with the options `native`. */
 export function libcOfTest(): Libc {
@@ -47,7 +62,7 @@ export function mappingsOf(name: string): number {
 /** What a thread has for its images; with `fakes` in place of some calls. */
 export function imageHost(fakes: Partial<Libc> = {}): ImageHost {
   const libc = { ...libcOfTest(), ...fakes };
-  const arena = new Arena(libc, 2 ** 21 + TRANSFER_SCRATCH_SIZE);
+  const arena = new Arena(libc, 2 ** 22 + TRANSFER_SCRATCH_SIZE);
   return { libc, arena, scratch: new TransferScratch(arena) };
 }
 

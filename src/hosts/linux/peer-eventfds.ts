@@ -39,7 +39,7 @@ export class PeerEventfds {
     this.#libc = libc;
     this.#list = arena.take(8);
     this.#request = arena.take(IOCB_SIZE);
-    checked(libc, 'io_setup', libc.syscall(IO_SETUP, ROOM, this.#list.address, 0), 'waking peers');
+    checked(libc, 'io_setup', libc.syscall(IO_SETUP, ROOM, this.#list.address, 0, 0, 0, 0), 'waking peers');
     this.#context = Number(this.#list.view.getBigUint64(0, true));
     this.#completions = new Uint32Array(libc.view(this.#context, RING_HEADER));
     this.#null = checked(libc, 'open', libc.open('/dev/null', O_WRONLY_CLOEXEC, 0), 'waking peers');
@@ -55,11 +55,11 @@ export class PeerEventfds {
     this.#request.view.setUint32(RESULT_FD, fd, true);
     // Nobody asks how the writes have ended: they are taken for read.
     this.#completions[HEAD] = this.#completions[TAIL];
-    return this.#libc.syscall(IO_SUBMIT, this.#context, 1, this.#list.address) === 1;
+    return this.#libc.syscall(IO_SUBMIT, this.#context, 1, this.#list.address, 0, 0, 0) === 1;
   }
 
   close(): void {
-    this.#libc.syscall(IO_DESTROY, this.#context, 0, 0);
+    this.#libc.syscall(IO_DESTROY, this.#context, 0, 0, 0, 0, 0);
     this.#libc.close(this.#null);
   }
 }

@@ -54,6 +54,11 @@ export class Space {
     return punched ?? this.#ask(ZERO, offset, length);
   }
 
+  /** Whether the host has been found not to do so at all. */
+  lacks(mode: number): boolean {
+    return this.#missing.has(mode);
+  }
+
   #ask(mode: number, offset: number, length: number): StoreResult | undefined {
     if (length === 0) return 'ok';
     if (this.#missing.has(mode)) return undefined;

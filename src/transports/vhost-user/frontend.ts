@@ -219,7 +219,11 @@ export class VhostUserFrontend implements DriverTransport {
       if (error instanceof ProtocolViolation)
         this.close(`the backend broke the vhost-user protocol: ${error.message}`);
       else if (error instanceof ConnectionLost) this.close(error.message);
-      else throw error;
+      else {
+        // What the machine refuses, such as one more descriptor, is nobody's fault and told as it is.
+        this.close(`${error}`);
+        throw error;
+      }
       return undefined;
     }
   }
@@ -287,7 +291,8 @@ export class VhostUserFrontend implements DriverTransport {
     if (!this.#memoryKnown) this.#shareMemory();
     const ring = { index, kick: this.#platform.newEvent() };
     this.#rings.push(ring);
-    this.#tell(VHOST_USER_SET_VRING_NUM, state(index, size));
+    if (!this.#link.tell(VHOST_USER_SET_VRING_NUM, state(index, size)))
+      throw new ConnectionLost(`the backend refuses a queue of ${size} descriptors: try fewer`);
     this.#tell(VHOST_USER_SET_VRING_BASE, state(index, 0));
     this.#tell(VHOST_USER_SET_VRING_ADDR, ringAddresses(index, addresses));
     this.#tell(VHOST_USER_SET_VRING_ERR, number(BigInt(index)), [this.#error]);

@@ -37,7 +37,10 @@ export class InflightBuffer {
     const clause = 'vhost-user GET_INFLIGHT_FD';
     const { length } = this.#shapeOf(clause, num_queues, queue_size);
     const fd = orViolation(clause, () => this.#platform.createFile(length));
-    return { payload: vhostUserInflight.make({ mmap_size: length, num_queues, queue_size }).bytes, fd };
+    // As long as the question: QEMU's structure ends with padding, and it takes no answer of another length.
+    const answer = new Uint8Array(payload.length);
+    answer.set(vhostUserInflight.make({ mmap_size: length, num_queues, queue_size }).bytes);
+    return { payload: answer, fd };
   }
 
   /** Maps the buffer that a message brings; it is used once it is taken, while no ring runs. */

@@ -118,6 +118,7 @@ export class LocalRings implements RingRunner {
     this.#device.drain?.();
     const ring = this.#running.get(index)!;
     this.#running.delete(index);
+    this.#iotlb.forgetMisses();
     const { base } = ring.queue;
     ring.logged?.markRing();
     ring.queue.close();

@@ -120,15 +120,14 @@ export class Loopback implements FrontendPlatform {
     this.memory = memory;
     this.machine = new Machine(memory);
     this.windowFd = this.machine.descriptor(this.machine.windowFile);
-    const device = new BlkDevice(new MemoryStore(this.disk), { queues, queueSize: 1024, id: 'loopback' });
-    this.#device = device;
+    this.#device = new BlkDevice(new MemoryStore(this.disk), { queues, queueSize: 1024, id: 'loopback' });
     this.#session = new VhostUserSession({
-      device,
+      device: this.#device,
       platform: this.machine,
       restricted: false,
       xen: false,
       runner: (events) => {
-        this.#rings.push(new LocalRings(device, events, (fd) => this.machine.signal(fd)));
+        this.#rings.push(new LocalRings(this.#device, events, (fd) => this.machine.signal(fd)));
         return this.#rings[0];
       },
       send: (bytes, fds) => this.say({ request: vhostUserHeader.over(bytes).request, bytes, fds }),

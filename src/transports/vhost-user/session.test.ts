@@ -109,8 +109,11 @@ test('a session as QEMU has it, one byte at a time, up to a block that is read',
   assert.equal(answer.length, 72);
   assert.equal(new DataView(answer.buffer, answer.byteOffset).getUint32(12, true), 8, 'capacity in sectors');
 
-  const want = user.vhostUserInflight.make({ num_queues: 1, queue_size: SIZE }).bytes;
+  // QEMU's structure ends with four bytes of padding.
+  const want = new Uint8Array(user.vhostUserInflight.size + 4);
+  want.set(user.vhostUserInflight.make({ num_queues: 1, queue_size: SIZE }).bytes);
   const inflight = frontend.ask(user.VHOST_USER_GET_INFLIGHT_FD, want);
+  assert.equal(inflight.payload.length, want.length, 'QEMU takes an answer of the length that it asked with');
   assert.ok(inflight.file !== undefined);
   frontend.send(user.VHOST_USER_SET_INFLIGHT_FD, inflight.payload, [platform.descriptor(inflight.file)]);
   frontend.send(user.VHOST_USER_SET_FEATURES, number(features & ~user.VHOST_F_LOG_ALL), [], 0, 1);

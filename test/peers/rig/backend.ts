@@ -1,9 +1,5 @@
 // The backends of the guests' devices: ours, and QEMU's own, with which a rig shows that it is right itself.
 
-import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { statSync, watch } from 'node:fs';
-import { dirname } from 'node:path';
 import { GRANTIO } from '../../support/grantio.ts';
 import { type Need, STORAGE_DAEMON } from './needs.ts';
 import type { Program } from './program.ts';
@@ -19,28 +15,36 @@ export interface DiskBackend {
 
 /** Serves a device with `grantio serve WORDS` at `socket`. Resolves when guests can connect. */
 export async function serve(rig: Rig, socket: string, ...words: readonly string[]): Promise<Program> {
-  const before = identity(socket);
-  const folder = watch(dirname(socket));
-  const program = rig.start('grantio', process.execPath, GRANTIO, 'serve', ...words, '--socket-path', socket);
-  const ended = program.ended().then(({ status }) => assert.fail(`grantio serve ended with ${status}`));
-  // A dead server's socket may be there; the new one takes its place when it can be connected to.
-  while (identity(socket) === before || identity(socket) === undefined)
-    await Promise.race([once(folder, 'change'), ended]);
-  ended.catch(() => undefined);
-  folder.close();
+  const program = grantio(rig, socket, ...words, '--json');
+  await program.says(/^\{"devices":/);
   return program;
 }
 
-/** What tells a file from another one that takes its name. */
-function identity(path: string): string | undefined {
-  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
-  return stat && `${stat.ino} ${stat.birthtimeNs}`;
+/** The arguments with which QEMU finds what `grantio serve WORDS` serves at `socket`, as it prints them itself. */
+export async function qemuArguments(
+  rig: Rig,
+  socket: string,
+  ...words: readonly string[]
+): Promise<string[]> {
+  const program = grantio(rig, socket, ...words, '--print-qemu-args', '256M', '--json');
+  const [line] = await program.says(/^\[.*\]$/);
+  await program.ended();
+  return JSON.parse(line) as string[];
+}
+
+/** The words of `grantio serve` for a disk. */
+export function diskWords(disk: string, queues: number): string[] {
+  return ['blk', '--disk', disk, '--queues', `${queues}`];
+}
+
+function grantio(rig: Rig, socket: string, ...words: readonly string[]): Program {
+  return rig.start('grantio', process.execPath, GRANTIO, 'serve', ...words, '--socket-path', socket);
 }
 
 export const grantioServe: DiskBackend = {
   name: 'grantio serve',
   needs: [],
-  serve: (rig, disk, socket, queues) => serve(rig, socket, 'blk', '--disk', disk, '--queues', `${queues}`),
+  serve: (rig, disk, socket, queues) => serve(rig, socket, ...diskWords(disk, queues)),
 };
 
 /** QEMU's own backend: a rig that fails with it is a rig that is wrong. */

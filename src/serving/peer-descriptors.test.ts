@@ -14,7 +14,6 @@ const {
 const CHANNEL = user.VHOST_USER_SET_BACKEND_REQ_FD;
 const F_GETFL = 3;
 const O_NONBLOCK = 0x800;
-const PIPE2 = process.arch === 'x64' ? 293 : 59;
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 
@@ -26,7 +25,7 @@ function setUp() {
   const libc = libcOfTest();
   const arena = arenaOfTest(libc);
   const { view, address } = arena.take(16);
-  libc.syscall(PIPE2, address, 0, 0);
+  libc.pipe2(address, 0);
   libc.socketpair(AF_UNIX, SOCK_STREAM, 0, address + 8);
   const kinds = {
     eventfd: libc.eventfd(0, 0),

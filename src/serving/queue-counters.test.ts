@@ -5,8 +5,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT } from '../abi/virtio-blk.ts';
 import { NO_TYPE } from '../virtqueue/queue-meter.ts';
-import { newDeviceCounters, queueBlock, STATUSES } from './counter-blocks.ts';
-import { bucketOf } from './log-buckets.ts';
+import { newDeviceCounters, QUEUE_BLOCK, queueBlock, STATUSES } from './counter-blocks.ts';
+import { BUCKETS, bucketOf } from './log-buckets.ts';
 import { OPERATIONS, type Operation, operationsOf } from './operations.ts';
 import { QueueCounters } from './queue-counters.ts';
 import { type DeviceFigures, deviceFigures } from './serving-figures.ts';
@@ -146,8 +146,15 @@ test('where they are close the clock is read seldom, and those that are timed st
   for (let i = 0; i < 20_000; i++) bench.request(queue, { written: 8, microseconds: 2 });
   assert.ok(looks < 2 * (20_000 / 32), `${looks} looks at the clock`);
   assert.ok(looks > 2 * (20_000 / 128), `${looks} looks at the clock`);
-  const counted = block.filter((count) => count > 19_000 && count <= 20_000);
-  assert.ok(counted.length >= 3, 'requests, the count of durations and their only bucket');
+  const { at } = QUEUE_BLOCK;
+  const operation = OPERATIONS.indexOf('entropy');
+  const timed = block[at.durationCount + operation];
+  assert.ok(timed > 20_000 - 128 && timed <= 20_000, `${timed} stand for 20000`);
+  const times = at.durations + operation * BUCKETS;
+  assert.equal(
+    block.slice(times, times + BUCKETS).reduce((sum, count) => sum + count, 0),
+    timed,
+  );
 });
 
 test('for any requests, histogram and count agree, and neither is ahead of the requests', () => {

@@ -174,12 +174,13 @@ export class DeviceQueue {
     if (chain.fault !== 0) return chain.fault;
     chain.inFlight = false;
     this.#inFlight--;
+    // Whoever sees the request completed sees it counted.
+    this.#meter?.completed(chain.head, chain.type, chain.status, bytesRead, written);
     this.#used.setElement(this.#nextUsed, chain.head, written);
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
     this.#journal?.completing(chain.head);
     this.#used.index = this.#nextUsed;
     this.#journal?.completed(chain.head, this.#nextUsed);
-    this.#meter?.completed(chain.head, chain.type, chain.status, bytesRead, written);
     return 0;
   }
 

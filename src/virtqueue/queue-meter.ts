@@ -15,7 +15,7 @@ export interface QueueMeter {
    */
   taken(head: number, byteLength: number, fault: number, depth: number): void;
   /**
-   * The driver has it back.
+   * The driver gets it back now.
    *
    * @param type the kind of request, in the device type's own numbers; NO_TYPE where there are none
    * @param status the answer, in the device type's own numbers; 0 is success

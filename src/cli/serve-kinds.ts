@@ -86,6 +86,7 @@ const CONSOLE: ServedKind = {
   virtioId: VIRTIO_ID_CONSOLE,
   // QEMU knows no console of others by name; it takes any device by its number.
   qemuDevice: (spec) => `vhost-user-device-pci,virtio-id=${VIRTIO_ID_CONSOLE},num_vqs=${consoleQueues(spec)}`,
+  qemuReconnects: false,
   spec: consoleSpec,
 };
 

@@ -8,6 +8,7 @@ import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { EXPOSURE_MODES, type ExposureMode } from '../src/dma/exposure-modes.ts';
 import { benchCopy } from './copy.ts';
+import { benchCounting } from './counting.ts';
 import { type Figure, printFigures } from './figures.ts';
 import { benchMapping } from './grants.ts';
 import { benchHypercalls, benchScale } from './hypervisor.ts';
@@ -28,6 +29,7 @@ const groups: Readonly<Record<string, Group>> = {
   hypercalls: benchHypercalls,
   scale: benchScale,
   copy: benchCopy,
+  counting: benchCounting,
   xenstored: benchXenstored,
 };
 

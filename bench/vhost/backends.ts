@@ -2,12 +2,12 @@
 // command line is here. Before comparison.ts.
 
 import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Job } from './jobs.ts';
 
 const GRANTIO = fileURLToPath(new URL('../../../bin/grantio', import.meta.url));
-/** Our own program that serves many; the command serves one. */
-const MANY_DISKS = fileURLToPath(new URL('./many-disks.js', import.meta.url));
 const QEMU = 'qemu-storage-daemon';
 
 /** The disk a backend is to serve. */
@@ -28,8 +28,8 @@ export interface Backend {
   takes(job: Job): boolean;
   /** How to serve a disk. */
   command(disk: Disk): Command;
-  /** How to serve many in one process, if it can. */
-  readonly commandForMany?: (disks: readonly Disk[]) => Command;
+  /** How to serve many in one process, if it can; its configuration may be written to `folder`. */
+  readonly commandForMany?: (disks: readonly Disk[], folder: string) => Command;
 }
 
 function qemu(id: string, name: string, aio: string, ownThread: boolean): Backend {
@@ -55,11 +55,17 @@ function ours(id: string, name: string, takes: (job: Job) => boolean, words: rea
     ...(direct ? ['--direct'] : []),
     ...words,
   ];
-  const commandForMany = (disks: readonly Disk[]): Command => [
-    process.execPath,
-    MANY_DISKS,
-    ...disks.flatMap(({ socket, image }) => [socket, image]),
-  ];
+  const commandForMany = (disks: readonly Disk[], folder: string): Command => {
+    const devices = disks.map(({ socket, image }, i) => ({
+      type: 'blk',
+      name: `disk${i}`,
+      'socket-path': socket,
+      disk: image,
+    }));
+    const config = join(folder, 'devices.json');
+    writeFileSync(config, JSON.stringify({ devices }));
+    return [process.execPath, GRANTIO, 'serve', '--config', config, '--workers', '1'];
+  };
   return { id, name, takes, command, commandForMany };
 }
 

@@ -5,7 +5,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Backend, Command, Disk } from './backends.ts';
+import type { Backend, Disk } from './backends.ts';
 import { median } from './comparison.ts';
 import { type Conditions, type Measured, withBackend } from './measurement.ts';
 import type { Running, Workshop } from './workshop.ts';
@@ -84,7 +84,7 @@ async function idleDisk(
 
 async function manyDisks(
   workshop: Workshop,
-  command: (disks: readonly Disk[]) => Command,
+  command: NonNullable<Backend['commandForMany']>,
   cores: Cores,
 ): Promise<number> {
   const disks = Array.from({ length: DISKS }, (_, i) => {
@@ -92,7 +92,7 @@ async function manyDisks(
     execFileSync(workshop.load, ['--make', image, '--bytes', `${MIB}`]);
     return { socket: workshop.newSocket(), image, direct: false };
   });
-  return withBackend(workshop, command(disks), [cores[1]], async (server) => {
+  return withBackend(workshop, command(disks, workshop.folder), [cores[1]], async (server) => {
     // A hundred frontends that look for their sockets would take the time that the backend needs to make them.
     while (!disks.every(({ socket }) => existsSync(socket))) await delay(LOOK_MILLISECONDS);
     const frontends = disks.map(({ socket }) => idleFrontend(workshop, socket, cores[0]));

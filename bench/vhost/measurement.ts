@@ -3,7 +3,7 @@
 
 import type { Backend, Command } from './backends.ts';
 import type { Job } from './jobs.ts';
-import type { Running, Workshop } from './workshop.ts';
+import { IMAGE_BYTES, type Running, type Workshop } from './workshop.ts';
 
 /** What the load generator says (load.c). Times are in microseconds; `cpu` is the backend's for each request. */
 export interface Measured {
@@ -89,7 +89,15 @@ export async function verify(
   const size = 64 * 1024;
   for (const words of [['--write'], []]) {
     const socket = workshop.newSocket();
-    const pass = ['--sequential', '--size', `${size}`, '--requests', `${2 ** 28 / size}`, '--depth', '16'];
+    const pass = [
+      '--sequential',
+      '--size',
+      `${size}`,
+      '--requests',
+      `${IMAGE_BYTES / size}`,
+      '--depth',
+      '16',
+    ];
     await withBackend(workshop, backend.command({ socket, image, direct }), [cores[1]], (server) =>
       loadOnce(
         workshop,

@@ -32,3 +32,7 @@ test('numbers have three digits and the largest unit that leaves at least 1', ()
   ];
   for (const [got, expected] of cases) assert.equal(got, expected);
 });
+
+test('a time without a limit is said to have none', () => {
+  assert.equal(timeText(Number.POSITIVE_INFINITY), 'no limit');
+});

@@ -162,14 +162,23 @@ async function serveNbd(host: VhostHost, plan: Plan, interruption: Interruption)
   const { nbd, run } = plan.options;
   const folder = nbd === undefined ? mkdtempSync(join(tmpdir(), 'grantio-')) : undefined;
   const address = nbd ?? join(folder!, 'nbd.sock');
-  let report: VhostReport | undefined;
+  let unflushed: string | undefined;
   try {
-    const uris = await host.openNbd(address, NAME);
-    return await useDisks({ address, uris, names: [NAME] }, run, interruption);
+    const uris = await host.openNbd(address, NAME).catch(async (error: Error) => {
+      await host.stop();
+      throw error;
+    });
+    const served = useDisks({ address, uris, names: [NAME] }, run, interruption);
+    const status = await served.finally(async () => {
+      const report = await host.stop();
+      // Standard output is the command's.
+      print(plan, host, { ...report.work, identical: null }, report, process.stderr);
+      unflushed = report.unflushed;
+    });
+    if (unflushed === undefined) return status;
+    process.stderr.write(`grantio: what clients wrote last may be lost: ${unflushed}\n`);
+    return status || 1;
   } finally {
-    report = await host.stop();
-    // Standard output is the command's.
-    print(plan, host, { ...report.work, identical: null }, report, process.stderr);
     if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   }
 }

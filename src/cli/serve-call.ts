@@ -4,7 +4,15 @@
 import { parseArgs } from 'node:util';
 import { type ServedKind, servedKind } from './serve-kinds.ts';
 import type { GivenOptions, ServeOption } from './serve-options.ts';
-import { DEVICE_OPTIONS, type PlannedDevice, PROCESS_OPTIONS, planDevice, planServe } from './serve-plan.ts';
+import {
+  DEVICE_OPTIONS,
+  type PlannedDevice,
+  PROCESS_OPTIONS,
+  planDevice,
+  planServe,
+  type ServePlan,
+} from './serve-plan.ts';
+import type { Service } from './serve-service.ts';
 import { UsageError } from './usage.ts';
 
 /** Options that print something, and serve nothing. */
@@ -100,14 +108,21 @@ async function serve(devices: readonly PlannedDevice[], given: GivenOptions): Pr
   const plan = planServe(devices, given);
   const memory = given['print-qemu-args'];
   if (memory === undefined && given['print-uml-args'] === undefined) {
+    const service = await serviceFor(plan);
     const { runServe } = await import('./serve-run.ts');
-    process.exitCode = await runServe(plan);
+    process.exitCode = await runServe(plan, service);
     return;
   }
   const { qemuArguments, umlArguments } = await import('./serve-arguments.ts');
   const words = typeof memory === 'string' ? qemuArguments(plan, memory) : umlArguments(plan);
   if (plan.json) printJson(words);
   else process.stdout.write(words.map((word) => `${word}\n`).join(''));
+}
+
+/** What serves them: threads of this process, which start here and now, or processes. */
+async function serviceFor(plan: ServePlan): Promise<Service> {
+  if (!plan.ownProcess) return new (await import('./serve-server.ts')).ServerService(plan);
+  return new (await import('./serve-supervisor.ts')).Supervisor(plan);
 }
 
 function printJson(value: unknown): void {

@@ -11,7 +11,7 @@ import type { OptionReader, ServeOption } from './serve-options.ts';
 const LONGEST_SERIAL = 20;
 
 /** How an image can be read and written; the first is the default. */
-const ENGINES: readonly ImageEngine[] = ['auto', 'sync', 'mapped'];
+const ENGINES: readonly ImageEngine[] = ['auto', 'sync', 'io_uring', 'mapped'];
 
 /** What the command line knows of a kind of device. */
 export interface ServedKind {

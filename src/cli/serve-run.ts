@@ -1,25 +1,24 @@
 // `grantio serve` at work: devices served in this process until a signal, with systemd told how it goes.
-// After serve-plan.ts, before serving/vhost-server.ts.
+// After serve-call.ts, before serve-service.ts.
 
 import { loadLibc } from '../hosts/linux/libc.ts';
 import { ServiceManager, watchdogTime } from '../hosts/linux/service-manager.ts';
-import { VhostServer } from '../serving/vhost-server.ts';
 import type { ServePlan } from './serve-plan.ts';
 import type { Service } from './serve-service.ts';
 import { type Operation, startOperation } from './operation.ts';
 import { ServeSockets } from './serve-sockets.ts';
 import { type Interruption, onInterrupt } from './signals.ts';
 
-/** Serves what is planned, until a signal. Resolves with the exit status. Rejects when it cannot be served. */
-export async function runServe(plan: ServePlan): Promise<number> {
+/** Serves what is planned by `service`, until a signal. Resolves with the exit status. Rejects when it cannot be served. */
+export async function runServe(plan: ServePlan, service: Service): Promise<number> {
   const libc = loadLibc();
-  const operation = await startOperation(plan.operation);
-  const manager = serviceManager(libc);
   const interruption = onInterrupt('ending the connections');
   const sockets = new ServeSockets(libc);
-  // Threads take longest to start: first they, then the sockets.
-  const service = await startService(plan, operation);
+  let operation: Operation | undefined;
   try {
+    const manager = serviceManager(libc);
+    operation = await startOperation(plan.operation);
+    await service.operate(operation);
     for (const device of plan.devices) await sockets.open(device, (socket) => service.add(device, socket));
     const beats = tellReady(plan, service, operation, manager);
     endOnRequest(interruption, service, manager);
@@ -30,41 +29,11 @@ export async function runServe(plan: ServePlan): Promise<number> {
   } finally {
     await service.end();
     await sockets.remove();
-    await operation.close();
+    await operation?.close();
     interruption.release();
     // The channel to a supervisor would keep this process.
     if (process.connected) process.disconnect();
   }
-}
-
-async function startService(plan: ServePlan, operation: Operation): Promise<Service> {
-  if (!plan.ownProcess) return await serverOf(plan, operation);
-  const { Supervisor } = await import('./serve-supervisor.ts');
-  return new Supervisor(plan, operation.log);
-}
-
-/** All devices in this process. */
-async function serverOf(plan: ServePlan, { log, measure }: Operation): Promise<Service> {
-  let over: (failure?: Error) => void;
-  const ended = new Promise<Error | undefined>((resolve) => {
-    over = resolve;
-  });
-  const server = new VhostServer({
-    workers: plan.workers,
-    pollMicroseconds: plan.pollMicroseconds,
-    restricted: plan.restricted,
-    // Memory that its owner shrinks ends the process: with one guest that is its own loss.
-    sealed: plan.devices.length > 1,
-    onNotice: log,
-    onEnd: (failure) => over(failure),
-  });
-  await measure(() => server.figures);
-  return {
-    add: ({ name, spec }, socket) => server.add({ name, device: spec, ...socket }),
-    ping: () => server.ping(),
-    end: () => server.end(),
-    ended,
-  };
 }
 
 function serviceManager(libc: ReturnType<typeof loadLibc>): ServiceManager | undefined {

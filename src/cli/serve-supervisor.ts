@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Notice } from '../serving/control.ts';
-import { operationOptionsFor } from './operation.ts';
+import { type Operation, operationOptionsFor } from './operation.ts';
 import { wordsOf } from './serve-options.ts';
 import type { PlannedDevice, ServePlan } from './serve-plan.ts';
 import type { Service } from './serve-service.ts';
@@ -36,17 +36,21 @@ interface Post {
 export class Supervisor implements Service {
   readonly ended: Promise<Error | undefined>;
   readonly #plan: ServePlan;
-  readonly #notify: (notice: Notice) => void;
+  #notify: (notice: Notice) => void = () => undefined;
   readonly #posts: Post[] = [];
   #over!: (failure?: Error) => void;
   #ending = false;
 
-  constructor(plan: ServePlan, notify: (notice: Notice) => void) {
+  constructor(plan: ServePlan) {
     this.#plan = plan;
-    this.#notify = notify;
     this.ended = new Promise((resolve) => {
       this.#over = resolve;
     });
+  }
+
+  /** The figures are shown by the processes of the devices. */
+  async operate({ log }: Operation): Promise<void> {
+    this.#notify = log;
   }
 
   /** Rejects when the first process ends before it serves: what it said is on standard error. */

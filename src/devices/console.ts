@@ -28,8 +28,8 @@ import type { ConsoleEndpoint } from './console-endpoint.ts';
 import { ConsolePort } from './console-port.ts';
 import { HeldChains } from './held-chains.ts';
 
-/** Descriptors of each queue. */
-const QUEUE_SIZE = 64;
+/** Descriptors of each queue: no fewer than drivers use that cannot ask, for vhost-user does not tell them. */
+const QUEUE_SIZE = 256;
 /** So many have a pair of queues each, beside the pair for control, among the 64 that can be notified. */
 export const MAX_CONSOLE_PORTS = 31;
 /** Bytes of a name at most: it fits into any buffer that a driver will post for control messages. */

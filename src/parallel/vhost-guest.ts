@@ -62,6 +62,8 @@ export class VhostGuest implements RunnableGuest {
   reconnections = 0;
   readonly #libc: Libc;
   readonly #options: VhostGuestOptions;
+  /** Milliseconds for which a backend that goes now is waited for. */
+  #patience: number;
   readonly #memory: WindowMemory;
   readonly #window: SharedWindow;
   readonly #device: Omit<GuestDevice, 'transport'>;
@@ -73,6 +75,7 @@ export class VhostGuest implements RunnableGuest {
   constructor(libc: Libc, options: VhostGuestOptions, tracer: Tracer) {
     this.#libc = libc;
     this.#options = options;
+    this.#patience = options.patience;
     this.#memory = new WindowMemory(libc, options.memory, options.window);
     const memory = new GuestMemory(this.#memory.region, MEMORY_BASE);
     this.#window = new SharedWindow(memory, options.window, {
@@ -137,8 +140,9 @@ export class VhostGuest implements RunnableGuest {
     if (this.#outage === undefined) this.disk.recover(reason);
   }
 
-  /** Gives a backend up that is waited for. */
+  /** Gives up a backend that is waited for, and waits for none from now on. */
   stopWaiting(): void {
+    this.#patience = 0;
     const outage = this.#outage;
     this.#outage = undefined;
     if (outage !== undefined) this.disk.fail(outage.reason);
@@ -186,8 +190,8 @@ export class VhostGuest implements RunnableGuest {
     this.disk.suspend(reason);
     this.#disconnect(reason);
     this.#memory.renew();
-    if (this.#options.patience === 0) this.disk.fail(reason);
-    else this.#outage = { reason, until: now + this.#options.patience, next: now };
+    if (this.#patience === 0) this.disk.fail(reason);
+    else this.#outage = { reason, until: now + this.#patience, next: now };
   }
 
   #tryAgain(outage: Outage, now: number): void {

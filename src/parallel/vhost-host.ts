@@ -53,7 +53,6 @@ export class VhostHost {
   /** Finishes what NBD clients have asked for, flushes, stops the guest and ends its thread. */
   async stop(): Promise<VhostReport> {
     try {
-      await this.#thread.call('closeNbd', undefined);
       return await this.#thread.call('stop', undefined);
     } finally {
       await this.#thread.terminate();

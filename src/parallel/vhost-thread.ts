@@ -6,6 +6,8 @@ import type { TraceConsumer } from '../audit/events.ts';
 import { DirectTracer } from '../audit/event-tracer.ts';
 import { Exposure, type TotalExposure } from '../audit/exposure.ts';
 import { Throughput } from '../audit/throughput.ts';
+import type { BlkDriver } from '../drivers/blk.ts';
+import { DiskError } from '../drivers/disk.ts';
 import { assert } from '../errors.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
 import { parseNbdAddress } from '../nbd/address.ts';
@@ -35,6 +37,8 @@ export interface VhostReport {
   /** How often the disk was reset because something was wrong, and how often its backend was replaced. */
   readonly resets: number;
   readonly reconnections: number;
+  /** Why what clients wrote last may be lost, if it may. */
+  readonly unflushed: string | undefined;
 }
 
 /** What the main thread may ask, `open` first. */
@@ -46,10 +50,8 @@ export type VhostCalls = {
   cancel(argument: undefined): void;
   /** Serves the disk over NBD; returns its URIs. */
   openNbd(argument: { address: string; name: string }): Promise<string[]>;
-  /** Finishes what NBD clients have asked for, and flushes the disk. */
-  closeNbd(argument: undefined): Promise<void>;
-  /** Stops the guest, and says what there is to say. */
-  stop(argument: undefined): VhostReport;
+  /** Finishes what NBD clients have asked for, flushes the disk, stops the guest, and says what there is to say. */
+  stop(argument: undefined): Promise<VhostReport>;
 };
 
 /** Bytes that a copy has read so far. */
@@ -125,20 +127,30 @@ function calls(notify: (notice: VhostProgress) => void): VhostCalls & CallTable 
       server = new NbdServer([{ name, disk: opened().guest.disk }]);
       return server.listen(parseNbdAddress(address));
     },
-    async closeNbd() {
-      opened().guest.stopWaiting();
+    async stop() {
+      const own = opened().guest;
+      own.stopWaiting();
       await server?.close();
-      const { disk } = opened().guest;
-      if (disk.failure === undefined && !disk.readOnly) await disk.flush();
-    },
-    stop() {
-      const { disk, reconnections } = opened().guest;
+      const unflushed = server === undefined ? undefined : await flush(own.disk);
+      const { disk, reconnections } = own;
       const { resets } = disk;
-      opened().guest.close();
-      const work = throughput.total;
-      return { exposure: exposure.total(), work, mostLiveBytes: live.most, resets, reconnections };
+      own.close();
+      const { total: work } = throughput;
+      return { exposure: exposure.total(), work, mostLiveBytes: live.most, resets, reconnections, unflushed };
     },
   };
+}
+
+/** Flushes a disk that clients may have written to. Returns why that was not done. */
+async function flush(disk: BlkDriver): Promise<string | undefined> {
+  if (disk.readOnly) return undefined;
+  try {
+    await disk.flush();
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof DiskError)) throw error;
+    return error.message;
+  }
 }
 
 /** One result of two readings. */

@@ -3,15 +3,17 @@
 
 import { BlkDevice } from '../devices/blk.ts';
 import { RngDevice } from '../devices/rng.ts';
+import { type IoUring, IoUringUnavailable } from '../hosts/linux/io-uring.ts';
 import { lockImage } from '../hosts/linux/image-lock.ts';
 import { MappedImage } from '../hosts/linux/mapped-image.ts';
 import { type ImageHost, VectoredImage } from '../hosts/linux/vectored-image.ts';
+import { UringImage } from '../hosts/linux/uring-image.ts';
 import type { Watches } from '../hosts/linux/watches.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import { type ConsoleSpec, makeConsole } from './console-device.ts';
 
 /** How an image is read and written: `auto` chooses between system calls and io_uring. */
-export type ImageEngine = 'auto' | 'sync' | 'mapped';
+export type ImageEngine = 'auto' | 'sync' | 'io_uring' | 'mapped';
 
 /** A disk. */
 export interface BlkSpec {
@@ -38,10 +40,10 @@ export type DeviceSpec = BlkSpec | ConsoleSpec | RngSpec;
 
 /** What a worker has for its devices. */
 export interface DeviceHosting extends ImageHost {
+  /** Its rings of io_uring, made when they are asked for first. Throws IoUringUnavailable. */
+  uring(): IoUring;
   /** The descriptors that it watches for them. */
   readonly watches: Watches;
-  /** Calls `ready` whenever `fd` can be read. Returns what ends that, before the descriptor is closed. */
-  watch(fd: number, ready: () => void): () => void;
 }
 
 /** A device, and what it has open. */
@@ -81,17 +83,31 @@ export function spreads({ kind }: DeviceSpec): boolean {
 }
 
 function makeDisk(spec: BlkSpec, hosting: DeviceHosting, first: boolean): ServedDevice {
-  const { path, readOnly, direct, engine } = spec;
-  const store =
-    engine === 'mapped'
-      ? new MappedImage(hosting, path, readOnly)
-      : new VectoredImage(hosting, path, { readOnly, direct });
+  const store = makeStore(spec, hosting);
   if (first) lockImage(hosting.libc, hosting.arena, store.image);
   return {
     device: new BlkDevice(store, spec),
-    flush: () => store.flush() === 'ok',
+    flush: () => (store instanceof UringImage ? store.flushNow() : store.flush()) === 'ok',
     close: () => store.close(),
   };
+}
+
+function makeStore({ path, readOnly, direct, engine }: BlkSpec, hosting: DeviceHosting) {
+  if (engine === 'mapped') return new MappedImage(hosting, path, readOnly);
+  const ring = engine === 'sync' || (engine === 'auto' && !direct) ? undefined : ringFor(engine, hosting);
+  return ring === undefined
+    ? new VectoredImage(hosting, path, { readOnly, direct })
+    : new UringImage(hosting, ring, path, { readOnly, direct });
+}
+
+/** What is in the page cache needs no waiting; past it, a disk takes many requests at once. */
+function ringFor(engine: ImageEngine, hosting: DeviceHosting): IoUring | undefined {
+  try {
+    return hosting.uring();
+  } catch (error) {
+    if (engine === 'auto' && error instanceof IoUringUnavailable) return undefined;
+    throw error;
+  }
 }
 
 function makeEntropySource(): ServedDevice {

@@ -1,7 +1,7 @@
 // What a vhost-user session asks of this machine, through koffi: mappings of the frontend's files, files of our own,
 // and writing to descriptors. Implements the port transports/vhost-user/platform.ts.
 
-import { fstatSync } from 'node:fs';
+import { fstatSync, statfsSync } from 'node:fs';
 import type { Arena, Scratch } from '../hosts/linux/arena.ts';
 import { checked, type Libc } from '../hosts/linux/libc.ts';
 import { MemoryMap } from '../hosts/linux/memory-map.ts';
@@ -16,6 +16,7 @@ const F_GET_SEALS = 1034;
 const F_SEAL_SEAL = 1;
 const F_SEAL_SHRINK = 2;
 const F_SEAL_GROW = 4;
+const HUGETLBFS_MAGIC = 0x958458f6;
 /** Longest message that we send of ourselves. */
 const MESSAGE = 256;
 
@@ -60,15 +61,12 @@ export class LinuxPlatform implements VhostPlatform {
 
   map(fd: number, offset: number, length: number, xen?: XenMemory): MappedFile {
     if (xen !== undefined) throw new Error('memory of a Xen domain: this machine maps files only');
+    // First: files without seals may be of a driver that does not answer.
+    if (this.#sealed) this.#refuseUnsafe(fd);
     const { size } = fstatSync(fd);
     if (offset + length > size)
       throw new Error(
         `${length} bytes from ${offset} of a file that has ${size}: the mapping would end behind it`,
-      );
-    if (this.#sealed && !this.#canNotShrink(fd))
-      throw new Error(
-        'the file can shrink, which would end this process for its other guests: seal it with F_SEAL_SHRINK ' +
-          '(QEMU: memory-backend-memfd with seal=on), or serve the device in a process of its own',
       );
     const map = MemoryMap.of(this.#libc, fd, offset, length, "the frontend's memory");
     this.#mappings++;
@@ -111,8 +109,19 @@ export class LinuxPlatform implements VhostPlatform {
     this.#libc.send(fd, address, bytes.length, MSG_NOSIGNAL | MSG_DONTWAIT);
   }
 
-  #canNotShrink(fd: number): boolean {
+  /** Throws for memory of which pages can go away that nothing can bring back. */
+  #refuseUnsafe(fd: number): void {
     const seals = this.#libc.fcntl(fd, F_GET_SEALS, 0);
-    return seals >= 0 && (seals & F_SEAL_SHRINK) !== 0;
+    if (seals < 0 || (seals & F_SEAL_SHRINK) === 0)
+      throw new Error(
+        'the file can shrink, which would end this process for its other guests: seal it with F_SEAL_SHRINK ' +
+          '(QEMU: memory-backend-memfd with seal=on), or serve the device in a process of its own',
+      );
+    // A hole in one is filled from the pool of huge pages, which its owner can have emptied meanwhile.
+    if (statfsSync(`/proc/self/fd/${fd}`).type === HUGETLBFS_MAGIC)
+      throw new Error(
+        'huge pages can run out, which would end this process for its other guests: use small pages, or serve the ' +
+          'device in a process of its own',
+      );
   }
 }

@@ -4,7 +4,8 @@
 
 import { ProtocolViolation } from '../errors.ts';
 import { Arena } from '../hosts/linux/arena.ts';
-import { Epoll, EPOLLIN, Eventfds } from '../hosts/linux/epoll.ts';
+import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
+import { IoUring } from '../hosts/linux/io-uring.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
@@ -30,6 +31,7 @@ import {
 const ARENA = 1 << 20;
 /** The mailbox's token in epoll; rings have the others. */
 const MAIL = 0;
+const URING = 1;
 /** Turns without work between two looks at the clock, which costs as much as a few looks at a ring. */
 const LOOKS = 8;
 /** Turns with work between two looks at the rings that sleep. */
@@ -93,7 +95,11 @@ export class QueueWorker {
   /** Those that are awake, which are looked at in every turn. */
   #awake: Ring[] = [];
   readonly #counters: Float64Array;
-  #nextToken = MAIL + 1;
+  /** What devices have under way in the kernel, if they have asked for that. */
+  #uring: IoUring | undefined;
+  /** When something has ended there last. */
+  #endedAt = 0;
+  #nextToken = URING + 1;
   #ended = false;
 
   constructor({ libc, mail, tell, pollMicroseconds, sealed, counters, quitting }: QueueWorkerParts) {
@@ -111,7 +117,7 @@ export class QueueWorker {
     this.#hosting = {
       ...{ libc, arena, scratch: new TransferScratch(arena) },
       watches: this.#watches,
-      watch: (fd, ready) => this.#watch(fd, ready),
+      uring: () => this.#startUring(arena),
     };
     this.#epoll.add(mail.wake, MAIL);
   }
@@ -121,16 +127,19 @@ export class QueueWorker {
     let turns = 0;
     while (!this.#ended && !this.#quitting()) {
       if (this.#mail.isWaiting) this.#readMail();
-      const busy = this.#lookAtAll();
+      const looked = this.#lookAtAll();
+      const busy = this.#endTurn() || looked;
       turns++;
       this.#counters[WORKER_BLOCK.at.looks]++;
       if (busy) this.#counters[WORKER_BLOCK.at.busyLooks]++;
       if (turns % (busy ? BUSY_TURNS : LOOKS) !== 0) continue;
       this.#letSleep();
       if (this.#awake.length > 0) this.#epoll.wait(0, this.#wakeUp);
-      else if (!this.#ended && !this.#mail.isWaiting) this.#sleep();
+      else if (!this.#ended && !this.#mail.isWaiting && !this.#isExpecting()) this.#sleep();
     }
     this.#watches.close();
+    // What is under way when the process ends is the kernel's to end.
+    if (this.#uring?.inFlight === 0) this.#uring.close();
     this.#epoll.close();
   }
 
@@ -191,7 +200,36 @@ export class QueueWorker {
     return ring.awake;
   }
 
+  /** Hands to the kernel what this turn has begun, and takes what has ended. Returns whether anything has. */
+  #endTurn(): boolean {
+    const uring = this.#uring;
+    if (uring === undefined || uring.inFlight === 0) return false;
+    uring.submit();
+    if (uring.reap() === 0) return false;
+    this.#endedAt = performance.now();
+    return true;
+  }
+
+  /** Whether something may end in the kernel so soon that a sleep would cost more. */
+  #isExpecting(): boolean {
+    return (
+      this.#uring !== undefined &&
+      this.#uring.inFlight > 0 &&
+      performance.now() < this.#endedAt + this.#pollTime.current
+    );
+  }
+
+  #startUring(arena: Arena): IoUring {
+    if (this.#uring === undefined) {
+      this.#uring = new IoUring(this.#libc, arena);
+      // Whatever has ended is taken at the end of the turn.
+      this.#epoll.add(this.#uring.wakeFd, URING);
+    }
+    return this.#uring;
+  }
+
   #sleep(): void {
+    if (this.#uring !== undefined && this.#uring.inFlight > 0 && this.#uring.arm()) return;
     const began = performance.now();
     this.#epoll.wait(-1, this.#wakeUp);
     const slept = performance.now() - began;
@@ -205,6 +243,7 @@ export class QueueWorker {
       this.#eventfds.clear(this.#mail.wake);
       return;
     }
+    if (token === URING) return;
     if (this.#watches.wake(token)) return;
     const ring = this.#rings.get(token);
     if (ring === undefined) return;
@@ -279,12 +318,6 @@ export class QueueWorker {
     served.close();
     this.#devices.delete(endpoint);
     return lasts;
-  }
-
-  #watch(fd: number, ready: () => void): () => void {
-    const watch = this.#watches.open(fd, ready);
-    watch.want(EPOLLIN);
-    return () => watch.end();
   }
 
   #open(session: number, { device, counters }: Instance): void {

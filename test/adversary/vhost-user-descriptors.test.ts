@@ -15,6 +15,8 @@ import { Stage } from '../support/vhost-stage.test.helper.ts';
 
 /** Makes as many requests as the ring takes, and has the driver interrupted for each. */
 function requestAll(guest: DiskGuest): void {
+  // After all that was said before.
+  guest.frontend.ask(user.VHOST_USER_GET_FEATURES);
   for (let head = 0; head < 64; head += 4) guest.request(head, VIRTIO_BLK_T_IN, head, 512);
   guest.kick();
 }
@@ -85,6 +87,7 @@ test('R8: error descriptors that are full and block hold up no other connection'
     const guest = stage.liar();
     const { frontend, rings } = guest;
     frontend.send(user.VHOST_USER_SET_VRING_ERR, number(0n), [frontend.fullEventfd()]);
+    frontend.ask(user.VHOST_USER_GET_FEATURES);
     rings[0].publish(64);
     guest.kick();
     await stage.backend.says(/queue 0 has stopped/);

@@ -118,6 +118,7 @@ test(
     const spare = new GuestFile(frontend);
     const regions = [{ guest: GUEST, size: MEMORY_BYTES, user: USER }];
     const more = [...regions, { guest: GUEST + MEMORY_BYTES, size: MEMORY_BYTES, user: USER + MEMORY_BYTES }];
+
     refill(guest, allHeads());
     for (let round = 0; round < 60; round++) {
       const both = round % 2 === 0;

@@ -280,13 +280,17 @@ test('install-descriptions writes what management programs look for, and the pro
   const prefix = temporaryFolder(t);
   const { status, stdout } = await grantio(t, ['serve', 'install-descriptions', '--prefix', prefix]);
   assert.equal(status, 0);
-  const [blk, rng] = descriptionsBelow(prefix);
-  assert.deepEqual([blk['file'], blk['type'], rng['type']], ['50-grantio-blk.json', 'block', 'rng']);
-  assert.deepEqual(stdout.trim().split('\n').length, 2);
-  for (const [{ binary }, type] of [
-    [blk, 'block'],
-    [rng, 'rng'],
-  ] as const) {
+  const found = descriptionsBelow(prefix);
+  assert.deepEqual(
+    found.map(({ file, type }) => [file, type]),
+    [
+      ['50-grantio-blk.json', 'block'],
+      ['50-grantio-console.json', 'console'],
+      ['50-grantio-rng.json', 'rng'],
+    ],
+  );
+  assert.equal(stdout.trim().split('\n').length, found.length);
+  for (const { binary, type } of found) {
     const program = spawnSync(`${binary}`, ['--print-capabilities'], { encoding: 'utf8' });
     assert.equal((JSON.parse(program.stdout) as { type: string }).type, type);
   }
@@ -319,6 +323,6 @@ test('without koffi it says in one sentence what is missing', async (t) => {
     env,
   });
   assert.equal(status, 1);
-  assert.match(stderr, /^grantio: serving virtual machines needs the optional package koffi, [^\n]+\n$/);
+  assert.match(stderr, /^grantio: [^\n]+ needs the optional package koffi, [^\n]+\n$/);
   assert.deepEqual(readdirSync(folder), ['no-koffi.cjs']);
 });

@@ -218,6 +218,19 @@ test('C1: a daemon that comes back with another disk is not used, and the job en
   );
 });
 
+test('C9: a signal ends the wait for a backend that has gone', async (t) => {
+  const daemon = new Daemon(t, 1);
+  writeFileSync(daemon.image, '');
+  truncateSync(daemon.image, LARGE);
+  await daemon.start();
+  const job = startGrantio(t, ['run', '--backend', daemon.backend, '--reconnect', '600', '--json']);
+  await daemon.killAfter(64 * MIB);
+  job.signal('SIGTERM');
+  const ended = await job.ended;
+  assert.equal(ended.status, 1);
+  assert.match(ended.stderr, /interrupted by SIGTERM/);
+});
+
 test('C1: a daemon that is killed in the middle and started again is asked again', async (t) => {
   const daemon = new Daemon(t, 1);
   writeFileSync(daemon.image, seededBytes(64 * MIB, 5));

@@ -237,3 +237,13 @@ test(
     assert.equal(openDescriptors(), before);
   },
 );
+
+test('F33: a guest that waits for a client goes on when that hangs up', native, (t) => {
+  const { thread, line, connect, finish } = listening(t);
+  const client = connect();
+  assert.ok(line.write(numbered(2 ** 20)) > 0);
+  closeSync(client);
+  thread.rest();
+  assert.equal(line.waiting, 0);
+  finish();
+});

@@ -43,9 +43,6 @@ const NEEDED =
   uring.IORING_FEAT_SUBMIT_STABLE |
   uring.IORING_FEAT_RW_CUR_POS;
 
-/** Bytes of an arena that a ring takes. */
-export const IO_URING_SCRATCH_SIZE = VECTORS * VECTOR_SIZE + 4096;
-
 /** This machine has no io_uring that could be used. `message` says why, in a sentence. */
 export class IoUringUnavailable extends Error {
   constructor(reason: string, cause?: unknown) {

@@ -1,6 +1,7 @@
 // A block device (virtio 1.3 §5.2) on top of a block store.
 // After virtqueue/device-queue.ts, before storage/.
 
+import { VIRTIO_ID_BLOCK } from '../abi/virtio.ts';
 import {
   SECTOR_SIZE,
   VIRTIO_BLK_F_BLK_SIZE,
@@ -25,7 +26,6 @@ import {
   virtioBlkRange,
   virtioBlkRequestHeader,
 } from '../abi/virtio-blk.ts';
-import { VIRTIO_ID_BLOCK } from '../abi/virtio.ts';
 import { ProtocolViolation } from '../errors.ts';
 import type { Segments } from '../memory/segments.ts';
 import type { BlockStore, StoreAnswer, StoreResult } from '../storage/block-store.ts';
@@ -36,6 +36,12 @@ import { BlkRequest } from './blk-request.ts';
 /** Ranges in one discard or write zeroes request, and sectors in one range: limits we announce. */
 const MAX_RANGES = 16;
 const MAX_RANGE_SECTORS = (1 << 30) / SECTOR_SIZE;
+
+/**
+ * Descriptors of the rings that QEMU gives its guests, however large ours may be. Linux believes seg_max even where
+ * a request of so many segments is longer than the ring, which §2.7.5.3.1 forbids.
+ */
+const USUAL_RING = 128;
 
 const HEADER_SIZE = virtioBlkRequestHeader.size;
 const STATUS_SIZE = 1;
@@ -83,7 +89,7 @@ export class BlkDevice implements VirtioDevice {
     this.config = virtioBlkConfig.make({
       capacity: store.size / SECTOR_SIZE,
       // Header and status take a descriptor each.
-      seg_max: Math.max(options.queueSize - 2, 1),
+      seg_max: Math.max(Math.min(options.queueSize, USUAL_RING) - 2, 1),
       blk_size: SECTOR_SIZE,
       num_queues: options.queues,
       max_discard_sectors: MAX_RANGE_SECTORS,

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as blk from '../../src/abi/virtio-blk.ts';
 import { MMIO_CONFIG } from '../../src/abi/virtio-mmio.ts';
+import { BlkDevice } from '../../src/devices/blk.ts';
 import type { Segments } from '../../src/memory/segments.ts';
 import type { StoreResult } from '../../src/storage/block-store.ts';
 import { MemoryStore } from '../../src/storage/memory-store.ts';
@@ -45,6 +46,12 @@ function watched(without = 0n) {
   const disk = new RawDisk(scene, without);
   return { store, scene, disk };
 }
+
+test('§5.2.4 seg_max fits a ring of 128, to which a monitor may cut a larger one', () => {
+  const store = new WatchedStore(diskBytes(DISK_SIZE, 0x21));
+  const device = new BlkDevice(store, { queues: 1, queueSize: 256, id: '' });
+  assert.equal(blk.virtioBlkConfig.over(device.config).seg_max, 126);
+});
 
 test('§5.2.4 the configuration space says what the device is', async () => {
   const scene = new Scene({ queues: 3, queueSize: 32 });

@@ -10,7 +10,7 @@ import { createInterface } from 'node:readline';
 const LIMIT_MILLISECONDS = 480_000;
 
 /** A line that says that the program has failed; who waits for another line need not wait any longer. */
-const FAILURE = /^GRANTIO failed|Kernel panic|^BUG:/;
+const FAILURE = /^GRANTIO failed|Kernel panic|^BUG:|vhost vring error/;
 
 /** How a program ended. */
 export interface Ending {

@@ -1,6 +1,6 @@
-// Serves rings in a thread of its own: looks at the busy ones again and again for some microseconds, has the drivers
-// notify, looks once more, and sleeps in epoll until a driver, the control thread or a device's own descriptor wakes
-// it. After mailbox.ts, before transports/vhost-user/local-rings.ts.
+// A queue worker: serves rings in a thread of its own, does what the control thread asks for between two turns, and
+// sleeps in epoll until a driver, that thread, the kernel or a device's own descriptor wakes it.
+// After mailbox.ts, before ring-poller.ts.
 
 import { ProtocolViolation } from '../errors.ts';
 import { Arena } from '../hosts/linux/arena.ts';
@@ -17,6 +17,7 @@ import { DeviceCounters } from './device-counters.ts';
 import { type DeviceHosting, makeDevice, type ServedDevice } from './devices.ts';
 import type { MailboxServer } from './mailbox.ts';
 import { PollTime } from './poll-time.ts';
+import { RingPoller, type ServedRing } from './ring-poller.ts';
 import {
   offerOf,
   type RingCommand,
@@ -40,19 +41,6 @@ const BUSY_TURNS = 16;
 /** An instance of a device. */
 interface Instance extends ServedDevice {
   readonly counters: DeviceCounters;
-}
-
-/** A ring that runs. */
-interface Ring {
-  readonly session: number;
-  readonly rings: LocalRings;
-  readonly index: number;
-  readonly token: number;
-  readonly kick: number;
-  /** Whether it is looked at in every turn; otherwise its driver notifies. */
-  awake: boolean;
-  /** When there was something to do last, in milliseconds of the monotonic clock. */
-  busyAt: number;
 }
 
 /** What a worker is made of. */
@@ -91,9 +79,7 @@ export class QueueWorker {
   /** Descriptors that devices have asked to be told of. */
   readonly #watches: Watches;
   readonly #hosting: DeviceHosting;
-  readonly #rings = new Map<number, Ring>();
-  /** Those that are awake, which are looked at in every turn. */
-  #awake: Ring[] = [];
+  readonly #poller = new RingPoller((ring, error) => this.#break(ring, error));
   readonly #counters: Float64Array;
   /** What devices have under way in the kernel, if they have asked for that. */
   #uring: IoUring | undefined;
@@ -127,14 +113,14 @@ export class QueueWorker {
     let turns = 0;
     while (!this.#ended && !this.#quitting()) {
       if (this.#mail.isWaiting) this.#readMail();
-      const looked = this.#lookAtAll();
+      const looked = this.#poller.look();
       const busy = this.#endTurn() || looked;
       turns++;
       this.#counters[WORKER_BLOCK.at.looks]++;
       if (busy) this.#counters[WORKER_BLOCK.at.busyLooks]++;
       if (turns % (busy ? BUSY_TURNS : LOOKS) !== 0) continue;
-      this.#letSleep();
-      if (this.#awake.length > 0) this.#epoll.wait(0, this.#wakeUp);
+      this.#poller.letSleep(this.#pollTime.current);
+      if (this.#poller.anyAwake) this.#epoll.wait(0, this.#wakeUp);
       else if (!this.#ended && !this.#mail.isWaiting && !this.#isExpecting()) this.#sleep();
     }
     this.#watches.close();
@@ -154,50 +140,6 @@ export class QueueWorker {
     this.#mail.writing = fd;
     this.#eventfds.ring(fd);
     this.#mail.writing = -1;
-  }
-
-  /** Looks at every ring that is awake. Returns whether there was anything to do. */
-  #lookAtAll(): boolean {
-    let busy = false;
-    // By index: a ring that fails does not leave the list before the control thread stops it.
-    for (let i = 0; i < this.#awake.length; i++) {
-      const ring = this.#awake[i];
-      if (!this.#look(ring)) continue;
-      ring.busyAt = -1;
-      busy = true;
-    }
-    return busy;
-  }
-
-  #look(ring: Ring): boolean {
-    try {
-      return ring.rings.look(ring.index);
-    } catch (error) {
-      this.#break(ring, error);
-      return false;
-    }
-  }
-
-  /** Rings that have had nothing for long are watched by descriptor, unless something has come just then. */
-  #letSleep(): void {
-    const now = performance.now();
-    const limit = now - this.#pollTime.current;
-    let asleep = false;
-    for (const ring of this.#awake) {
-      if (ring.busyAt < 0) ring.busyAt = now;
-      else if (ring.busyAt <= limit) asleep = !this.#arm(ring) || asleep;
-    }
-    if (asleep) this.#awake = this.#awake.filter(({ awake }) => awake);
-  }
-
-  /** Returns whether the ring is still awake. */
-  #arm(ring: Ring): boolean {
-    try {
-      ring.awake = ring.rings.arm(ring.index);
-    } catch (error) {
-      this.#break(ring, error);
-    }
-    return ring.awake;
   }
 
   /** Hands to the kernel what this turn has begun, and takes what has ended. Returns whether anything has. */
@@ -243,20 +185,9 @@ export class QueueWorker {
       this.#eventfds.clear(this.#mail.wake);
       return;
     }
-    if (token === URING) return;
-    if (this.#watches.wake(token)) return;
-    const ring = this.#rings.get(token);
-    if (ring === undefined) return;
-    ring.rings.meter?.notified();
-    this.#wake(ring);
+    if (token === URING || this.#watches.wake(token)) return;
+    this.#poller.notified(token);
   };
-
-  #wake(ring: Ring): void {
-    if (ring.awake) return;
-    ring.awake = true;
-    ring.busyAt = -1;
-    this.#awake.push(ring);
-  }
 
   #readMail(): void {
     this.#mail.answer((command) => this.#obey(command as WorkerCommand));
@@ -335,15 +266,13 @@ export class QueueWorker {
     if (!rings.start(receivedSetup(this.#libc, setup))) return false;
     const { index, kick } = setup;
     const token = this.#nextToken++;
-    const ring: Ring = { session, rings, index, token, kick, awake: false, busyAt: -1 };
-    // Whoever wrote before now is found by the first look.
+    const ring: ServedRing = { session, rings, index, token, kick };
     if (kick >= 0) this.#watchKick(ring);
-    this.#rings.set(token, ring);
-    this.#wake(ring);
+    this.#poller.add(ring);
     return true;
   }
 
-  #watchKick({ rings, index, kick, token }: Ring): void {
+  #watchKick({ rings, index, kick, token }: ServedRing): void {
     try {
       this.#epoll.addEdges(kick, token);
     } catch (error) {
@@ -354,36 +283,19 @@ export class QueueWorker {
   }
 
   #stop(session: number, index: number): number {
-    const ring = this.#ringOf(session, index)!;
-    this.#forget(ring);
+    const ring = this.#poller.find(session, index)!;
+    this.#poller.remove(ring);
+    if (ring.kick >= 0) this.#epoll.remove(ring.kick);
     return ring.rings.stop(index);
   }
 
   #kick(session: number, index: number): void {
-    const ring = this.#ringOf(session, index);
-    if (ring === undefined) return;
-    ring.rings.meter?.notified();
-    this.#wake(ring);
+    const ring = this.#poller.find(session, index);
+    if (ring !== undefined) this.#poller.notified(ring.token);
   }
 
-  #ringOf(session: number, index: number): Ring | undefined {
-    for (const ring of this.#rings.values())
-      if (ring.session === session && ring.index === index) return ring;
-    return undefined;
-  }
-
-  #forget(ring: Ring): void {
-    if (!this.#rings.delete(ring.token)) return;
-    ring.awake = false;
-    this.#awake = this.#awake.filter((other) => other !== ring);
-    if (ring.kick >= 0) this.#epoll.remove(ring.kick);
-  }
-
-  /** An error of ours ends this session, and not the thread with everybody else's rings. */
-  #break(ring: Ring, error: unknown): void {
-    ring.awake = false;
-    this.#awake = this.#awake.filter((other) => other !== ring);
+  #break({ session }: ServedRing, error: unknown): void {
     const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.#tell({ session: ring.session, kind: 'broken', reason });
+    this.#tell({ session, kind: 'broken', reason });
   }
 }

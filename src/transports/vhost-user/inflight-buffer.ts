@@ -65,7 +65,8 @@ export class InflightBuffer {
   area(index: number, size: number): InflightArea | undefined {
     if (this.#file === undefined) return undefined;
     const { queues, queueSize } = this.#shape;
-    if (index >= queues || size !== queueSize)
+    // A driver may choose a ring smaller than the device's, which is what the monitor speaks of.
+    if (index >= queues || size > queueSize)
       throw new ProtocolViolation(
         'vhost-user SET_INFLIGHT_FD',
         `the buffer is for ${queues} queues of ${queueSize}, queue ${index} has ${size}`,

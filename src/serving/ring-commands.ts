@@ -5,7 +5,7 @@
 import { type Region, regionOver } from '../abi/region.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import type { Translation } from '../memory/iotlb.ts';
-import type { RingMemory, RingSetup } from '../transports/vhost-user/platform.ts';
+import type { GrantedRegion, RingMemory, RingSetup } from '../transports/vhost-user/platform.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
 import type { DeviceSpec } from './devices.ts';
 
@@ -23,6 +23,7 @@ export interface SentMemory {
     readonly size: number;
     readonly memory: SentRegion;
   }[];
+  readonly granted: readonly GrantedRegion[];
   readonly translated: boolean;
   readonly log: SentRegion | undefined;
 }
@@ -86,7 +87,7 @@ export function offerOf({ features, queueSizes, config }: DeviceOffer): DeviceOf
   return { features, queueSizes: [...queueSizes], config: Uint8Array.from(config) };
 }
 
-export function sentMemory({ regions, translated, log }: RingMemory): SentMemory {
+export function sentMemory({ regions, granted = [], translated, log }: RingMemory): SentMemory {
   return {
     regions: regions.map(({ guest, user, size, memory }) => ({
       guest,
@@ -94,6 +95,7 @@ export function sentMemory({ regions, translated, log }: RingMemory): SentMemory
       size,
       memory: sentRegion(memory),
     })),
+    granted,
     translated,
     log: log && sentRegion(log),
   };
@@ -108,9 +110,10 @@ function receivedRegion(libc: Libc, { address, byteLength }: SentRegion): Region
   return regionOver(libc.view(address, byteLength), 0, byteLength, address);
 }
 
-export function receivedMemory(libc: Libc, { regions, translated, log }: SentMemory): RingMemory {
+export function receivedMemory(libc: Libc, { regions, granted, translated, log }: SentMemory): RingMemory {
   return {
     regions: regions.map((region) => ({ ...region, memory: receivedRegion(libc, region.memory) })),
+    granted,
     translated,
     log: log && receivedRegion(libc, log),
   };

@@ -13,7 +13,7 @@ import {
   vhostUserVringState,
 } from '../../abi/vhost-user.ts';
 import type { VirtioDevice } from '../../virtio/device.ts';
-import { LocalRings } from './local-rings.ts';
+import { type GrantsOf, LocalRings } from './local-rings.ts';
 import { MessageReader } from './message-reader.ts';
 import type { OfferOptions } from './negotiation.ts';
 import type { MappedFile, VhostPlatform, XenMemory } from './platform.ts';
@@ -91,6 +91,7 @@ export class TestFrontend {
     device: VirtioDevice,
     options: Partial<OfferOptions> = {},
     platform: CountingPlatform = new CountingPlatform(),
+    grantsOf?: GrantsOf,
   ) {
     this.platform = platform;
     this.session = new VhostUserSession({
@@ -99,7 +100,7 @@ export class TestFrontend {
       restricted: options.restricted ?? false,
       xen: options.xen ?? false,
       runner: (events) => {
-        this.rings = new LocalRings(device, events, (fd) => platform.signal(fd));
+        this.rings = new LocalRings(device, events, (fd) => platform.signal(fd), undefined, grantsOf);
         return this.rings;
       },
       send: (bytes, fds) => {

@@ -12,7 +12,7 @@ import type { MemoryRegion } from '../../memory/region-table.ts';
 import { mapFile } from './map-file.ts';
 import { MemorySlots, type MemoryChange } from './memory-slots.ts';
 import type { VhostMessage } from './message-reader.ts';
-import type { MappedFile, RingMemory, RingRunner, VhostPlatform } from './platform.ts';
+import type { GrantedRegion, MappedFile, RingMemory, RingRunner, VhostPlatform } from './platform.ts';
 
 const HIGH = 2 ** 32;
 
@@ -29,6 +29,7 @@ export class GuestMemory {
   readonly slots: MemorySlots;
   readonly #platform: VhostPlatform;
   #regions: readonly MemoryRegion[] = [];
+  #granted: readonly GrantedRegion[] = [];
   #log: MappedFile | undefined;
 
   constructor(platform: VhostPlatform) {
@@ -38,12 +39,18 @@ export class GuestMemory {
 
   /** The memory as rings use it. */
   forRings({ translated, logged }: MemoryUse): RingMemory {
-    return { regions: this.#regions, translated, log: logged ? this.#log?.region : undefined };
+    return {
+      regions: this.#regions,
+      granted: this.#granted,
+      translated,
+      log: logged ? this.#log?.region : undefined,
+    };
   }
 
   /** Takes regions into use, and ends the mappings that they replace: no ring runs. */
   change(change: MemoryChange): void {
     this.#regions = change.regions;
+    this.#granted = change.granted;
     change.commit();
   }
 
@@ -81,6 +88,7 @@ export class GuestMemory {
   close(): void {
     this.slots.close();
     this.#regions = [];
+    this.#granted = [];
     this.#log?.close();
     this.#log = undefined;
   }

@@ -18,14 +18,17 @@ const HIGH = 2 ** 32;
 
 /** A guest's memory with a ring of `size`. */
 export class TestGuest {
-  readonly file = new ArrayBuffer(GUEST_BYTES);
-  readonly region: Region = regionOver(this.file);
+  readonly file: ArrayBuffer;
+  readonly region: Region;
   readonly size: number;
   readonly table: DescriptorTable;
   readonly available: AvailableRing;
   readonly used: UsedRing;
 
-  constructor(size: number) {
+  /** @param region its memory, if it is not to have one of its own */
+  constructor(size: number, region?: Region) {
+    this.file = new ArrayBuffer(GUEST_BYTES);
+    this.region = region ?? regionOver(this.file);
     this.size = size;
     this.table = new DescriptorTable({ region: this.region, offset: DESCRIPTORS });
     this.available = new AvailableRing({ region: this.region, offset: AVAILABLE }, size);

@@ -18,8 +18,9 @@ import type { QueueStart } from '../../virtqueue/queue-journal.ts';
 import { type MapRing, mapRingAreas, type RingAreas, type RingPlaces } from '../../virtqueue/ring-areas.ts';
 import { UsedRing } from '../../virtqueue/split-ring.ts';
 import { recoverInflight } from './inflight-journal.ts';
+import { mapGrantedRing } from './granted-rings.ts';
 import { LoggedRing } from './logged-ring.ts';
-import type { RingEvents, RingMemory, RingRunner, RingSetup } from './platform.ts';
+import type { GrantedRegion, RingEvents, RingMemory, RingRunner, RingSetup } from './platform.ts';
 
 const READ = 1;
 const READ_WRITE = 3;
@@ -36,6 +37,9 @@ interface Running {
   failed: boolean;
 }
 
+/** What a Xen domain has granted to this host. */
+export type GrantsOf = (domainId: number) => DeviceMemory;
+
 /** The rings of one device. */
 export class LocalRings implements RingRunner {
   readonly meter: DeviceMeter | undefined;
@@ -50,6 +54,10 @@ export class LocalRings implements RingRunner {
   #table = new RegionTable([]);
   #log: DirtyLog | undefined;
   #iotlbMemory: IotlbMemory | undefined;
+  /** What a Xen domain grants, and the regions that stand for it; undefined where memory is announced as such. */
+  #grantMemory: DeviceMemory | undefined;
+  #granted: readonly GrantedRegion[] = [];
+  readonly #grantsOf: GrantsOf | undefined;
   readonly #host: DeviceHost = {
     completed: (queue) => {
       for (const [index, ring] of this.#running)
@@ -64,12 +72,20 @@ export class LocalRings implements RingRunner {
   /**
    * @param signal adds one to an eventfd
    * @param meter counts what the device does
+   * @param grantsOf how grants of a Xen domain are reached, on a host that can
    */
-  constructor(device: VirtioDevice, events: RingEvents, signal: (fd: number) => void, meter?: DeviceMeter) {
+  constructor(
+    device: VirtioDevice,
+    events: RingEvents,
+    signal: (fd: number) => void,
+    meter?: DeviceMeter,
+    grantsOf?: GrantsOf,
+  ) {
     this.#device = device;
     this.#events = events;
     this.#signal = signal;
     this.meter = meter;
+    this.#grantsOf = grantsOf;
     this.#iotlb = new Iotlb((iova, right) => events.miss(iova, right));
   }
 
@@ -83,6 +99,9 @@ export class LocalRings implements RingRunner {
     this.#table = new RegionTable(memory.regions);
     this.#log = memory.log === undefined ? undefined : new DirtyLog(memory.log);
     this.#iotlbMemory = memory.translated ? new IotlbMemory(this.#table, this.#iotlb) : undefined;
+    this.#granted = memory.granted ?? [];
+    const [first] = this.#granted;
+    this.#grantMemory = first === undefined ? undefined : this.#grantsOf?.(first.domainId);
     this.#countExposed();
   }
 
@@ -208,12 +227,16 @@ export class LocalRings implements RingRunner {
   /** Without an IOMMU, rings have the frontend's addresses and buffers the guest's. */
   #mapRing(): MapRing {
     const table = this.#table;
+    const grants = this.#grantMemory;
+    if (grants !== undefined)
+      return (low, high, length) => mapGrantedRing(grants, this.#granted, low, high, length);
     const translated = this.#iotlbMemory;
     if (translated === undefined) return (low, high, length) => table.userRing(low, high, length);
     return (low, high, length) => translated.mapRing(low, high, length);
   }
 
   #bufferMemory(): DeviceMemory {
+    if (this.#grantMemory !== undefined) return unlogged(this.#grantMemory, this.#log);
     const memory = this.#iotlbMemory ?? this.#table;
     return this.#log === undefined ? memory : new LoggedMemory(memory, this.#table, this.#log);
   }
@@ -242,6 +265,12 @@ export class LocalRings implements RingRunner {
     const logged = new LoggedRing(log, logAddress, size, start.journal);
     return { start: { ...start, journal: logged }, logged };
   }
+}
+
+/** Which pages of the guest a grant is of, the host does not know. */
+function unlogged(memory: DeviceMemory, log: DirtyLog | undefined): DeviceMemory {
+  if (log === undefined) return memory;
+  throw new ProtocolViolation('vhost-user XEN_MMAP', 'writes to granted memory cannot be logged');
 }
 
 type Piece = readonly [low: number, high: number, length: number, right: number];

@@ -11,7 +11,7 @@ import { ProtocolViolation } from '../../errors.ts';
 import { type MemoryRegion, RegionTable } from '../../memory/region-table.ts';
 import { mapFile } from './map-file.ts';
 import type { VhostMessage } from './message-reader.ts';
-import type { MappedFile, VhostPlatform, XenMemory } from './platform.ts';
+import type { GrantedRegion, MappedFile, VhostPlatform, XenMemory } from './platform.ts';
 
 /** Regions that a guest may have: what we answer to GET_MAX_MEM_SLOTS. */
 export const MAX_SLOTS = 32;
@@ -30,6 +30,8 @@ interface Slot {
   readonly pieces: readonly MemoryRegion[];
   readonly files: readonly MappedFile[];
   readonly domainId: number | undefined;
+  /** What it is instead, where nothing is mapped in advance. */
+  readonly granted: GrantedRegion | undefined;
 }
 
 /** One region as the message describes it. */
@@ -40,6 +42,8 @@ interface Described {
   readonly offset: number;
   /** Whose memory it is, where it is not a file. */
   readonly xen: XenMemory | undefined;
+  /** Its pieces are mapped when they are used. */
+  readonly granted: GrantedRegion | undefined;
 }
 
 const CLAUSE = 'vhost-user memory region';
@@ -121,10 +125,13 @@ export class MemorySlots {
       for (const [index, region] of added.entries()) mapped.push(this.#map(region, fds[index]));
       const slots = [...kept, ...mapped];
       const regions = slots.flatMap(({ pieces }) => pieces);
+      const granted = slots.flatMap((slot) => slot.granted ?? []);
       refuseTwoDomains(slots);
       refuseImpossible(regions);
+      refuseMixture(regions, granted);
       return {
         regions,
+        granted,
         commit: () => {
           closeAll(gone);
           this.#slots = slots;
@@ -136,8 +143,9 @@ export class MemorySlots {
     }
   }
 
-  #map({ guest, user, size, offset, xen }: Described, fd: number): Slot {
-    const slot = { guest, user, size, pieces: [] as MemoryRegion[], files: [] as MappedFile[] };
+  #map({ guest, user, size, offset, xen, granted }: Described, fd: number): Slot {
+    const slot = { guest, user, size, granted, pieces: [] as MemoryRegion[], files: [] as MappedFile[] };
+    if (granted !== undefined) return { ...slot, domainId: granted.domainId };
     try {
       // At least once: what is empty is refused there.
       let at = 0;
@@ -159,6 +167,7 @@ export class MemorySlots {
 /** Memory that has been mapped and not been taken into use. */
 export interface MemoryChange {
   readonly regions: readonly MemoryRegion[];
+  readonly granted: readonly GrantedRegion[];
   /** Ends the mappings that it replaces; to be called when no ring uses them any more. */
   commit(): void;
 }
@@ -170,6 +179,12 @@ function closeAll(slots: readonly Pick<Slot, 'files'>[]): void {
 /** Regions that are empty, wrap or overlap (case T5) make no table. */
 function refuseImpossible(regions: readonly MemoryRegion[]): void {
   new RegionTable(regions);
+}
+
+/** A device reaches either what was announced or what was granted. */
+function refuseMixture(regions: readonly MemoryRegion[], granted: readonly GrantedRegion[]): void {
+  if (regions.length > 0 && granted.length > 0)
+    throw new ProtocolViolation('vhost-user XEN_MMAP', 'memory mapped in advance beside memory that is not');
 }
 
 function regionSize(xen: boolean): number {
@@ -191,19 +206,27 @@ function describedAt(payload: Uint8Array, at: number, xen: boolean): Described {
     user: region.user_addressHigh * HIGH + region.user_addressLow,
     size: region.size,
     offset: region.mmap_offset,
-    xen: xen ? xenMemoryAt(payload, at, guest) : undefined,
+    ...(xen ? xenMemoryAt(payload, at, guest) : { xen: undefined, granted: undefined }),
   };
 }
 
 /** Case T14: what the flags of a Xen region say, refused where they contradict each other. */
-function xenMemoryAt(payload: Uint8Array, at: number, guest: number): XenMemory | undefined {
+function xenMemoryAt(payload: Uint8Array, at: number, guest: number): Pick<Described, 'xen' | 'granted'> {
   const { xen_mmap_flags, domid } = vhostUserXenRegion.over(payload).at(at);
   const mapping = xenMapping(xen_mmap_flags);
   if ('fault' in mapping) throw new ProtocolViolation('vhost-user XEN_MMAP', mapping.reason);
-  if (mapping.kind === 'file') return undefined;
-  if (!mapping.inAdvance)
-    throw new ProtocolViolation('vhost-user XEN_MMAP', 'granted memory that is mapped only when it is used');
-  return { kind: mapping.kind, domainId: domid, guest };
+  if (mapping.kind === 'file') return { xen: undefined, granted: undefined };
+  if (mapping.inAdvance) return { xen: { kind: mapping.kind, domainId: domid, guest }, granted: undefined };
+  const region = vhostUserXenRegion.over(payload).at(at);
+  const granted = {
+    guestLow: region.guest_addressLow,
+    guestHigh: region.guest_addressHigh,
+    userLow: region.user_addressLow,
+    userHigh: region.user_addressHigh,
+    size: region.size,
+    domainId: domid,
+  };
+  return { xen: undefined, granted };
 }
 
 /** Case T14: a session serves one guest. */

@@ -41,10 +41,25 @@ export interface VhostPlatform {
   send(fd: number, bytes: Uint8Array): void;
 }
 
+/** Memory of a Xen domain that is mapped piece by piece, when it is used: an address in it names a grant. */
+export interface GrantedRegion {
+  /** Addresses of its first byte, of which the guest's has bit 63 set: as halves, since they are no exact numbers. */
+  readonly guestLow: number;
+  readonly guestHigh: number;
+  readonly userLow: number;
+  readonly userHigh: number;
+  /** Bytes. */
+  readonly size: number;
+  /** Who granted it. */
+  readonly domainId: number;
+}
+
 /** What rings need of the guest's memory. */
 export interface RingMemory {
   /** They do not overlap. */
   readonly regions: readonly MemoryRegion[];
+  /** Where there is any, all addresses are of grants, and no region is mapped. */
+  readonly granted?: readonly GrantedRegion[];
   /** Addresses in rings and of rings are the guest's IOMMU's; `translate` tells what they mean. */
   readonly translated: boolean;
   /** Where written pages are marked, during a migration. */

@@ -79,6 +79,8 @@ export const RINGS: readonly Exhibit[] = [
     if (chain.fault !== 0) return chain.fault;
     chain.inFlight = false;
     this.#inFlight--;
+    // Whoever sees the request completed sees it counted.
+    this.#meter?.completed(chain.head, chain.type, chain.status, bytesRead, written);
     this.#used.setElement(this.#nextUsed, chain.head, written);
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
     this.#journal?.completing(chain.head);

@@ -22,7 +22,7 @@ export const STORAGE: readonly Exhibit[] = [
     replace: `this.late?.();
     const copy = new Uint8Array(data.byteLength);
     data.copyTo(copy, 0, copy.length);
-    const later = new Segments();
+    const later = new data.constructor();
     later.push({ u8: copy }, 0, copy.length);
     this.late = () => this.#store.write(offset, later);
     return VIRTIO_BLK_S_OK;`,

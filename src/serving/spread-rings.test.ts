@@ -82,7 +82,12 @@ test('what is of all rings is told to each worker, with memory as addresses', ()
       { session: SESSION, kind: 'features', features: 5n },
       {
         ...{ session: SESSION, kind: 'memory' },
-        memory: { translated: true, log: sent, regions: [{ guest: 1, user: 2, size: 64, memory: sent }] },
+        memory: {
+          translated: true,
+          log: sent,
+          granted: [],
+          regions: [{ guest: 1, user: 2, size: 64, memory: sent }],
+        },
       },
       { session: SESSION, kind: 'invalidate', iova: 0, size: Number.POSITIVE_INFINITY },
       { session: SESSION, kind: 'reset' },

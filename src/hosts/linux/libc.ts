@@ -7,7 +7,6 @@
 // open, fcntl, ioctl and syscall are variadic in C and are bound with as many integers as are passed: 64-bit Linux passes
 // those in the same registers either way, on x86-64, Arm and RISC-V alike.
 
-import { constants as bufferConstants } from 'node:buffer';
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 
@@ -71,8 +70,11 @@ export interface Libc {
   view(address: number, length: number): ArrayBuffer;
 }
 
-/** Bytes that one ArrayBuffer can show: more would not throw in koffi, but end the process. */
-export const MOST_VIEWED = bufferConstants.MAX_LENGTH;
+/**
+ * Bytes that one ArrayBuffer may show, on every Node that is supported: more than an engine can show would not throw in
+ * koffi, but end the process.
+ */
+export const MOST_VIEWED = 2 ** 32;
 
 const PROTOTYPES = [
   'int64_t mmap(int64_t, size_t, int, int, int, int64_t)',

@@ -132,9 +132,11 @@ function overtake(stage: Stage): void {
     while (Atomics.notify(heap, entry) === 0 && Atomics.load(words, DONE) === round);
     unlock(heap, entry);
     const first = xen.grants.unmap(record, record.window, handle) === GNTST_OKAY;
-    const next = mapByHandle(stage, handle);
+    // If the other processor was first after all, it may not have given the handle back yet.
+    const next = first ? mapByHandle(stage, handle) : -1;
     meet(stage, 2);
-    if (first) Atomics.add(words, UNMAPPED, 1);
+    if (!first) continue;
+    Atomics.add(words, UNMAPPED, 1);
     if (xen.grants.unmap(record, record.window, next) !== GNTST_OKAY) Atomics.add(words, STOLEN, 1);
   }
 }

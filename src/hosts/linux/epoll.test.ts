@@ -132,3 +132,23 @@ test('R8: ringing what is full holds nobody up once it is made so', native, () =
   for (const fd of [blocking, reading, writing]) libc.close(fd);
   assert.throws(() => makeNonBlocking(libc, blocking), { code: 'EBADF' });
 });
+
+test('a signal does not end a wait', native, () => {
+  const { libc } = setUp();
+  const arena = arenaOfTest(libc);
+  const asked: number[] = [];
+  const interrupted: Libc = {
+    ...libc,
+    epoll_wait: (_epoll, _events, _most, milliseconds) => (asked.push(milliseconds) < 3 ? -1 : 0),
+    errno: () => 4,
+  };
+  const epoll = new Epoll(interrupted, arena);
+  assert.equal(
+    epoll.wait(10_000, () => undefined),
+    0,
+  );
+  assert.equal(asked.length, 3);
+  assert.equal(asked[0], 10_000);
+  assert.ok(asked.every((left, i) => left > 0 && left <= asked[Math.max(i - 1, 0)]));
+  epoll.close();
+});

@@ -83,12 +83,8 @@ export class Epoll {
    * can be read; one that `ready` removes may still be told of, once. Returns how many those were.
    */
   wait(milliseconds: number, ready: (token: number) => void): number {
-    const { view, address } = this.#events;
-    const count = this.#libc.epoll_wait(this.fd, address, BATCH, milliseconds);
-    if (count < 0) {
-      if (this.#libc.errno() === EINTR) return 0;
-      checked(this.#libc, 'epoll_wait', count, 'waiting for descriptors');
-    }
+    const { view } = this.#events;
+    const count = this.#waitOut(milliseconds);
     // All of them first: `ready` may use the scratch memory itself.
     for (let i = 0; i < count; i++) this.#tokens[i] = view.getUint32(i * EVENT_SIZE + DATA_OFFSET, true);
     for (let i = 0; i < count; i++) ready(this.#tokens[i]);
@@ -97,6 +93,18 @@ export class Epoll {
 
   close(): void {
     this.#libc.close(this.fd);
+  }
+
+  /** A signal, such as the one of a child that has ended, is no reason to wait for less long. */
+  #waitOut(milliseconds: number): number {
+    const end = milliseconds > 0 ? performance.now() + milliseconds : 0;
+    for (let left = milliseconds; ; ) {
+      const count = this.#libc.epoll_wait(this.fd, this.#events.address, BATCH, left);
+      if (count >= 0) return count;
+      if (this.#libc.errno() !== EINTR)
+        return checked(this.#libc, 'epoll_wait', count, 'waiting for descriptors');
+      if (milliseconds > 0) left = Math.max(0, Math.ceil(end - performance.now()));
+    }
   }
 }
 

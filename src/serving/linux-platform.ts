@@ -3,19 +3,15 @@
 
 import { fstatSync, statfsSync } from 'node:fs';
 import type { Arena, Scratch } from '../hosts/linux/arena.ts';
-import { checked, type Libc } from '../hosts/linux/libc.ts';
+import type { Libc } from '../hosts/linux/libc.ts';
 import { MemoryMap } from '../hosts/linux/memory-map.ts';
+import { sealedFile } from '../hosts/linux/sealed-file.ts';
 import type { MappedFile, VhostPlatform, XenMemory } from '../transports/vhost-user/platform.ts';
 
-const MFD_CLOEXEC = 1;
-const MFD_ALLOW_SEALING = 2;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
-const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
-const F_SEAL_SEAL = 1;
 const F_SEAL_SHRINK = 2;
-const F_SEAL_GROW = 4;
 const HUGETLBFS_MAGIC = 0x958458f6;
 /** Longest message that we send of ourselves. */
 const MESSAGE = 256;
@@ -82,17 +78,8 @@ export class LinuxPlatform implements VhostPlatform {
   }
 
   createFile(length: number): number {
-    const libc = this.#libc;
-    const fd = libc.memfd_create('grantio-inflight', MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    checked(libc, 'memfd_create', fd, 'a buffer for requests under way');
-    if (
-      libc.ftruncate(fd, length) >= 0 &&
-      libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) >= 0
-    )
-      return fd;
-    const errno = libc.errno();
-    libc.close(fd);
-    throw new Error(`a buffer of ${length} bytes for requests under way: errno ${errno}`);
+    const about = `a buffer of ${length} bytes for requests under way`;
+    return sealedFile(this.#libc, 'grantio-inflight', length, about);
   }
 
   close(fd: number): void {

@@ -148,9 +148,12 @@ export class Eventfds {
   /**
    * Sets it to zero. Never blocks, also where its owner has made it blocking and reads it at the same time; kernels
    * that cannot promise this for the kind of descriptor (EOPNOTSUPP) read it as it is.
+   *
+   * @returns whether anybody had rung it
    */
-  clear(fd: number): void {
-    if (this.#libc.preadv2(fd, this.#vector.address, 1, STREAM, RWF_NOWAIT) >= 0) return;
-    if (this.#libc.errno() === EOPNOTSUPP) this.#libc.read(fd, this.#count.address, 8);
+  clear(fd: number): boolean {
+    const length = this.#libc.preadv2(fd, this.#vector.address, 1, STREAM, RWF_NOWAIT);
+    if (length >= 0 || this.#libc.errno() !== EOPNOTSUPP) return length === 8;
+    return this.#libc.read(fd, this.#count.address, 8) === 8;
   }
 }

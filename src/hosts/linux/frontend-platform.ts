@@ -4,7 +4,7 @@
 import { performance } from 'node:perf_hooks';
 import type { FrontendPlatform, Incoming } from '../../transports/vhost-user/frontend-port.ts';
 import type { Arena, Scratch } from './arena.ts';
-import { Epoll, newEventfd } from './epoll.ts';
+import { Epoll, Eventfds, newEventfd } from './epoll.ts';
 import { FdSocket } from './fd-socket.ts';
 import { checked, type Libc } from './libc.ts';
 import { PeerEventfds } from './peer-eventfds.ts';
@@ -13,28 +13,25 @@ import { PeerEventfds } from './peer-eventfds.ts';
 const MOST = 4096 + 64;
 const AF_UNIX = 1;
 const SOCK_STREAM_CLOEXEC = 0x80001;
-const RWF_NOWAIT = 8;
 
 /** The machine for one connection. */
 export class LinuxFrontendPlatform implements FrontendPlatform {
   readonly #libc: Libc;
   readonly #arena: Arena;
   readonly #sockets = new Map<number, FdSocket>();
-  readonly #eventfds: PeerEventfds;
+  readonly #eventfds: Eventfds;
+  /** Rings those that the backend shares. */
+  readonly #peers: PeerEventfds;
   readonly #pair: Scratch;
-  readonly #vector: Scratch;
   readonly #waiting: Epoll;
 
   /** @param arena scratch memory, 16 KiB of it, for as long as this object is used */
   constructor(libc: Libc, arena: Arena) {
     this.#libc = libc;
     this.#arena = arena;
-    this.#eventfds = new PeerEventfds(libc, this.#arena);
+    this.#eventfds = new Eventfds(libc, this.#arena);
+    this.#peers = new PeerEventfds(libc, this.#arena);
     this.#pair = this.#arena.take(8);
-    const count = this.#arena.take(8);
-    this.#vector = this.#arena.take(16);
-    this.#vector.view.setBigUint64(0, BigInt(count.address), true);
-    this.#vector.view.setBigUint64(8, 8n, true);
     this.#waiting = new Epoll(libc, this.#arena);
   }
 
@@ -69,12 +66,12 @@ export class LinuxFrontendPlatform implements FrontendPlatform {
 
   /** Does not wait either, however full the backend has made the count. */
   signal(event: number): void {
-    this.#eventfds.ring(event);
+    this.#peers.ring(event);
   }
 
   /** Does not wait even where the backend, which shares the eventfd, has made it one that does. */
   takeSignal(event: number): boolean {
-    return this.#libc.preadv2(event, this.#vector.address, 1, -1, RWF_NOWAIT) === 8;
+    return this.#eventfds.clear(event);
   }
 
   close(fd: number): void {
@@ -85,7 +82,7 @@ export class LinuxFrontendPlatform implements FrontendPlatform {
   /** Ends the use of this object. */
   release(): void {
     this.#waiting.close();
-    this.#eventfds.close();
+    this.#peers.close();
   }
 
   #socket(fd: number): FdSocket {

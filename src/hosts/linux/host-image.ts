@@ -91,6 +91,14 @@ function settle(libc: Libc, { fd, path }: Image): void {
   checked(libc, 'fcntl', libc.fcntl(fd, F_SETFL, flags), path);
 }
 
+/** Makes what was written to an image survive a power cut, and says whether that can be vouched for. */
+export function flushImage(libc: Libc, image: Image): StoreResult {
+  const known = image.knownFlush();
+  if (known !== undefined) return known;
+  const failed = libc.fdatasync(image.fd) < 0;
+  return image.flushed(failed ? resultOfErrno(libc.errno()) : 'ok');
+}
+
 /** Has `call` fill scratch memory of `length` bytes, and gives what `read` finds there. */
 function ask<T>(
   arena: Arena,

@@ -5,7 +5,7 @@
 import type { Segments } from '../../memory/segments.ts';
 import type { BlockStore, StoreResult } from '../../storage/block-store.ts';
 import type { Image } from '../../storage/image.ts';
-import { openHostImage, resultOfErrno } from './host-image.ts';
+import { flushImage, openHostImage } from './host-image.ts';
 import { checked, type Libc } from './libc.ts';
 import { Space } from './space.ts';
 import type { ImageHost } from './vectored-image.ts';
@@ -54,10 +54,7 @@ export class MappedImage implements BlockStore {
 
   /** The kernel knows which pages were written through the mapping: fdatasync writes those as well. */
   flush(): StoreResult {
-    const known = this.image.knownFlush();
-    if (known !== undefined) return known;
-    const failed = this.#libc.fdatasync(this.image.fd) < 0;
-    return this.image.flushed(failed ? resultOfErrno(this.#libc.errno()) : 'ok');
+    return flushImage(this.#libc, this.image);
   }
 
   discard(offset: number, length: number): StoreResult {

@@ -7,6 +7,7 @@ import type { Image } from '../../storage/image.ts';
 import type { Arena } from './arena.ts';
 import {
   type Alignment,
+  flushImage,
   type HostImageOptions,
   isInterrupted,
   openHostImage,
@@ -64,10 +65,7 @@ export class VectoredImage implements BlockStore {
   }
 
   flush(): StoreResult {
-    const known = this.image.knownFlush();
-    if (known !== undefined) return known;
-    const failed = this.#libc.fdatasync(this.image.fd) < 0;
-    return this.image.flushed(failed ? resultOfErrno(this.#libc.errno()) : 'ok');
+    return flushImage(this.#libc, this.image);
   }
 
   discard(offset: number, length: number): StoreResult {

@@ -5,15 +5,12 @@
 
 import { type Region, regionOver } from '../../abi/region.ts';
 import { checked, type Libc } from './libc.ts';
+import { sealedFile } from './sealed-file.ts';
 
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 0x01;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
 const MAP_FIXED = 0x10;
-const MFD_CLOEXEC_ALLOW_SEALING = 0x3;
-const F_ADD_SEALS = 1033;
-/** Nobody changes the file's size any more, and nobody changes that: who maps it need not fear SIGBUS (case R7). */
-const SEAL_SEAL_SHRINK_GROW = 0x7;
 
 /** Memory that is private but for a window. */
 export class WindowMemory {
@@ -58,15 +55,8 @@ export class WindowMemory {
   #mapNewFile(): number {
     const libc = this.#libc;
     const about = 'the memory that is shared with the backend';
-    const fd = checked(
-      libc,
-      'memfd_create',
-      libc.memfd_create('grantio-window', MFD_CLOEXEC_ALLOW_SEALING),
-      about,
-    );
+    const fd = sealedFile(libc, 'grantio-window', this.#windowSize, about);
     try {
-      checked(libc, 'ftruncate', libc.ftruncate(fd, this.#windowSize), about);
-      checked(libc, 'fcntl', libc.fcntl(fd, F_ADD_SEALS, SEAL_SEAL_SHRINK_GROW), about);
       const at = this.region.address + this.region.byteLength - this.#windowSize;
       const flags = MAP_SHARED | MAP_FIXED;
       checked(libc, 'mmap', libc.mmap(at, this.#windowSize, PROT_READ_WRITE, flags, fd, 0), about);

@@ -2,20 +2,12 @@
 // folder of its own through `grantio run --run`, and all that was said goes to a log, kept on failure only.
 
 import assert from 'node:assert/strict';
-import {
-  accessSync,
-  appendFileSync,
-  constants,
-  readFileSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
-import { basename, delimiter, join } from 'node:path';
+import { accessSync, constants, truncateSync, writeFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Ended, grantio, Running, temporaryFolder } from '../support/grantio.ts';
 import { checkExposure, type ModeFigures, parseReport } from '../support/report.ts';
+import { PeerLog } from './peer-log.ts';
 
 const SETUPS = [
   { mode: 'direct', queues: 1 },
@@ -24,9 +16,6 @@ const SETUPS = [
   { mode: 'bounce', queues: 4 },
 ] as const;
 type Setup = (typeof SETUPS)[number];
-
-/** Characters of a log's end that a failure repeats. */
-const LOG_END = 4000;
 
 /** mkfs and fsck are not on every user's PATH. */
 const PATH = [process.env['PATH'], '/usr/local/sbin', '/usr/sbin', '/sbin'].join(delimiter);
@@ -44,9 +33,9 @@ export function peerTest(
       try {
         await work(peer);
       } catch (error) {
-        throw peer.failure(error);
+        throw peer.log.failure(error);
       }
-      peer.removeLog();
+      peer.log.remove();
     });
 }
 
@@ -66,7 +55,7 @@ function requireProgram(name: string): void {
 export class Peer {
   readonly #test: TestContext;
   readonly #setup: Setup;
-  readonly #log: string;
+  readonly log: PeerLog;
   /** Where everything of this try is; programs run in it. */
   readonly folder: string;
 
@@ -74,8 +63,8 @@ export class Peer {
     this.#test = context;
     this.#setup = setup;
     this.folder = temporaryFolder(context);
-    this.#log = join(tmpdir(), `${basename(this.folder)}.log`);
-    this.#note(context.name);
+    this.log = new PeerLog(this.folder);
+    this.log.note(context.name);
   }
 
   /** The path of a file in the folder. */
@@ -96,7 +85,7 @@ export class Peer {
     const running = new Running(program, words, this.#surroundings());
     this.#test.after(() => running.kill());
     const ended = await running.ended;
-    this.#note(`$ ${program} ${words.join(' ')}\n${ended.stdout}${ended.stderr}`);
+    this.log.note(`$ ${program} ${words.join(' ')}\n${ended.stdout}${ended.stderr}`);
     assert.equal(ended.status, 0, `${program} ${words.join(' ')} failed: ${ended.stderr}`);
     return ended;
   }
@@ -107,11 +96,11 @@ export class Peer {
    */
   async serve(disks: readonly string[], script: string): Promise<ModeFigures> {
     const { mode, queues } = this.#setup;
-    const logged = `exec >>'${this.#log}' 2>&1; set -eux\n${script}`;
+    const logged = `exec >>'${this.log.path}' 2>&1; set -eux\n${script}`;
     const words = ['run', ...disks.flatMap((disk) => ['--disk', disk]), '--mode', mode];
     words.push('--queues', `${queues}`, '--json', '--run', logged);
     const { status, signal, stdout, stderr } = await grantio(this.#test, words, this.#surroundings());
-    this.#note(`grantio ${words.join(' ')}\nended with ${signal ?? status}\n${stdout}${stderr}`);
+    this.log.note(`grantio ${words.join(' ')}\nended with ${signal ?? status}\n${stdout}${stderr}`);
     assert.equal(status, 0, 'a program failed on the disk, or grantio did');
     const [figures, ...others] = parseReport(stdout);
     assert.ok(figures !== undefined && others.length === 0, 'expected the report of one mode');
@@ -120,22 +109,7 @@ export class Peer {
     return figures;
   }
 
-  /** `error` with the end of the log and the place of all of it. */
-  failure(error: unknown): Error {
-    const said = error instanceof Error ? error.message : String(error);
-    const end = readFileSync(this.#log, 'utf8').slice(-LOG_END);
-    return new Error(`${said}\nThe log is ${this.#log}; it ends with:\n${end}`, { cause: error });
-  }
-
-  removeLog(): void {
-    rmSync(this.#log);
-  }
-
   #surroundings(): { cwd: string; env: NodeJS.ProcessEnv } {
     return { cwd: this.folder, env: { ...process.env, PATH } };
-  }
-
-  #note(text: string): void {
-    appendFileSync(this.#log, `${text}\n`);
   }
 }

@@ -1,16 +1,13 @@
 // What every test of a real kernel on our backends shares: a folder, programs that end with the test, and one
 // log of all that they say, kept on failure only.
 
-import { appendFileSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { temporaryFolder } from '../../support/grantio.ts';
+import { PeerLog } from '../peer-log.ts';
 import { missing, type Need } from './needs.ts';
 import { Program } from './program.ts';
-
-/** Characters of a log's end that a failure repeats. */
-const LOG_END = 6000;
 
 /** What guest scripts say of their progress (guest-script.ts). */
 const PROGRESS = /^GRANTIO (.*)/;
@@ -24,9 +21,9 @@ export function rigTest(title: string, needs: readonly Need[], work: (rig: Rig) 
     try {
       await work(rig);
     } catch (error) {
-      throw rig.failure(error);
+      throw rig.log.failure(error);
     }
-    rig.removeLog();
+    rig.log.remove();
   });
 }
 
@@ -34,13 +31,13 @@ export function rigTest(title: string, needs: readonly Need[], work: (rig: Rig) 
 export class Rig {
   readonly #test: TestContext;
   readonly #folder: string;
-  readonly #log: string;
+  readonly log: PeerLog;
   readonly #began = Date.now();
 
   constructor(context: TestContext) {
     this.#test = context;
     this.#folder = temporaryFolder(context);
-    this.#log = join(tmpdir(), `${basename(this.#folder)}.log`);
+    this.log = new PeerLog(this.#folder);
     this.#note(context.name);
     process.stderr.write(`${context.name}\n`);
   }
@@ -70,19 +67,8 @@ export class Rig {
     return program;
   }
 
-  /** `error` with the end of the log and the place of all of it. */
-  failure(error: unknown): Error {
-    const said = error instanceof Error ? error.message : String(error);
-    const end = readFileSync(this.#log, 'utf8').slice(-LOG_END);
-    return new Error(`${said}\nThe log is ${this.#log}; it ends with:\n${end}`, { cause: error });
-  }
-
-  removeLog(): void {
-    rmSync(this.#log);
-  }
-
   #note(text: string): void {
-    appendFileSync(this.#log, `${this.#seconds()}  ${text}\n`);
+    this.log.note(`${this.#seconds()}  ${text}`);
   }
 
   #seconds(): string {

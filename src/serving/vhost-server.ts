@@ -5,6 +5,7 @@ import { MessageChannel, type TransferListItem, Worker } from 'node:worker_threa
 import { Arena } from '../hosts/linux/arena.ts';
 import { Eventfds, newEventfd } from '../hosts/linux/epoll.ts';
 import { type Libc, loadLibc } from '../hosts/linux/libc.ts';
+import { threadFile } from '../hosts/linux/thread-file.ts';
 import type { Endpoint, Notice } from './control.ts';
 import type { ControlThreadData, FromControl, ToControl } from './control-thread.ts';
 import { newDeviceCounters, newWorkerCounters } from './counter-blocks.ts';
@@ -71,7 +72,7 @@ export class VhostServer {
       Atomics.store(quit, 0, 1);
       for (const fd of [wake, ...workers.map(({ mail }) => mail.wake)]) eventfds.ring(fd);
     });
-    this.#control = new Worker(new URL('./control-thread.js', import.meta.url), {
+    this.#control = new Worker(threadFile('control-thread', import.meta.url), {
       workerData: data,
       transferList: workers.flatMap(({ mail, events }): TransferListItem[] => [mail.port, events]),
     });
@@ -162,7 +163,7 @@ function startQueueThread(
     mail: { words, wake, port: mail.port2 },
     events: events.port2,
   };
-  const worker = new Worker(new URL('./queue-thread.js', import.meta.url), {
+  const worker = new Worker(threadFile('queue-thread', import.meta.url), {
     workerData: data,
     transferList: [mail.port2, events.port2],
   });

@@ -4,12 +4,12 @@
 import { ProtocolViolation } from '../errors.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
-import { acceptFrom } from '../hosts/linux/fd-socket.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
 import { CONTROL_BLOCK, controlBlock, queueBlock } from './counter-blocks.ts';
 import { type DeviceSpec, spreads } from './devices.ts';
+import { Listeners } from './listeners.ts';
 import type { RingEvent } from './ring-commands.ts';
 import type { CallWorker } from './spread-rings.ts';
 import { VhostConnection } from './vhost-connection.ts';
@@ -80,6 +80,7 @@ export class Control {
   readonly #peers: PeerEventfds;
   readonly #posts: Post[] = [];
   readonly #ready = new Map<number, () => void>();
+  readonly #listeners: Listeners;
   #nextToken = WAKE + 1;
   #nextSession = 0;
   #ended = false;
@@ -92,6 +93,12 @@ export class Control {
     this.#eventfds = new Eventfds(parts.libc, arena);
     this.#peers = new PeerEventfds(parts.libc, arena);
     this.#epoll.add(parts.wake, WAKE);
+    this.#listeners = new Listeners({
+      libc: parts.libc,
+      watch: (fd, ready) => this.#watch(fd, ready),
+      unwatch: (fd, token) => this.#unwatch(fd, token),
+      now: () => performance.now(),
+    });
   }
 
   /** Serves one more endpoint. Throws what its device's parts throw, such as ImageError. */
@@ -103,17 +110,18 @@ export class Control {
       ...{ connection: undefined, token: 0, channelToken: 0, channel: undefined },
     };
     this.#posts.push(post);
-    if (endpoint.listening) this.#watch(endpoint.fd, () => this.#accept(post));
+    if (endpoint.listening) this.#listen(post);
     else this.#connect(post, endpoint.fd);
   }
 
   /** Serves until `end`; `mail` is called when somebody has woken this thread. */
   run(mail: () => void): void {
     while (!this.#ended && !this.#parts.quitting()) {
-      this.#epoll.wait(-1, (token) => {
+      this.#epoll.wait(this.#listeners.patience, (token) => {
         if (token === WAKE) this.#eventfds.clear(this.#parts.wake);
         else this.#ready.get(token)?.();
       });
+      this.#listeners.tick();
       for (let event = this.#parts.nextEvent(); event !== undefined; event = this.#parts.nextEvent())
         this.#hear(event);
       mail();
@@ -167,9 +175,20 @@ export class Control {
     this.#epoll.remove(fd);
   }
 
-  #accept(post: Post): void {
-    const fd = acceptFrom(this.#parts.libc, post.endpoint.fd);
-    if (fd < 0) return;
+  #listen(post: Post): void {
+    this.#listeners.add({
+      fd: post.endpoint.fd,
+      taken: (fd) => this.#taken(post, fd),
+      stuck: (reason) =>
+        this.#say(
+          post,
+          'warn',
+          `${reason}; it is tried again when one ends, and each second (limit: ulimit -n)`,
+        ),
+    });
+  }
+
+  #taken(post: Post, fd: number): void {
     this.#hearOut(post);
     if (post.connection === undefined) {
       this.#connect(post, fd);
@@ -264,6 +283,7 @@ export class Control {
     } catch (error) {
       this.#say(post, 'error', `a session did not end in order: ${messageOf(error)}`);
     }
+    this.#listeners.wake();
     countConnection(post);
     if (level !== 'info') post.block[CONTROL_BLOCK.at.closed]++;
     if (why !== undefined) this.#say(post, level, why, clause);

@@ -91,6 +91,8 @@ export class Loopback implements FrontendPlatform {
   serves = true;
   /** Most bytes that one read returns. */
   cut = 4096;
+  /** So often the frontend may still open something. */
+  descriptorsLeft = Number.POSITIVE_INFINITY;
   /** Reads of the main socket, and of the other one. */
   reads = 0;
   time = 0;
@@ -259,11 +261,13 @@ export class Loopback implements FrontendPlatform {
   }
 
   socketPair(): readonly [number, number] {
+    this.#takeOne();
     this.#channel = this.machine.descriptor();
     return [this.#channel, this.machine.descriptor()];
   }
 
   newEvent(): number {
+    this.#takeOne();
     return this.machine.descriptor();
   }
 
@@ -283,6 +287,10 @@ export class Loopback implements FrontendPlatform {
   close(fd: number): void {
     this.machine.close(fd);
     if (fd === this.#socket) this.die();
+  }
+
+  #takeOne(): void {
+    if (this.descriptorsLeft-- <= 0) throw new Error('EMFILE');
   }
 
   #noteRing(payload: Uint8Array): void {

@@ -10,6 +10,7 @@ import type { DeviceOffer } from '../virtio/device.ts';
 import { CONTROL_BLOCK, controlBlock, queueBlock } from './counter-blocks.ts';
 import { type DeviceSpec, spreads } from './devices.ts';
 import { Listeners } from './listeners.ts';
+import { WorkerStuck } from './mailbox.ts';
 import type { RingEvent } from './ring-commands.ts';
 import type { CallWorker } from './spread-rings.ts';
 import { VhostConnection } from './vhost-connection.ts';
@@ -54,6 +55,8 @@ export interface ControlParts {
   readonly sealed: boolean;
   /** Whether the process is about to end, in which case there is nobody to wait for. */
   readonly quitting: () => boolean;
+  /** Has workers answer soon or never: all is to end. */
+  readonly hurry: () => void;
 }
 
 /** An endpoint, and the frontend that it serves at the moment. */
@@ -84,7 +87,9 @@ export class Control {
   #nextToken = WAKE + 1;
   #nextSession = 0;
   #ended = false;
+  /** At the end: devices whose data may not survive a power cut, and devices of workers that hang. */
   readonly #unflushed: string[] = [];
+  readonly #stuck: string[] = [];
 
   constructor(parts: ControlParts) {
     const arena = new Arena(parts.libc, ARENA);
@@ -128,20 +133,25 @@ export class Control {
     }
   }
 
-  /** What went wrong at the end: devices whose data may not survive a power cut. */
+  /** What went wrong at the end. */
   get failure(): string | undefined {
-    if (this.#unflushed.length === 0) return undefined;
-    return `what was written last may be lost, for it could not be flushed: ${this.#unflushed.join(', ')}`;
+    const failures = [
+      ...saidOf('what was written last may be lost, for it could not be flushed', this.#unflushed),
+      ...saidOf('not ended in order, for a queue worker hangs', this.#stuck),
+    ];
+    return failures.length === 0 ? undefined : failures.join('; ');
   }
 
-  /** Ends all connections, makes what was written last, and closes all devices. */
+  /** Ends all connections, makes what was written last, and closes all devices: as far as disks allow it in the time. */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#parts.hurry();
     for (const post of this.#posts) {
       if (post.connection !== undefined) this.#disconnect(post);
-      const lasting = post.workers.map((call) => call({ kind: 'remove', endpoint: post.number }));
-      if (lasting.includes(false)) this.#unflushed.push(post.endpoint.name);
+      const endings = post.workers.map((call) => removed(call, post.number));
+      if (endings.includes('unflushed')) this.#unflushed.push(post.endpoint.name);
+      if (endings.includes('stuck')) this.#stuck.push(post.endpoint.name);
     }
   }
 
@@ -281,7 +291,8 @@ export class Control {
     try {
       connection.close();
     } catch (error) {
-      this.#say(post, 'error', `a session did not end in order: ${messageOf(error)}`);
+      const unanswered = error instanceof WorkerStuck ? ` (${connection.unanswered})` : '';
+      this.#say(post, 'error', `a session did not end in order: ${messageOf(error)}${unanswered}`);
     }
     this.#listeners.wake();
     countConnection(post);
@@ -313,6 +324,20 @@ export class Control {
       ...(clause === undefined ? {} : { clause }),
     });
   }
+}
+
+/** Closes a worker's instance of a device. */
+function removed(call: CallWorker, endpoint: number): 'flushed' | 'unflushed' | 'stuck' {
+  try {
+    return call({ kind: 'remove', endpoint }) === true ? 'flushed' : 'unflushed';
+  } catch (error) {
+    if (error instanceof WorkerStuck) return 'stuck';
+    throw error;
+  }
+}
+
+function saidOf(what: string, devices: readonly string[]): string[] {
+  return devices.length === 0 ? [] : [`${what}: ${devices.join(', ')}`];
 }
 
 /** Counts what a post's connection has, or that there is none. */

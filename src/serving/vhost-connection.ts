@@ -125,7 +125,12 @@ export class VhostConnection {
     this.#rings.hear(event);
   }
 
-  /** Ends the session and closes all that belongs to it. */
+  /** What is under way in queues that could not be stopped, in words. */
+  get unanswered(): string {
+    return this.#rings.unanswered;
+  }
+
+  /** Ends the session and closes all that belongs to it. Throws WorkerStuck, with its memory mapped still. */
   close(): void {
     try {
       this.#vhost.close();

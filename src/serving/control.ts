@@ -224,6 +224,8 @@ export class Control {
       post.connection = new VhostConnection({
         ...{ libc, fd, session, endpoint, device, restricted, sealed, workers },
         signal: this.#signal,
+        onRefused: (request, { detail, clause }) =>
+          this.#say(post, 'warn', `refused ${request}: ${detail}`, clause),
       });
     } catch (error) {
       libc.close(fd);

@@ -47,8 +47,9 @@ import type { DriverTransport } from '../../virtio/transport.ts';
 import type { RingAddresses } from '../../virtqueue/driver-queue.ts';
 import { BackendRequests } from './backend-requests.ts';
 import { type Agreement, agree } from './frontend-features.ts';
-import { ConnectionLost, FrontendLink, requestName } from './frontend-link.ts';
+import { ConnectionLost, FrontendLink } from './frontend-link.ts';
 import type { FrontendPlatform } from './frontend-port.ts';
+import { requestName } from './request-shapes.ts';
 
 /** Where no device is, all bits read as one. */
 const NO_DEVICE = 0xffff_ffff;

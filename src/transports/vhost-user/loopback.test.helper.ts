@@ -133,6 +133,7 @@ export class Loopback implements FrontendPlatform {
         return this.#rings[0];
       },
       send: (bytes, fds) => this.say({ request: vhostUserHeader.over(bytes).request, bytes, fds }),
+      onRefused: () => undefined,
     });
   }
 

@@ -126,6 +126,7 @@ export class LocalRings implements RingRunner {
     const features = {
       indirect: (this.#features & VIRTIO_F_INDIRECT_DESC) !== 0n,
       eventIndex: (this.#features & VIRTIO_F_EVENT_IDX) !== 0n,
+      longestChain: this.#device.queueSizes[setup.index],
     };
     const meter = this.meter?.queue(setup.index, setup.size);
     const queue = new DeviceQueue(setup.size, areas, this.#bufferMemory(), features, start, meter);

@@ -10,6 +10,7 @@ import { Iotlb, type Translation } from '../../memory/iotlb.ts';
 import { IotlbMemory } from '../../memory/iotlb-memory.ts';
 import { LoggedMemory } from '../../memory/logged-memory.ts';
 import { RegionTable } from '../../memory/region-table.ts';
+import { type NeedTracer, TracedMemory } from '../../memory/traced-memory.ts';
 import type { DeviceHost, VirtioDevice } from '../../virtio/device.ts';
 import { serveAvailable, serveTurn, TURN } from '../../virtio/serve-turn.ts';
 import { DeviceQueue } from '../../virtqueue/device-queue.ts';
@@ -60,6 +61,7 @@ export class LocalRings implements RingRunner {
   #grantMemory: DeviceMemory | undefined;
   #granted: readonly GrantedRegion[] = [];
   readonly #grantsOf: GrantsOf | undefined;
+  readonly #needs: NeedTracer | undefined;
   readonly #host: DeviceHost = {
     completed: (queue) => {
       if (queue.takeInterrupt()) this.#byQueue.get(queue)?.interrupt();
@@ -75,6 +77,7 @@ export class LocalRings implements RingRunner {
    * @param signal adds one to an eventfd
    * @param meter counts what the device does
    * @param grantsOf how grants of a Xen domain are reached, on a host that can
+   * @param needs told what requests have in hand, if anybody is
    */
   constructor(
     device: VirtioDevice,
@@ -82,12 +85,14 @@ export class LocalRings implements RingRunner {
     signal: (fd: number) => void,
     meter?: DeviceMeter,
     grantsOf?: GrantsOf,
+    needs?: NeedTracer,
   ) {
     this.#device = device;
     this.#events = events;
     this.#signal = signal;
     this.meter = meter;
     this.#grantsOf = grantsOf;
+    this.#needs = needs;
     this.#iotlb = new Iotlb((iova, right) => events.miss(iova, right));
   }
 
@@ -238,10 +243,19 @@ export class LocalRings implements RingRunner {
       return (low, high, length) => mapGrantedRing(grants, this.#granted, low, high, length);
     const translated = this.#iotlbMemory;
     if (translated === undefined) return (low, high, length) => table.userRing(low, high, length);
-    return (low, high, length) => translated.mapRing(low, high, length);
+    const memory = this.#traced(translated);
+    return (low, high, length) => memory.mapRing(low, high, length);
+  }
+
+  #traced(memory: DeviceMemory): DeviceMemory {
+    return this.#needs === undefined ? memory : new TracedMemory(memory, this.#needs);
   }
 
   #bufferMemory(): DeviceMemory {
+    return this.#traced(this.#unwatchedMemory());
+  }
+
+  #unwatchedMemory(): DeviceMemory {
     if (this.#grantMemory !== undefined) return unlogged(this.#grantMemory, this.#log);
     const memory = this.#iotlbMemory ?? this.#table;
     return this.#log === undefined ? memory : new LoggedMemory(memory, this.#table, this.#log);

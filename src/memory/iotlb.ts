@@ -24,9 +24,16 @@ export interface Translation {
   readonly right: IotlbRight;
 }
 
+/** Told which translations there are, one by one. */
+export interface IotlbWatcher {
+  held(entry: Translation): void;
+  dropped(entry: Translation): void;
+}
+
 /** The translations of one device. */
 export class Iotlb {
   readonly #ask: (iova: number, right: IotlbRight) => void;
+  readonly #watcher: IotlbWatcher | undefined;
   /** By their first byte. They do not overlap. */
   #entries: Translation[] = [];
   /** The same, the oldest first. */
@@ -37,8 +44,9 @@ export class Iotlb {
   readonly #asked = new Map<number, IotlbRight>();
 
   /** @param ask asks the monitor for the translation of an address; the answer comes as `update`, or never */
-  constructor(ask: (iova: number, right: IotlbRight) => void) {
+  constructor(ask: (iova: number, right: IotlbRight) => void, watcher?: IotlbWatcher) {
     this.#ask = ask;
+    this.#watcher = watcher;
   }
 
   get count(): number {
@@ -64,6 +72,7 @@ export class Iotlb {
     if (this.#entries.length === MOST_ENTRIES) this.#forgetOldest();
     this.#entries.splice(this.#indexFrom(iova), 0, entry);
     this.#byAge.add(entry);
+    this.#watcher?.held(entry);
   }
 
   /** Forgets every translation that has a byte of [iova, iova + size), and that its pages have been asked for. */
@@ -75,7 +84,10 @@ export class Iotlb {
     if (before !== undefined && before.iova + before.size > iova) first--;
     let end = first;
     while (end < this.#entries.length && this.#entries[end].iova < iova + size) end++;
-    for (const gone of this.#entries.splice(first, end - first)) this.#byAge.delete(gone);
+    for (const gone of this.#entries.splice(first, end - first)) {
+      this.#byAge.delete(gone);
+      this.#watcher?.dropped(gone);
+    }
     this.#recent = undefined;
   }
 

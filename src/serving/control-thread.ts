@@ -7,6 +7,7 @@ import { loadLibc } from '../hosts/linux/libc.ts';
 import { Control, type Endpoint, type Notice } from './control.ts';
 import { MailboxCaller, type MailboxEnds } from './mailbox.ts';
 import type { RingEvent } from './ring-commands.ts';
+import { isQuitting, leave } from './thread-exit.ts';
 
 /** What the thread is started with. */
 export interface ControlThreadData {
@@ -15,8 +16,12 @@ export interface ControlThreadData {
   readonly workers: readonly { readonly mail: MailboxEnds; readonly events: MessagePort }[];
   readonly restricted: boolean;
   readonly sealed: boolean;
+  /** Words that all threads share (thread-exit.ts). */
   readonly quit: Int32Array;
 }
+
+/** A disk that does not answer for so long after all was told to end is not waited for. Milliseconds. */
+const END_LIMIT = 5000;
 
 /** What the main thread asks for. */
 export type ToControl =
@@ -57,15 +62,20 @@ function start({ wake, workers, restricted, sealed, quit }: ControlThreadData, p
     notify: (notice) => say({ kind: 'notice', notice }),
     restricted,
     sealed,
-    quitting: () => Atomics.load(quit, 0) !== 0,
+    quitting: () => isQuitting(quit),
+    hurry: () => {
+      for (const caller of callers) caller.hurry(END_LIMIT);
+    },
   });
   control.run(() => {
     for (let mail = receiveMessageOnPort(port); mail !== undefined; mail = receiveMessageOnPort(port))
       obey(control, mail.message as ToControl, say);
   });
-  if (Atomics.load(quit, 0) !== 0) return;
-  for (const caller of callers) caller.call({ kind: 'end' });
-  say({ kind: 'ended', failure: control.failure });
+  if (!isQuitting(quit)) {
+    for (const caller of callers) if (!caller.isLost) caller.call({ kind: 'end' });
+    say({ kind: 'ended', failure: control.failure });
+  }
+  leave(quit);
 }
 
 function obey(control: Control, message: ToControl, say: (message: FromControl) => void): void {

@@ -6,6 +6,7 @@ import { Eventfds } from '../hosts/linux/epoll.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
 import { type MailboxEnds, MailboxServer } from './mailbox.ts';
 import { QueueWorker } from './queue-worker.ts';
+import { isQuitting, leave } from './thread-exit.ts';
 
 /** What the thread is started with. */
 export interface QueueThreadData {
@@ -16,7 +17,7 @@ export interface QueueThreadData {
   readonly pollMicroseconds: number;
   /** Whether guests share the process that do not trust each other. */
   readonly sealed: boolean;
-  /** One word that is not zero when the process is about to end. */
+  /** Words that all threads share (thread-exit.ts). */
   readonly quit: Int32Array;
   /** Where it counts what it does (counter-blocks.ts). */
   readonly counters: Float64Array;
@@ -32,9 +33,10 @@ function start({ mail, events, wakeControl, quit, ...rest }: QueueThreadData): v
       events.postMessage(event);
       eventfds.ring(wakeControl);
     },
-    quitting: () => Atomics.load(quit, 0) !== 0,
+    quitting: () => isQuitting(quit),
     ...rest,
   }).run();
+  leave(quit);
 }
 
 start(workerData as QueueThreadData);

@@ -12,6 +12,10 @@ import { newDeviceCounters, newWorkerCounters } from './counter-blocks.ts';
 import { mailboxWords } from './mailbox.ts';
 import type { QueueThreadData } from './queue-thread.ts';
 import { deviceFigures, type ServingFigures, workerFigures } from './serving-figures.ts';
+import { quitAll, quitWords } from './thread-exit.ts';
+
+/** Threads that have not left so long after the process was to end are not waited for. Milliseconds. */
+const EXIT_LIMIT = 1000;
 
 /** How a server is made. */
 export interface ServerOptions {
@@ -61,16 +65,19 @@ export class VhostServer {
     this.#options = options;
     this.#wake = () => eventfds.ring(wake);
     this.#workerCounters = Array.from({ length: options.workers }, newWorkerCounters);
-    const quit = new Int32Array(new SharedArrayBuffer(4));
+    const quit = quitWords(options.workers + 1);
     const { pollMicroseconds, restricted, sealed } = options;
     const workers = this.#workerCounters.map((counters) =>
       startQueueThread(libc, { wakeControl: wake, pollMicroseconds, sealed, quit, counters }),
     );
     const data: ControlThreadData = { wake, workers, restricted, sealed, quit };
+    const wakes = [wake, ...workers.map(({ mail }) => mail.wake)];
+    const wakeAll = (): void => {
+      for (const fd of wakes) eventfds.ring(fd);
+    };
     // Node waits for its threads before the process ends, and these would sleep in a system call.
-    process.once('exit', () => {
-      Atomics.store(quit, 0, 1);
-      for (const fd of [wake, ...workers.map(({ mail }) => mail.wake)]) eventfds.ring(fd);
+    process.once('exit', (status) => {
+      if (!quitAll(quit, wakeAll, EXIT_LIMIT)) libc._exit(status);
     });
     this.#control = new Worker(threadFile('control-thread', import.meta.url), {
       workerData: data,

@@ -11,6 +11,8 @@ import type { DeviceOffer } from '../virtio/device.ts';
 import { CONTROL_BLOCK, controlBlock, queueBlock } from './counter-blocks.ts';
 import { type DeviceSpec, spreads } from './devices.ts';
 import type { RingEvent } from './ring-commands.ts';
+import type { RingRunner } from '../transports/vhost-user/platform.ts';
+import type { TracedRings } from './traced-rings.ts';
 import type { CallWorker } from './spread-rings.ts';
 import { VhostConnection } from './vhost-connection.ts';
 
@@ -54,6 +56,8 @@ export interface ControlParts {
   readonly sealed: boolean;
   /** Whether the process is about to end, in which case there is nobody to wait for. */
   readonly quitting: () => boolean;
+  /** Puts a trace in front of the rings of a session at an endpoint, if there is one. */
+  readonly traceRings: ((endpoint: number, rings: RingRunner) => TracedRings) | undefined;
 }
 
 /** An endpoint, and the frontend that it serves at the moment. */
@@ -188,13 +192,14 @@ export class Control {
   }
 
   #connect(post: Post, fd: number): void {
-    const { libc, restricted, sealed } = this.#parts;
+    const { libc, restricted, sealed, traceRings } = this.#parts;
     const session = this.#nextSession++;
     const { number: endpoint, offer: device, workers } = post;
     try {
       post.connection = new VhostConnection({
         ...{ libc, fd, session, endpoint, device, restricted, sealed, workers },
         signal: this.#signal,
+        traceRings: traceRings && ((rings) => traceRings(endpoint, rings)),
       });
     } catch (error) {
       libc.close(fd);

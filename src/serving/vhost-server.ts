@@ -8,6 +8,7 @@ import { type Libc, loadLibc } from '../hosts/linux/libc.ts';
 import type { Endpoint, Notice } from './control.ts';
 import type { ControlThreadData, FromControl, ToControl } from './control-thread.ts';
 import { newDeviceCounters, newWorkerCounters } from './counter-blocks.ts';
+import type { ExposureWatch } from './exposure-watch.ts';
 import { mailboxWords } from './mailbox.ts';
 import type { QueueThreadData } from './queue-thread.ts';
 import { deviceFigures, type ServingFigures, workerFigures } from './serving-figures.ts';
@@ -22,6 +23,8 @@ export interface ServerOptions {
   readonly restricted: boolean;
   /** Refuse guests' memory that may shrink, which ends the process for all of its guests. */
   readonly sealed: boolean;
+  /** Follows what may be reached, made for as many workers; nobody does without. */
+  readonly watch?: ExposureWatch;
   readonly onNotice: (notice: Notice) => void;
   /**
    * All is over: `end` was called, or the last connection of a process without listening sockets has ended. With
@@ -61,14 +64,16 @@ export class VhostServer {
     this.#wake = () => eventfds.ring(wake);
     this.#workerCounters = Array.from({ length: options.workers }, newWorkerCounters);
     const quit = new Int32Array(new SharedArrayBuffer(4));
-    const { pollMicroseconds, restricted, sealed } = options;
-    const workers = this.#workerCounters.map((counters) =>
-      startQueueThread(libc, { wakeControl: wake, pollMicroseconds, sealed, quit, counters }),
-    );
-    const data: ControlThreadData = { wake, workers, restricted, sealed, quit };
+    const { pollMicroseconds, restricted, sealed, watch } = options;
+    const workers = this.#workerCounters.map((counters, i) => {
+      const trace = watch?.workers[i];
+      return startQueueThread(libc, { wakeControl: wake, pollMicroseconds, sealed, quit, counters, trace });
+    });
+    const data: ControlThreadData = { wake, workers, restricted, sealed, quit, trace: watch?.control };
     // Node waits for its threads before the process ends, and these would sleep in a system call.
     process.once('exit', () => {
       Atomics.store(quit, 0, 1);
+      watch?.close();
       for (const fd of [wake, ...workers.map(({ mail }) => mail.wake)]) eventfds.ring(fd);
     });
     this.#control = new Worker(new URL('./control-thread.js', import.meta.url), {
@@ -95,9 +100,14 @@ export class VhostServer {
 
   /** What has been counted until now. No other thread is asked. */
   get figures(): ServingFigures {
+    const { workers, watch } = this.#options;
     return {
-      devices: this.#devices.map((device) => deviceFigures(device, this.#options.workers)),
+      devices: this.#devices.map((device, endpoint) => ({
+        ...deviceFigures(device, workers),
+        ...(watch && { exposure: watch.of(endpoint) }),
+      })),
       workers: this.#workerCounters.map(workerFigures),
+      ...(watch && { eventsLost: watch.lost }),
     };
   }
 

@@ -1,6 +1,7 @@
 // The control thread: starts control.ts when it is told what to serve. Started by vhost-server.ts.
 
 import { parentPort, receiveMessageOnPort, type MessagePort, workerData } from 'node:worker_threads';
+import type { TraceRing } from '../audit/trace-ring.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Eventfds } from '../hosts/linux/epoll.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
@@ -18,6 +19,8 @@ export interface ControlThreadData {
   readonly sealed: boolean;
   /** Words that all threads share (thread-exit.ts). */
   readonly quit: Int32Array;
+  /** Where it reports what devices can reach, if somebody is to know. */
+  readonly trace: TraceRing | undefined;
 }
 
 /** A disk that does not answer for so long after all was told to end is not waited for. Milliseconds. */
@@ -36,7 +39,8 @@ export type FromControl =
   | { readonly kind: 'pong' }
   | { readonly kind: 'ended'; readonly failure: string | undefined };
 
-function start({ wake, workers, restricted, sealed, quit }: ControlThreadData, port: MessagePort): void {
+async function start(data: ControlThreadData, port: MessagePort): Promise<void> {
+  const { wake, workers, restricted, sealed, quit, trace } = data;
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   const callers = workers.map(
@@ -66,6 +70,7 @@ function start({ wake, workers, restricted, sealed, quit }: ControlThreadData, p
     hurry: () => {
       for (const caller of callers) caller.hurry(END_LIMIT);
     },
+    traceRings: trace && (await import('./thread-tracing.ts')).ringsTracedIn(trace),
   });
   control.run(() => {
     for (let mail = receiveMessageOnPort(port); mail !== undefined; mail = receiveMessageOnPort(port))
@@ -95,4 +100,4 @@ function obey(control: Control, message: ToControl, say: (message: FromControl) 
   }
 }
 
-start(workerData as ControlThreadData, parentPort!);
+await start(workerData as ControlThreadData, parentPort!);

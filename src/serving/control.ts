@@ -12,6 +12,8 @@ import { type DeviceSpec, spreads } from './devices.ts';
 import { Listeners } from './listeners.ts';
 import { WorkerStuck } from './mailbox.ts';
 import type { RingEvent } from './ring-commands.ts';
+import type { RingRunner } from '../transports/vhost-user/platform.ts';
+import type { TracedRings } from './traced-rings.ts';
 import type { CallWorker } from './spread-rings.ts';
 import { VhostConnection } from './vhost-connection.ts';
 
@@ -57,6 +59,8 @@ export interface ControlParts {
   readonly quitting: () => boolean;
   /** Has workers answer soon or never: all is to end. */
   readonly hurry: () => void;
+  /** Puts a trace in front of the rings of a session at an endpoint, if there is one. */
+  readonly traceRings: ((endpoint: number, rings: RingRunner) => TracedRings) | undefined;
 }
 
 /** An endpoint, and the frontend that it serves at the moment. */
@@ -217,7 +221,7 @@ export class Control {
   }
 
   #connect(post: Post, fd: number): void {
-    const { libc, restricted, sealed } = this.#parts;
+    const { libc, restricted, sealed, traceRings } = this.#parts;
     const session = this.#nextSession++;
     const { number: endpoint, offer: device, workers } = post;
     try {
@@ -226,6 +230,7 @@ export class Control {
         signal: this.#signal,
         onRefused: (request, { detail, clause }) =>
           this.#say(post, 'warn', `refused ${request}: ${detail}`, clause),
+        traceRings: traceRings && ((rings) => traceRings(endpoint, rings)),
       });
     } catch (error) {
       libc.close(fd);

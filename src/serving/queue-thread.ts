@@ -1,6 +1,7 @@
 // A queue worker's thread. Started by vhost-server.ts, before queue-worker.ts.
 
 import { type MessagePort, workerData } from 'node:worker_threads';
+import type { TraceRing } from '../audit/trace-ring.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Eventfds } from '../hosts/linux/epoll.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
@@ -21,9 +22,11 @@ export interface QueueThreadData {
   readonly quit: Int32Array;
   /** Where it counts what it does (counter-blocks.ts). */
   readonly counters: Float64Array;
+  /** Where it reports what requests have in hand, if somebody is to know. */
+  readonly trace: TraceRing | undefined;
 }
 
-function start({ mail, events, wakeControl, quit, ...rest }: QueueThreadData): void {
+async function start({ mail, events, wakeControl, quit, trace, ...rest }: QueueThreadData): Promise<void> {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   new QueueWorker({
@@ -34,9 +37,10 @@ function start({ mail, events, wakeControl, quit, ...rest }: QueueThreadData): v
       eventfds.ring(wakeControl);
     },
     quitting: () => isQuitting(quit),
+    needsOf: trace && (await import('./thread-tracing.ts')).needsIn(trace),
     ...rest,
   }).run();
   leave(quit);
 }
 
-start(workerData as QueueThreadData);
+await start(workerData as QueueThreadData);

@@ -9,6 +9,7 @@ import { threadFile } from '../hosts/linux/thread-file.ts';
 import type { Endpoint, Notice } from './control.ts';
 import type { ControlThreadData, FromControl, ToControl } from './control-thread.ts';
 import { newDeviceCounters, newWorkerCounters } from './counter-blocks.ts';
+import type { ExposureWatch } from './exposure-watch.ts';
 import { mailboxWords } from './mailbox.ts';
 import type { QueueThreadData } from './queue-thread.ts';
 import { deviceFigures, type ServingFigures, workerFigures } from './serving-figures.ts';
@@ -27,6 +28,8 @@ export interface ServerOptions {
   readonly restricted: boolean;
   /** Refuse guests' memory that may shrink, which ends the process for all of its guests. */
   readonly sealed: boolean;
+  /** Follows what may be reached, made for as many workers; nobody does without. */
+  readonly watch?: ExposureWatch;
   readonly onNotice: (notice: Notice) => void;
   /**
    * All is over: `end` was called, or the last connection of a process without listening sockets has ended. With
@@ -66,17 +69,19 @@ export class VhostServer {
     this.#wake = () => eventfds.ring(wake);
     this.#workerCounters = Array.from({ length: options.workers }, newWorkerCounters);
     const quit = quitWords(options.workers + 1);
-    const { pollMicroseconds, restricted, sealed } = options;
-    const workers = this.#workerCounters.map((counters) =>
-      startQueueThread(libc, { wakeControl: wake, pollMicroseconds, sealed, quit, counters }),
-    );
-    const data: ControlThreadData = { wake, workers, restricted, sealed, quit };
+    const { pollMicroseconds, restricted, sealed, watch } = options;
+    const workers = this.#workerCounters.map((counters, i) => {
+      const trace = watch?.workers[i];
+      return startQueueThread(libc, { wakeControl: wake, pollMicroseconds, sealed, quit, counters, trace });
+    });
+    const data: ControlThreadData = { wake, workers, restricted, sealed, quit, trace: watch?.control };
     const wakes = [wake, ...workers.map(({ mail }) => mail.wake)];
     const wakeAll = (): void => {
       for (const fd of wakes) eventfds.ring(fd);
     };
     // Node waits for its threads before the process ends, and these would sleep in a system call.
     process.once('exit', (status) => {
+      watch?.close();
       if (!quitAll(quit, wakeAll, EXIT_LIMIT)) libc._exit(status);
     });
     this.#control = new Worker(threadFile('control-thread', import.meta.url), {
@@ -103,9 +108,14 @@ export class VhostServer {
 
   /** What has been counted until now. No other thread is asked. */
   get figures(): ServingFigures {
+    const { workers, watch } = this.#options;
     return {
-      devices: this.#devices.map((device) => deviceFigures(device, this.#options.workers)),
+      devices: this.#devices.map((device, endpoint) => ({
+        ...deviceFigures(device, workers),
+        ...(watch && { exposure: watch.of(endpoint) }),
+      })),
       workers: this.#workerCounters.map(workerFigures),
+      ...(watch && { eventsLost: watch.lost }),
     };
   }
 

@@ -72,6 +72,8 @@ export class DeviceQueue {
   #again: number[] | undefined;
   /** Whether the next chain waits for the platform to say where its buffers are. */
   #pending = false;
+  /** Its head, if the reader has read it; -1 otherwise. */
+  #read = -1;
   #inFlight = 0;
   #closed = false;
 
@@ -240,8 +242,11 @@ export class DeviceQueue {
     if (head >= this.size) throw new ProtocolViolation('§2.7.6', `head ${head} in a queue of ${this.size}`);
     const chain = this.#chainAt(head);
     if (chain.inFlight) throw new ProtocolViolation('§2.7.6', `head ${head} made available while in flight`);
-    const fault = this.#reader.read(head) || this.#mapBuffers(chain);
+    // A chain that waits for its buffers is not read again.
+    const unread = head === this.#read ? 0 : this.#reader.read(head);
+    const fault = unread || this.#mapBuffers(chain);
     this.#pending = fault === MAPPING_PENDING;
+    this.#read = this.#pending && unread === 0 ? head : -1;
     if (this.#pending) return undefined;
     chain.fault = fault;
     chain.byteLength = this.#reader.byteLength;

@@ -77,7 +77,7 @@ export class LocalRings implements RingRunner {
    * @param signal adds one to an eventfd
    * @param meter counts what the device does
    * @param grantsOf how grants of a Xen domain are reached, on a host that can
-   * @param needs told what requests have in hand, if anybody is
+   * @param needs told what requests have in hand, if anybody is; of rings it is not told
    */
   constructor(
     device: VirtioDevice,
@@ -243,19 +243,15 @@ export class LocalRings implements RingRunner {
       return (low, high, length) => mapGrantedRing(grants, this.#granted, low, high, length);
     const translated = this.#iotlbMemory;
     if (translated === undefined) return (low, high, length) => table.userRing(low, high, length);
-    const memory = this.#traced(translated);
-    return (low, high, length) => memory.mapRing(low, high, length);
-  }
-
-  #traced(memory: DeviceMemory): DeviceMemory {
-    return this.#needs === undefined ? memory : new TracedMemory(memory, this.#needs);
+    return (low, high, length) => translated.mapRing(low, high, length);
   }
 
   #bufferMemory(): DeviceMemory {
-    return this.#traced(this.#unwatchedMemory());
+    const memory = this.#untracedMemory();
+    return this.#needs === undefined ? memory : new TracedMemory(memory, this.#needs);
   }
 
-  #unwatchedMemory(): DeviceMemory {
+  #untracedMemory(): DeviceMemory {
     if (this.#grantMemory !== undefined) return unlogged(this.#grantMemory, this.#log);
     const memory = this.#iotlbMemory ?? this.#table;
     return this.#log === undefined ? memory : new LoggedMemory(memory, this.#table, this.#log);

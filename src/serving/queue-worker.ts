@@ -227,6 +227,8 @@ export class QueueWorker {
         return rings.setMemory(receivedMemory(this.#libc, command.memory));
       case 'translate':
         return rings.translate(command.entry);
+      case 'refuse':
+        return rings.refuse(command.iova);
       case 'invalidate':
         return rings.invalidate(command.iova, command.size);
       case 'start':

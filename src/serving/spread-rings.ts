@@ -48,6 +48,10 @@ export class SpreadRings implements RingRunner {
     this.#tellAll({ kind: 'translate', entry });
   }
 
+  refuse(iova: number): void {
+    this.#tellAll({ kind: 'refuse', iova });
+  }
+
   invalidate(iova: number, size: number): void {
     this.#tellAll({ kind: 'invalidate', iova, size });
   }

@@ -7,7 +7,7 @@ import { ProtocolViolation } from '../../errors.ts';
 import type { DeviceMemory } from '../../memory/device-memory.ts';
 import { DirtyLog } from '../../memory/dirty-log.ts';
 import { Iotlb, type Translation } from '../../memory/iotlb.ts';
-import { IotlbMemory } from '../../memory/iotlb-memory.ts';
+import { IotlbMemory, NO_TRANSLATION } from '../../memory/iotlb-memory.ts';
 import { LoggedMemory } from '../../memory/logged-memory.ts';
 import { RegionTable } from '../../memory/region-table.ts';
 import { type NeedTracer, TracedMemory } from '../../memory/traced-memory.ts';
@@ -115,6 +115,10 @@ export class LocalRings implements RingRunner {
   translate(entry: Translation): void {
     this.#iotlb.update(entry);
     this.#countExposed();
+  }
+
+  refuse(iova: number): void {
+    this.#iotlb.refuse(iova);
   }
 
   invalidate(iova: number, size: number): void {
@@ -264,7 +268,8 @@ export class LocalRings implements RingRunner {
     const statuses = ringPieces(size, places).map(([low, high, length, right]) =>
       memory.reach(low, high, length, right),
     );
-    if (statuses.some((status) => status < 0))
+    // A ring that is not mapped yet is waited for: its driver may map it when the device looks again.
+    if (statuses.some((status) => status < 0 && status !== NO_TRANSLATION))
       throw new ProtocolViolation('§2.7', 'the IOMMU does not let the device use its ring');
     return statuses.every((status) => status === 0);
   }

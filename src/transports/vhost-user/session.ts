@@ -99,13 +99,13 @@ export class VhostUserSession {
     this.#send = parts.send;
     this.#onRefused = parts.onRefused;
     this.#negotiation = new Negotiation(device, parts);
-    this.#channel = new BackendChannel(platform);
+    this.#channel = new BackendChannel(platform, (iova) => this.#hasNoTranslation(iova));
     this.#memory = new GuestMemory(platform);
     this.#inflight = new InflightBuffer(platform, device.queueSizes);
     this.#runner = parts.runner({
       interrupt: (index) => this.#interrupt(index),
       failed: (index, violation) => this.#rings.fail(index, violation),
-      miss: (iova, right) => this.#channel.iotlbMiss(iova, right),
+      miss: (iova, right) => this.#channel.iotlbMiss(iova, right, this.#acknowledged),
       configChanged: (config) => this.configChanged(config),
     });
     const session = this;
@@ -154,7 +154,7 @@ export class VhostUserSession {
   /** The device's configuration space has changed to `config`: that of the instance that serves, not of ours. */
   configChanged(config: Uint8Array): void {
     this.#config = config;
-    this.#channel.configChanged(this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_REPLY_ACK));
+    this.#channel.configChanged(this.#acknowledged);
   }
 
   /** Ends the session: rings first, then mappings, then what else is open. Once is enough. */
@@ -172,13 +172,17 @@ export class VhostUserSession {
     return this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS);
   }
 
+  get #acknowledged(): boolean {
+    return this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_REPLY_ACK);
+  }
+
   #interrupt(index: number): void {
     if (this.#inBand) this.#channel.vringCall(index);
   }
 
   #wantsAck({ flags }: VhostMessage): boolean {
     const asked = (flags & VHOST_USER_NEED_REPLY) !== 0;
-    return asked && this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_REPLY_ACK);
+    return asked && this.#acknowledged;
   }
 
   #answerOrRefuse(message: VhostMessage, fds: MessageFds): Answer | undefined {
@@ -323,6 +327,12 @@ export class VhostUserSession {
       return;
     }
     GuestMemory.translate(message, this.#runner);
+    this.#rings.startReady();
+  }
+
+  /** A request of whichever ring waits for it fails, instead of waiting for what never comes. */
+  #hasNoTranslation(iova: number): void {
+    this.#runner.refuse(iova);
     this.#rings.startReady();
   }
 

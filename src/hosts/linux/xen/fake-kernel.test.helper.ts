@@ -498,7 +498,7 @@ export class FakeKernel {
     if (server === undefined) return -errnos.ENOENT;
     const { ranges } = server;
     const same = ranges.findIndex((range) => range.base === base && range.end === end);
-    if (!isNew) return same < 0 ? -errnos.ENOENT : (ranges.splice(same, 1), 0);
+    if (!isNew) return same >= 0 && ranges.splice(same, 1).length === 1 ? 0 : -errnos.ENOENT;
     if (ranges.some((range) => range.base <= end && base <= range.end)) return -errnos.EEXIST;
     ranges.push({ base, end });
     return 0;

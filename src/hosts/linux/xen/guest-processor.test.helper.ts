@@ -4,7 +4,7 @@
 import * as io from '../../../abi/ioreq.ts';
 import type { FakeKernel } from './fake-kernel.test.helper.ts';
 
-const STATE = io.ioreq.offsetOf('state_dir');
+const DATA = io.ioreq.offsetOf('data');
 
 /** One access. */
 export interface Access {
@@ -62,14 +62,16 @@ export class GuestProcessor {
   /** Takes the answer, its lower half, and may ask again; undefined while there is none. */
   take(): number | undefined {
     if (this.state !== io.STATE_IORESP_READY) return undefined;
-    const { data } = this.#slot;
     this.#slot.state_dir = 0;
-    return data % 2 ** 32;
+    return new DataView(this.#bytes.buffer, this.#bytes.byteOffset).getUint32(DATA, true);
   }
 
   get #slot() {
+    return io.ioreq.over(this.#bytes);
+  }
+
+  get #bytes(): Uint8Array {
     const page = this.#kernel.serverPage(this.#guest, this.#server);
-    const offset = this.#vcpu * io.ioreq.size;
-    return io.ioreq.over(page.subarray(offset, offset + STATE + 2)).at(0);
+    return page.subarray(this.#vcpu * io.ioreq.size, (this.#vcpu + 1) * io.ioreq.size);
   }
 }

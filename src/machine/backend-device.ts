@@ -35,6 +35,15 @@ export interface MadeDevice {
 /** Makes the device that the nodes describe, or throws an error whose message says why not. */
 export type MakeDevice = (nodes: VirtioNodes) => MadeDevice;
 
+/** What has become of a device. */
+export type DeviceNews =
+  | { readonly kind: 'served'; readonly nodes: VirtioNodes; readonly served: ServedDevice }
+  | { readonly kind: 'refused'; readonly reason: string }
+  | { readonly kind: 'closed' };
+
+/** Hears what becomes of the devices of a service. */
+export type TellNews = (address: DeviceAddress, news: DeviceNews) => void;
+
 interface Running {
   readonly served: ServedDevice;
   readonly made: MadeDevice;
@@ -45,16 +54,24 @@ export class BackendDevice {
   readonly #backend: BackendDomain;
   readonly #store: Xenstore;
   readonly #make: MakeDevice;
+  readonly #tell: TellNews;
   readonly #address: DeviceAddress;
   readonly #own: string;
   readonly #other: string;
   readonly #looks = new Looks(() => this.#look());
   #running: Running | undefined;
 
-  constructor(backend: BackendDomain, store: Xenstore, make: MakeDevice, address: DeviceAddress) {
+  constructor(
+    backend: BackendDomain,
+    store: Xenstore,
+    make: MakeDevice,
+    tell: TellNews,
+    address: DeviceAddress,
+  ) {
     this.#backend = backend;
     this.#store = store;
     this.#make = make;
+    this.#tell = tell;
     this.#address = address;
     this.#own = backendPath(address);
     this.#other = frontendPath(address);
@@ -91,7 +108,9 @@ export class BackendDevice {
 
   /** While the device is served: goes along with the guest's end. One that cannot be read has gone. */
   async #follow(own: number, other: number | undefined): Promise<void> {
-    if (other === XENBUS_CLOSED || other === undefined) {
+    // Linux's virtio drivers do not follow these states: their end stays as the toolstack made it.
+    const follows = other !== XENBUS_INITIALISING;
+    if (other === XENBUS_CLOSED || other === undefined || (own === XENBUS_CLOSING && !follows)) {
       this.#close();
       await this.#move(own, XENBUS_CLOSED);
     } else if (own === XENBUS_INIT_WAIT && (other === XENBUS_INITIALISED || other === XENBUS_CONNECTED))
@@ -116,9 +135,13 @@ export class BackendDevice {
     if (nodes === undefined) return;
     try {
       const made = this.#make(nodes);
-      this.#running = { made, served: this.#serve(made, nodes) };
+      const served = this.#serve(made, nodes);
+      this.#running = { made, served };
+      this.#tell(this.#address, { kind: 'served', nodes, served });
     } catch (error) {
-      await this.#move(own, XENBUS_CLOSED, { error: error instanceof Error ? error.message : `${error}` });
+      const reason = error instanceof Error ? error.message : `${error}`;
+      this.#tell(this.#address, { kind: 'refused', reason });
+      await this.#move(own, XENBUS_CLOSED, { error: reason });
       return;
     }
     // What is served must be what is announced when the guest is told: an image of the last announcement is not.
@@ -154,5 +177,6 @@ export class BackendDevice {
     this.#running = undefined;
     this.#backend.remove(running.served);
     running.made.close();
+    this.#tell(this.#address, { kind: 'closed' });
   }
 }

@@ -4,6 +4,7 @@
 // After xen/backend-host.ts, before transports/virtio-mmio/device.ts.
 
 import { MMIO_INTERRUPT_CONFIG, MMIO_INTERRUPT_VRING, MMIO_WINDOW_SIZE } from '../abi/virtio-mmio.ts';
+import type { ProtocolViolation } from '../errors.ts';
 import type { DeviceMemory } from '../memory/device-memory.ts';
 import { GrantCopyMemory } from '../memory/grant-copy-memory.ts';
 import { GrantMemory } from '../memory/grant-memory.ts';
@@ -40,6 +41,8 @@ interface Reach {
 /** One device at work for one guest. */
 export class ServedDevice {
   readonly state: DeviceState;
+  /** Called when the driver has broken a rule, which has broken the device until it is reset. */
+  onBroken: (violation: ProtocolViolation) => void = () => undefined;
   readonly #server: MmioServer;
   readonly #reach: Reach;
   /** Queues with more to do than one turn allowed, one bit each. */
@@ -61,6 +64,7 @@ export class ServedDevice {
       {
         interruptQueue: () => this.#server.interrupt(MMIO_INTERRUPT_VRING),
         interruptConfig: () => this.#server.interrupt(MMIO_INTERRUPT_CONFIG),
+        broken: (violation) => this.onBroken(violation),
       },
       reach.restricted,
     );

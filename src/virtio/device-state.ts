@@ -47,6 +47,8 @@ export interface DeviceSignals {
   interruptQueue(): void;
   /** The configuration or the status changed. */
   interruptConfig(): void;
+  /** The driver broke a rule: for whoever keeps a log. */
+  broken?(violation: ProtocolViolation): void;
 }
 
 function freshQueue(size: number): QueueRegisters {
@@ -219,6 +221,7 @@ export class DeviceState {
     this.device.stop();
     this.#status |= VIRTIO_STATUS_DEVICE_NEEDS_RESET;
     this.#signals.interruptConfig();
+    this.#signals.broken?.(violation);
   }
 
   #closeQueues(): void {

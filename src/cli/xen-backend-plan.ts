@@ -40,6 +40,11 @@ export const XEN_OPTIONS: readonly ServeOption[] = [
   { name: 'direct', help: "disks past this domain's page cache (O_DIRECT)" },
   { name: 'queues', value: '<n>', help: 'request queues of a disk (default: 1)' },
   { name: 'queue-size', value: '<n>', help: 'descriptors of a queue, a power of two (default: 256)' },
+  {
+    name: 'state',
+    value: '<folder>',
+    help: 'keep devices there, such as in /run/grantio/xen, for a backend that takes the place of this one',
+  },
   ...OPERATION_OPTIONS.filter(({ name }) => name !== 'metrics'),
   { name: 'json', help: 'one line on standard output when everything is served' },
 ];
@@ -53,6 +58,8 @@ export interface GivenPlace {
 /** What to do. */
 export interface XenPlan {
   readonly work: XenWork;
+  /** Where devices are kept for a successor; undefined if they are not. */
+  readonly folder: string | undefined;
   readonly operation: OperationPlan;
   readonly json: boolean;
 }
@@ -72,7 +79,8 @@ export function planXenBackend(given: GivenOptions, places: readonly GivenPlace[
     domain === undefined
       ? { watch: { ...devices, console: watchedConsole(options, places) } }
       : { attach: attachedDevices(options, domainId(domain), places, devices) };
-  return { work, operation, json: options.flag('json') };
+  const folder = options.text('state');
+  return { work, folder, operation, json: options.flag('json') };
 }
 
 function deviceOptions(options: OptionReader): XenDeviceOptions {

@@ -8,14 +8,15 @@ import { onInterrupt } from './signals.ts';
 import type { XenPlan } from './xen-backend-plan.ts';
 
 /** Serves what is planned. Resolves with the exit status. Rejects when it cannot be served. */
-export async function runXenBackend({ work, operation: wanted, json }: XenPlan): Promise<number> {
-  const interruption = onInterrupt('closing the devices');
+export async function runXenBackend({ work, folder, operation: wanted, json }: XenPlan): Promise<number> {
+  const ending = folder === undefined ? 'closing the devices' : 'leaving the devices to a successor';
+  const interruption = onInterrupt(ending);
   const operation = await startOperation(wanted);
   const readiness = new Readiness();
   try {
-    const server = new XenServer({ work, onNotice: operation.log });
+    const server = new XenServer({ work, folder, onNotice: operation.log });
     interruption.onSignal(() => {
-      readiness.stopping('closing the devices');
+      readiness.stopping(ending);
       void server.end();
     });
     // A signal may come before there is anything to serve.

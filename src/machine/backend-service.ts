@@ -4,18 +4,17 @@
 import { backendPath, childrenOf, type DeviceAddress, VIRTIO_KINDS } from '../toolstack/virtio-nodes.ts';
 import { type Unwatch, type Xenstore, XenstoreError } from '../xen/xenstore.ts';
 import { oneTransaction } from '../xenstore/one-transaction.ts';
-import { BackendDevice, type MakeDevice, type TellNews } from './backend-device.ts';
+import { BackendDevice, type DeviceOptions, type MakeDevice } from './backend-device.ts';
 import type { BackendDomain } from './backend-domain.ts';
 import { Looks } from './looks.ts';
 
 /** What a service may be given besides. */
-export interface ServiceOptions {
+interface ServiceOptions extends DeviceOptions {
   /**
    * Whether a guest is still there, asked when the store says that some domain has gone: the toolstack may be slow to
    * take the nodes of its devices away, or dead itself. Without it, guests live as long as their nodes.
    */
   readonly lives?: (guest: number) => Promise<boolean>;
-  readonly tell?: TellNews;
 }
 
 /** Of the store's own: some domain has gone (docs/misc/xenstore-paths). */
@@ -44,11 +43,28 @@ export class BackendService {
     await this.#looks.watch(this.#store, this.#root);
   }
 
+  /** Resolves when what was announced at the start is served, or refused. */
+  async settled(): Promise<void> {
+    await this.#looks.settled();
+    for (const device of [...this.#devices.values()]) await device.settled();
+  }
+
   /** Ends all devices and gives back what they hold. */
   async stop(): Promise<void> {
+    await this.#endLooks();
+    for (const path of [...this.#devices.keys()]) await this.#end(path);
+  }
+
+  /** Lets go of all devices, and leaves them as they are to a successor in this domain. */
+  async leave(): Promise<void> {
+    await this.#endLooks();
+    for (const device of this.#devices.values()) await device.leave();
+    this.#devices.clear();
+  }
+
+  async #endLooks(): Promise<void> {
     await this.#unwatchDeaths?.();
     await this.#looks.end();
-    for (const path of [...this.#devices.keys()]) await this.#end(path);
   }
 
   get #root(): string {
@@ -86,8 +102,7 @@ export class BackendService {
   }
 
   async #begin(path: string, address: DeviceAddress): Promise<BackendDevice> {
-    const tell = this.#options.tell ?? (() => undefined);
-    const device = new BackendDevice(this.#backend, this.#store, this.#make, tell, address);
+    const device = new BackendDevice(this.#backend, this.#store, this.#make, address, this.#options);
     this.#devices.set(path, device);
     await device.start();
     return device;

@@ -6,6 +6,8 @@ import { VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_RNG } from '../abi/virtio
 import type { MadeDevice } from '../machine/backend-device.ts';
 import type { MemoryAccess } from '../machine/backend-domain.ts';
 import type { VirtioNodes } from '../toolstack/virtio-nodes.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
+import type { DeviceKeeper } from '../virtio/device-keeper.ts';
 import type { ConsoleConnection } from './console-device.ts';
 import { type BlkSpec, type DeviceHosting, type DeviceSpec, makeDevice } from './devices.ts';
 
@@ -39,22 +41,30 @@ export function specOf(nodes: VirtioNodes, options: XenDeviceOptions): DeviceSpe
   );
 }
 
+/** What a device is made with besides. */
+export interface MakingParts {
+  readonly hosting: DeviceHosting;
+  /** Makes what keeps the device for a successor, if anything does. */
+  readonly keep: (device: VirtioDevice) => DeviceKeeper | undefined;
+  /** What was written last may not survive a power cut. */
+  readonly onLoss: () => void;
+}
+
 /** Makes a device in this thread. Throws what its parts throw, such as ImageError. */
-export function madeDevice(
-  spec: DeviceSpec,
-  hosting: DeviceHosting,
-  access: XenDeviceOptions['access'],
-  onLoss: () => void,
-): MadeDevice {
-  const { device, flush, close } = makeDevice(spec, hosting, true);
-  return {
-    device,
-    access,
-    close: () => {
-      if (!flush()) onLoss();
+export function madeDevice(spec: DeviceSpec, parts: MakingParts): Omit<MadeDevice, 'access'> {
+  const { device, flush, close } = makeDevice(spec, parts.hosting, true);
+  try {
+    const keeper = parts.keep(device);
+    const end = (): void => {
+      if (!flush()) parts.onLoss();
       close();
-    },
-  };
+      keeper?.close();
+    };
+    return { device, keeper, close: end };
+  } catch (error) {
+    close();
+    throw error;
+  }
 }
 
 /** A disk, by its image. */

@@ -64,6 +64,7 @@ async function stage(t: TestContext) {
       },
     },
     wakes: { takeTurn: () => true, look: () => void machine.step(), endTurn: () => false },
+    records: undefined,
     notify: (notice) => notices.push(notice),
   });
   const running = loop.run(
@@ -161,9 +162,7 @@ test(
 
 test('C5: by hand, it ends with the last guest that it was attached to', native, async (t) => {
   const { machine, ports, guests, image, loop, running, notices, until } = await stage(t);
-  loop.attach(attached(GUEST, image));
-  loop.attach(attached(OTHER, image));
-  await loop.followDeaths();
+  await loop.attach([attached(GUEST, image), attached(OTHER, image)]);
   const disks = guests.map((guest) => guest.attachBlk(PLACE, 'bounce', { queues: 1, queueSize: 16 }));
   for (const disk of disks) await disk.read(0, await disk.buffer(512), 512);
   machine.destroy(GUEST);
@@ -177,15 +176,15 @@ test('C5: by hand, it ends with the last guest that it was attached to', native,
 
 test('by hand, what cannot be served is an error, and nothing of it is left', native, async (t) => {
   const { image, loop, running } = await stage(t);
-  assert.throws(() => loop.attach({ ...attached(GUEST, image), guest: domainId(77) }), RangeError);
-  assert.throws(() => loop.attach(attached(GUEST, `${image}.missing`)), /no such file/);
+  await assert.rejects(loop.attach([{ ...attached(GUEST, image), guest: domainId(77) }]), RangeError);
+  await assert.rejects(loop.attach([attached(GUEST, `${image}.missing`)]), /no such file/);
   loop.fail(new Error('enough'));
   await assert.rejects(running, /enough/);
 });
 
 test('a driver that breaks a rule is told of with its clause', native, async (t) => {
   const { guests, image, loop, running, notices } = await stage(t);
-  loop.attach(attached(GUEST, image));
+  await loop.attach([attached(GUEST, image)]);
   const { mmio } = guests[0].ports;
   for (const [register, value] of [
     ...[

@@ -11,6 +11,8 @@ import type { DeviceNews, MadeDevice } from '../machine/backend-device.ts';
 import { BackendDomain, type MemoryAccess, type ServedDevice } from '../machine/backend-domain.ts';
 import { BackendService } from '../machine/backend-service.ts';
 import type { DeviceAddress, VirtioNodes } from '../toolstack/virtio-nodes.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
+import type { DeviceKeeper } from '../virtio/device-keeper.ts';
 import type { BackendHost } from '../xen/backend-host.ts';
 import type { DomainId } from '../xen/ids.ts';
 import { type Xenstore, XenstoreError } from '../xen/xenstore.ts';
@@ -35,12 +37,21 @@ export interface AttachedDevice {
   readonly access: MemoryAccess;
 }
 
+/** Records of devices, as XenRecords has them. */
+export interface DeviceRecords {
+  readonly guests: readonly number[];
+  keeper(guest: DomainId, base: number, device: VirtioDevice, anew: boolean): DeviceKeeper;
+  forget(guest: number): void;
+}
+
 /** What a loop is made of. */
 export interface XenLoopParts {
   readonly host: BackendHost;
   readonly store: Xenstore & DomainList;
   readonly hosting: DeviceHosting;
   readonly wakes: Wakes;
+  /** Where devices are kept for a successor, if they are. */
+  readonly records: DeviceRecords | undefined;
   readonly notify: (notice: Notice) => void;
 }
 
@@ -56,6 +67,8 @@ export class XenLoop {
   readonly #backend: BackendDomain;
   readonly #attached = new Set<Attachment>();
   #service: BackendService | undefined;
+  /** Whether guests are served: what waits in one of them may be for the device that is taken over last. */
+  #begun = false;
   #ended = false;
   #error: unknown;
   readonly #unflushed: string[] = [];
@@ -67,35 +80,75 @@ export class XenLoop {
 
   /** Serves from now on what xenstore announces. Resolves when it is watched. */
   async watch(options: XenDeviceOptions): Promise<void> {
-    const { store, hosting } = this.#parts;
-    const make = (nodes: VirtioNodes): MadeDevice => {
-      const name = nameOf(nodes);
-      return madeDevice(specOf(nodes, options), hosting, options.access, () => this.#unflushed.push(name));
-    };
+    const { store, records } = this.#parts;
+    const make = (nodes: VirtioNodes, again: boolean): MadeDevice => ({
+      ...this.#make(specOf(nodes, options), nameOf(nodes), nodes.guest, nodes.base, !again),
+      access: options.access,
+    });
     this.#service = new BackendService(this.#backend, store, make, {
       lives: (guest) => guestLives(store, guest),
       tell: (address, news) => this.#tell(address, news),
+      succeeds: records !== undefined,
     });
+    await this.#forgetDead();
     await this.#service.start();
+    await this.#service.settled();
+    this.#begun = true;
   }
 
-  /** Serves a device. Throws why it cannot be, and then nothing of it is left. */
-  attach(device: AttachedDevice): void {
-    const { name, spec, access, guest, base, irq } = device;
-    const made = madeDevice(spec, this.#parts.hosting, 'map', () => this.#unflushed.push(name));
+  /**
+   * Serves these devices, until the guests have gone that have them. Resolves when they are served; rejects when one
+   * cannot be.
+   */
+  async attach(devices: readonly AttachedDevice[]): Promise<void> {
+    await this.#forgetDead();
     try {
-      const served = this.#backend.serve(made.device, guest, base, access, irq);
+      for (const device of devices) this.#attach(device);
+    } catch (error) {
+      for (const attachment of this.#attached) this.#detach(attachment, attachment.served.resumed);
+      throw error;
+    }
+    await this.#watchDeaths();
+    this.#begun = true;
+  }
+
+  /** Throws why it cannot be, and then nothing of it is left. */
+  #attach(device: AttachedDevice): void {
+    const { name, spec, access, guest, base, irq } = device;
+    const made = this.#make(spec, name, guest, base, false);
+    try {
+      const served = this.#backend.serve(made.device, guest, base, access, { irq, keeper: made.keeper });
       this.#attached.add({ device, made, served });
       this.#follow(name, served);
-      this.#say('info', name, servedWords(base, irq, access));
+      this.#say('info', name, servedWords(base, irq, access, served));
     } catch (error) {
       made.close();
       throw error;
     }
   }
 
-  /** Ends when all guests have gone to which something was attached. Resolves when deaths are heard of. */
-  async followDeaths(): Promise<void> {
+  #make(
+    spec: DeviceSpec,
+    name: string,
+    guest: DomainId,
+    base: number,
+    anew: boolean,
+  ): Omit<MadeDevice, 'access'> {
+    const { hosting, records } = this.#parts;
+    return madeDevice(spec, {
+      hosting,
+      keep: (device) => records?.keeper(guest, base, device, anew),
+      onLoss: () => this.#unflushed.push(name),
+    });
+  }
+
+  /** What was kept of guests that died while nobody was here. */
+  async #forgetDead(): Promise<void> {
+    const { records, store } = this.#parts;
+    for (const guest of records?.guests ?? []) if (!(await guestLives(store, guest))) records!.forget(guest);
+  }
+
+  async #watchDeaths(): Promise<void> {
     try {
       await this.#parts.store.watch(DOMAIN_GONE, () => {
         this.#buryGuests().catch((error: unknown) => this.fail(error));
@@ -129,7 +182,7 @@ export class XenLoop {
         mail();
         await turn();
       }
-      const worked = this.#backend.poll();
+      const worked = this.#begun && this.#backend.poll();
       if (wakes.endTurn() || worked) busy++;
       else busy = 0;
       if (busy % BUSY_TURNS === 0) wakes.look(busy === 0 && !this.#ended);
@@ -137,10 +190,14 @@ export class XenLoop {
     if (this.#error !== undefined) throw this.#error;
   }
 
-  /** Takes all devices away; what was written lasts when it resolves, or `failure` says what may not. */
+  /**
+   * Takes all devices away, or leaves them to a successor where they are kept for one. What was written lasts when it
+   * resolves, or `failure` says what may not.
+   */
   async end(): Promise<void> {
-    await this.#service?.stop();
-    for (const attachment of this.#attached) this.#detach(attachment);
+    const leaves = this.#parts.records !== undefined;
+    await (leaves ? this.#service?.leave() : this.#service?.stop());
+    for (const attachment of this.#attached) this.#detach(attachment, leaves);
     this.#ended = true;
   }
 
@@ -160,9 +217,10 @@ export class XenLoop {
     if (this.#attached.size === 0) this.#ended = true;
   }
 
-  #detach(attachment: Attachment): void {
+  #detach(attachment: Attachment, leaves = false): void {
     if (!this.#attached.delete(attachment)) return;
-    this.#backend.remove(attachment.served);
+    if (leaves) this.#backend.leave(attachment.served);
+    else this.#backend.remove(attachment.served);
     attachment.made.close();
   }
 
@@ -171,7 +229,7 @@ export class XenLoop {
     if (news.kind === 'served') {
       const { base, irq, grantUsage } = news.nodes;
       this.#follow(name, news.served);
-      this.#say('info', name, servedWords(base, irq, grantUsage ? 'map' : 'plain'));
+      this.#say('info', name, servedWords(base, irq, grantUsage ? 'map' : 'plain', news.served));
     } else if (news.kind === 'refused') this.#say('error', name, `cannot be served: ${news.reason}`);
     else this.#say('info', name, 'closed');
   }
@@ -182,6 +240,7 @@ export class XenLoop {
         ...{ level: 'warn', device: name, clause },
         message: `broken by its driver, until that resets it: ${detail}`,
       });
+    if (served.state.fault !== undefined) served.onBroken(served.state.fault);
   }
 
   #say(level: Notice['level'], device: string, message: string): void {
@@ -194,7 +253,7 @@ function nameOf({ guest, kind, devid }: Omit<DeviceAddress, 'backend'>): string 
   return `${guest}/${kind}/${devid}`;
 }
 
-function servedWords(base: number, irq: number, access: MemoryAccess): string {
+function servedWords(base: number, irq: number, access: MemoryAccess, { resumed }: ServedDevice): string {
   const reach = access === 'plain' ? "all of the guest's memory, without grants" : 'what the guest grants';
-  return `served at 0x${base.toString(16)}, interrupt ${irq}; it reaches ${reach}`;
+  return `${resumed ? 'taken over from a predecessor, and ' : ''}served at 0x${base.toString(16)}, interrupt ${irq}; it reaches ${reach}`;
 }

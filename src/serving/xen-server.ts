@@ -11,6 +11,8 @@ import type { FromXen, ToXen, XenThreadData, XenWork } from './xen-thread.ts';
 /** How a backend is made. */
 export interface XenServerOptions {
   readonly work: XenWork;
+  /** Where devices are kept for a successor; undefined if they are not. */
+  readonly folder: string | undefined;
   readonly onNotice: (notice: Notice) => void;
 }
 
@@ -25,7 +27,7 @@ export class XenServer {
   readonly #pinging: (() => void)[] = [];
 
   /** Throws NativeUnavailable where the system's C library cannot be called. */
-  constructor({ work, onNotice }: XenServerOptions) {
+  constructor({ work, folder, onNotice }: XenServerOptions) {
     const libc = loadLibc();
     const wake = newEventfd(libc);
     const eventfds = new Eventfds(libc, new Arena(libc, 4096));
@@ -36,7 +38,7 @@ export class XenServer {
       Atomics.store(quit, 0, 1);
       this.#wake();
     });
-    const data: XenThreadData = { work, wake, quit };
+    const data: XenThreadData = { work, folder, wake, quit };
     this.#thread = new Worker(new URL('./xen-thread.js', import.meta.url), { workerData: data });
     const { promise: serving, resolve, reject } = settler<number>();
     const { promise: ended, resolve: end } = settler<Error | undefined>();

@@ -11,6 +11,7 @@ import { XenstoreClient } from '../xenstore/client.ts';
 import type { Notice } from './control.ts';
 import type { XenDeviceOptions } from './xen-devices.ts';
 import { type AttachedDevice, XenLoop } from './xen-loop.ts';
+import { XenRecords } from './xen-records.ts';
 import { XenWakes } from './xen-wakes.ts';
 
 /** Scratch memory for system calls, bytes. */
@@ -22,6 +23,8 @@ export type XenWork = { readonly attach: readonly AttachedDevice[] } | { readonl
 /** What the thread is started with. */
 export interface XenThreadData {
   readonly work: XenWork;
+  /** Where devices are kept for a successor; undefined if they are not. */
+  readonly folder: string | undefined;
   /** Eventfd that wakes it. */
   readonly wake: number;
   /** One word that is not zero when the process is about to end. */
@@ -38,7 +41,7 @@ export type FromXen =
   | { readonly kind: 'pong' }
   | { readonly kind: 'ended'; readonly failure: string | undefined };
 
-async function serve({ work, wake, quit }: XenThreadData, port: MessagePort): Promise<void> {
+async function serve({ work, folder, wake, quit }: XenThreadData, port: MessagePort): Promise<void> {
   const say = (message: FromXen): void => port.postMessage(message);
   const libc = loadLibc();
   const arena = new Arena(libc, ARENA);
@@ -46,10 +49,11 @@ async function serve({ work, wake, quit }: XenThreadData, port: MessagePort): Pr
   const wakes = new XenWakes(libc, arena, channel, wake);
   const store = new XenstoreClient(channel);
   const id = await answered(ownDomainId(store), wakes);
-  const host = openXenHost({ libc, arena, id });
+  const records = folder === undefined ? undefined : new XenRecords(libc, folder);
+  const host = openXenHost({ libc, arena, id, ...(records && { ioreqServers: records }) });
   wakes.addEvents(host.descriptors);
   const notify = (notice: Notice): void => say({ kind: 'notice', notice });
-  const loop = new XenLoop({ host, store, hosting: wakes.hosting, wakes, notify });
+  const loop = new XenLoop({ host, store, hosting: wakes.hosting, wakes, records, notify });
   begin(loop, work).then(
     () => say({ kind: 'serving', domain: id }),
     (error: unknown) => loop.fail(error),
@@ -60,7 +64,8 @@ async function serve({ work, wake, quit }: XenThreadData, port: MessagePort): Pr
       () => Atomics.load(quit, 0) !== 0,
     );
   } finally {
-    host.close();
+    // What was to end has ended; whatever else there is, is for a successor.
+    host.close(records !== undefined);
     wakes.close();
   }
   say({ kind: 'ended', failure: loop.failure });
@@ -77,10 +82,8 @@ async function answered<T>(answer: Promise<T>, wakes: XenWakes): Promise<T> {
   return answer;
 }
 
-async function begin(loop: XenLoop, work: XenWork): Promise<void> {
-  if ('watch' in work) return loop.watch(work.watch);
-  for (const device of work.attach) loop.attach(device);
-  return loop.followDeaths();
+function begin(loop: XenLoop, work: XenWork): Promise<void> {
+  return 'watch' in work ? loop.watch(work.watch) : loop.attach(work.attach);
 }
 
 function readMail(port: MessagePort, loop: XenLoop, say: (message: FromXen) => void): void {

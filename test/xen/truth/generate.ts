@@ -145,8 +145,8 @@ class Generator {
     const ref = this.#pick(usedRefs(into));
     const readonly = this.#chance(0.3);
     const peer = this.#chance(0.9) ? 'own' : this.#pick(NAMES);
-    // A page of another domain is not the granter's to grant.
-    const owner = this.#chance(0.95) ? into : this.#pick(ROLES);
+    // A page of another domain is not the granter's to grant; to one that numbers its own its number means nothing.
+    const owner = into === 'hvm' || this.#chance(0.95) ? into : this.#pick(ROLES);
     const page: PageName = this.#chance(0.93)
       ? this.#page(owner)
       : { of: into, index: this.#pick(['nothing', 'high']) };
@@ -294,10 +294,7 @@ class Generator {
   }
 
   #copy(): Step {
-    const elements = Array.from({ length: this.#batch() }, () => this.#copyElement());
-    // What Xen answers to a frame of another domain depends on the element before it: such a copy stands alone.
-    const odd = elements.find(({ source, dest }) => isOdd(source) || isOdd(dest));
-    return { do: 'copy', elements: odd === undefined ? elements : [odd] };
+    return { do: 'copy', elements: Array.from({ length: this.#batch() }, () => this.#copyElement()) };
   }
 
   #copyElement(): CopyElement {
@@ -373,8 +370,4 @@ class Generator {
       : this.#pick([op.GNTTABOP_DUMP_TABLE, 13, 99, 4095, 0x1001]);
     return { do: 'call', command, count: this.#pick([0, 1, 2, 33, -1, -2147483648]), at: this.#where() };
   }
-}
-
-function isOdd({ domain, page }: CopyPlace): boolean {
-  return page !== undefined && domain !== 'self';
 }

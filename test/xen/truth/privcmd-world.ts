@@ -18,7 +18,7 @@ import {
   GNTTABOP_SETUP_TABLE,
 } from '../../../src/abi/grant-table-op.ts';
 import { DOMID_SELF, XEN_PAGE_SIZE } from '../../../src/abi/xen.ts';
-import { grantEntryV1, GRANT_RESERVED_ENTRIES } from '../../../src/abi/grant.ts';
+import { grantEntryV2Full, GRANT_RESERVED_ENTRIES } from '../../../src/abi/grant.ts';
 import { checked, type Libc, loadLibc } from '../../../src/hosts/linux/libc.ts';
 import { GranterDomain } from './granter-domain.ts';
 import { type Memory, Privcmd } from './privcmd.ts';
@@ -86,6 +86,8 @@ export class PrivcmdXen {
   /** Through version 2 and back, which clears all but the toolstack's entries. */
   #emptyTable(): void {
     for (const version of [2, 1]) {
+      // First: what the last world left there may be what version 1 has no words for.
+      this.#table.bytes.fill(0, 0, GRANT_RESERVED_ENTRIES * grantEntryV2Full.size);
       const { bytes } = gnttabSetVersion.make({ version });
       const { result } = this.#privcmd.grantTableOp(GNTTABOP_SET_VERSION, bytes, 1);
       if (result !== 0)
@@ -93,7 +95,6 @@ export class PrivcmdXen {
           `domain 0 cannot switch its grant table to version ${version}: ${result}; are grants in use?`,
         );
     }
-    this.#table.bytes.fill(0, 0, GRANT_RESERVED_ENTRIES * grantEntryV1.size);
   }
 
   #reservePlaces(): { address: number; buffer: ArrayBuffer } {

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Installs the Debian packages with which test/xen builds and runs its machine. What runs in the machine, Xen and the
+# kernels, is fetched and unpacked by the rig itself, and not installed. `npm run xen:install` calls it.
+set -euo pipefail
+
+exec "$(dirname "${BASH_SOURCE[0]}")/install-packages.sh" xen-install \
+  "The packages that the rig fetches are those of Debian 12." \
+  qemu-system-x86 busybox-static e2fsprogs kmod util-linux \
+  gcc libc6-dev make flex bison bc libelf-dev xz-utils

@@ -1,0 +1,85 @@
+// The machine: QEMU with the processor that Xen and its guests run on under software emulation, the hypervisor, the
+// first domain on a disk of which nothing is kept, and the share.
+//
+// Without SMAP and SMEP, because a paravirtualised first domain dies of the first; without MONITOR, of which Xen's
+// idle loop panics, as it does with its own idle driver (cpuidle=0); without RDTSCP, in which fully virtualised guests
+// loop for ever.
+
+import { appendFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Program } from '../../peers/rig/program.ts';
+import { dom0 } from './dom0.ts';
+import { guestKernel } from './guest-kernel.ts';
+import { makeShare } from './share.ts';
+
+/** How long the first domain may take to switch itself off, in milliseconds. */
+const STOP_LIMIT = 120_000;
+
+/** A machine with Xen that runs. */
+export class Machine {
+  /** The folder shared with the first domain; Xen's console is logged in it too, as `xen.log`. */
+  readonly share: string;
+  readonly #qemu: Program;
+
+  private constructor(share: string, qemu: Program) {
+    this.share = share;
+    this.#qemu = qemu;
+  }
+
+  /**
+   * Builds what is not in the cache, starts the machine, and waits until it takes jobs. Only with `guests` has it the
+   * kernel for them.
+   */
+  static async boot(guests: boolean): Promise<Machine> {
+    const parts = { dom0: await dom0(), guest: guests ? await guestKernel() : undefined };
+    const began = Date.now();
+    const share = makeShare();
+    process.stderr.write(`xen rig: boot; Xen's console is in ${join(share, 'xen.log')}\n`);
+    for (const name of ['xen', 'vmlinuz', 'initrd', 'root.img'])
+      symlinkSync(join(parts.dom0, name), join(share, name));
+    const log = (line: string): void => appendFileSync(join(share, 'xen.log'), `${line}\n`);
+    const words = ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...qemuWords(share, parts.guest ?? share)];
+    const machine = new Machine(share, new Program('xen', 'setpriv', words, log));
+    try {
+      await machine.#qemu.says(/^GRANTIO ready/);
+    } catch (error) {
+      machine.kill();
+      throw error;
+    }
+    process.stderr.write(`xen rig: boot: ${((Date.now() - began) / 1000).toFixed(1)} s\n`);
+    return machine;
+  }
+
+  /** Switches the machine off. */
+  async stop(): Promise<void> {
+    writeFileSync(join(this.share, 'stop'), '');
+    await Promise.race([this.#qemu.ended(), delay(STOP_LIMIT, undefined, { ref: false })]);
+    this.kill();
+  }
+
+  /** Ends the machine at once. */
+  kill(): void {
+    this.#qemu.kill();
+  }
+
+  /** Removes the share with all that is logged in it. */
+  remove(): void {
+    rmSync(this.share, { recursive: true, force: true, maxRetries: 3 });
+  }
+}
+
+function qemuWords(share: string, guest: string): string[] {
+  const file = (name: string): string => join(share, name);
+  return [
+    ...['-accel', 'tcg,thread=multi', '-machine', 'q35', '-smp', '2', '-m', '4096'],
+    ...['-cpu', 'EPYC,+svm,+npt,-smap,-smep,-monitor,-rdtscp'],
+    ...['-nodefaults', '-no-reboot', '-display', 'none', '-serial', 'stdio'],
+    ...['-kernel', file('xen'), '-append', 'com1=115200,8n1 console=com1 dom0_mem=1536M dom0_max_vcpus=1 cpuidle=0 bootscrub=0 guest_loglvl=all'],
+    ...['-initrd', `${file('vmlinuz')} console=hvc0 rdinit=/init quiet panic=-1,${file('initrd')}`],
+    ...['-drive', `file=${file('root.img')},format=raw,if=none,id=root,snapshot=on`],
+    ...['-device', 'virtio-blk-pci,drive=root'],
+    ...['-virtfs', `local,path=${share},mount_tag=share,security_model=none`],
+    ...['-virtfs', `local,path=${guest},mount_tag=guest,security_model=none,readonly=on`],
+  ];
+}

@@ -82,7 +82,10 @@ function checkConfig(fragment: string, config: string): void {
 
 function replaceLine(path: string, name: string, value: string): void {
   const lines = readFileSync(path, 'utf8').split('\n');
-  writeFileSync(path, [...lines.filter((line) => !line.startsWith(`${name}=`)), `${name}=${value}\n`].join('\n'));
+  writeFileSync(
+    path,
+    [...lines.filter((line) => !line.startsWith(`${name}=`)), `${name}=${value}\n`].join('\n'),
+  );
 }
 
 /** The first file system, as usr/gen_init_cpio.c of Linux takes it; the first process speaks through the console. */

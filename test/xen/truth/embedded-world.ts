@@ -79,17 +79,12 @@ class EmbeddedWorld implements World {
     return this.#frame(this.#records[of].grantFrame(index));
   }
 
+  statusFrame(): number {
+    return this.#records.self.statusFrame(0);
+  }
+
   statuses(): Uint16Array {
-    const record = this.#records.self;
-    const words = new Uint16Array((record.statusFrames * XEN_PAGE_SIZE) / 2);
-    for (let index = 0; index < record.statusFrames; index++) {
-      const frame = this.#frame(record.statusFrame(index));
-      words.set(
-        new Uint16Array(frame.buffer, frame.byteOffset, frame.length / 2),
-        index * (XEN_PAGE_SIZE / 2),
-      );
-    }
-    return words;
+    return new Uint16Array(this.#frame(this.statusFrame()).slice().buffer);
   }
 
   placeAddress(place: number): number {

@@ -13,10 +13,15 @@ import {
   GNTMAP_READONLY,
   GTF_ACCEPT_TRANSFER,
   GTF_INVALID,
+  GTF_PAT,
+  GTF_PCD,
   GTF_PERMIT_ACCESS,
+  GTF_PWT,
+  GTF_READING,
   GTF_READONLY,
   GTF_SUB_PAGE,
   GTF_TRANSITIVE,
+  GTF_WRITING,
 } from '../../../src/abi/grant.ts';
 import * as op from '../../../src/abi/grant-table-op.ts';
 import { XEN_PAGE_SIZE } from '../../../src/abi/xen.ts';
@@ -48,6 +53,10 @@ const FILLS_FIRST = 6;
 const GRANTS_FIRST = 8;
 /** Pins of a kind that an entry takes, and a few more. */
 const MANY = 131;
+/** What a granter has no business to set: bits that are Xen's, caching, bits without a meaning. */
+const ODD_FLAGS = [GTF_READING, GTF_WRITING, GTF_PWT, GTF_PCD, GTF_PAT, 0x200, 0x8000];
+/** The same of a mapper. */
+const ODD_MAP_FLAGS = [0x20, 0x8000, 0x1_0000, 0x8000_0000];
 /** Copies stay in the lower half of the page they come from, and in the upper of the one they go to. */
 const HALF = XEN_PAGE_SIZE / 2;
 
@@ -141,27 +150,29 @@ class Generator {
 
   grant(): Step {
     const into = this.#pick(ROLES);
-    const layout = this.#chance(0.97) ? this.#layout(into) : 1;
+    const version = into === 'self' ? this.#version : 1;
     const ref = this.#pick(usedRefs(into));
     const readonly = this.#chance(0.3);
     const peer = this.#chance(0.9) ? 'own' : this.#pick(NAMES);
-    // A page of another domain is not the granter's to grant; to one that numbers its own its number means nothing.
-    const owner = into === 'hvm' || this.#chance(0.95) ? into : this.#pick(ROLES);
+    // A page of another domain is not the granter's to grant. Numbers of the HVM domain mean something else to others.
+    const owner = into === 'hvm' || this.#chance(0.95) ? into : this.#pick(['self', 'pv'] as const);
     const page: PageName = this.#chance(0.93)
       ? this.#page(owner)
-      : { of: into, index: this.#pick(['nothing', 'high']) };
-    const common = { do: 'grant', in: into, layout, ref, peer, page } as const;
-    const right = readonly ? GTF_READONLY : 0;
-    const isGood =
-      peer === 'own' && owner === into && typeof page.index === 'number' && layout === this.#layout(into);
+      : {
+          of: into,
+          index: this.#pick(into === 'self' ? (['nothing', 'high', 'status'] as const) : ['nothing', 'high']),
+        };
+    const common = { do: 'grant', in: into, ref, peer, page } as const;
+    const right = (readonly ? GTF_READONLY : 0) | (this.#chance(0.05) ? this.#pick(ODD_FLAGS) : 0);
+    const isGood = peer === 'own' && owner === into && typeof page.index === 'number';
     const note = (use: Grant['use']) =>
       this.#grants.set(`${into} ${ref}`, { in: into, ref, readonly, use: isGood ? use : 'nothing' });
-    if (layout === 2 && this.#chance(0.25)) {
+    if (version === 2 && this.#chance(0.25)) {
       const part = this.#part();
       note('copy');
       return { ...common, flags: GTF_PERMIT_ACCESS | GTF_SUB_PAGE | right, part };
     }
-    if (layout === 2 && this.#chance(0.25)) {
+    if (version === 2 && this.#chance(0.25)) {
       const from = this.#chance(0.85) ? this.#pick(['pv', 'hvm'] as const) : this.#pick(NAMES);
       const source = from === 'hvm' ? 'hvm' : 'pv';
       note('copy');
@@ -180,10 +191,6 @@ class Generator {
     const isUsual = this.#chance(0.93);
     note(isUsual ? 'map' : 'nothing');
     return { ...common, flags: (isUsual ? GTF_PERMIT_ACCESS : other) | right };
-  }
-
-  #layout(role: Role): 1 | 2 {
-    return role === 'self' ? this.#version : 1;
   }
 
   /** Part of a page; sometimes one that reaches beyond its end, or is empty. */
@@ -237,6 +244,7 @@ class Generator {
     let flags = readonly ? GNTMAP_READONLY : 0;
     if (this.#chance(0.97)) flags |= this.#pick([GNTMAP_DEVICE_MAP, GNTMAP_HOST_MAP, GNTMAP_HOST_MAP, 3]);
     if (this.#chance(0.04)) flags |= GNTMAP_APPLICATION_MAP;
+    if (this.#chance(0.03)) flags = (flags | this.#pick(ODD_MAP_FLAGS)) >>> 0;
     const isEntry = this.#chance(0.02);
     if (isEntry) flags |= GNTMAP_CONTAINS_PTE;
     // The address of an entry of a page table is one that no table stands at.
@@ -289,8 +297,11 @@ class Generator {
   }
 
   #replace(): Step {
-    const elements = [this.#unmapElement()];
-    return { do: 'replace', elements, with: this.#pick(['none', 'nowhere', this.#below(SLOTS)] as const) };
+    return {
+      do: 'replace',
+      elements: [this.#unmapElement()],
+      with: this.#pick(['none', 'nowhere'] as const),
+    };
   }
 
   #copy(): Step {

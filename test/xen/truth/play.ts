@@ -143,7 +143,8 @@ class Player {
   }
 
   #frame({ of, index }: PageName): number {
-    if (index === 'nothing') return NO_FRAME;
+    if (index === 'nothing' || (index === 'status' && this.#version === 1)) return NO_FRAME;
+    if (index === 'status') return this.#world.statusFrame();
     return index === 'high' ? this.#world.frame(of, 0) + 2 ** 32 : this.#world.frame(of, index);
   }
 
@@ -151,10 +152,11 @@ class Player {
     const [flags, domid] = [step.flags, IDS[step.peer]];
     const frame = this.#frame(step.page);
     const [frameLow, frameHigh] = [frame >>> 0, Math.floor(frame / 2 ** 32)];
-    const place = this.#entry(step.in, step.ref, step.layout);
+    const version = this.#versionOf(step.in);
+    const place = this.#entry(step.in, step.ref, version);
     if (place === undefined) return 'grant: no such entry';
     let entry: Uint8Array;
-    if (step.layout === 1) entry = grantEntryV1.make({ flags, domid, frame: frameLow }).bytes;
+    if (version === 1) entry = grantEntryV1.make({ flags, domid, frame: frameLow }).bytes;
     else if (step.passes !== undefined) {
       const { from, ref: gref } = step.passes;
       entry = grantEntryV2Transitive.make({ flags, domid, trans_domid: IDS[from], gref }).bytes;
@@ -166,9 +168,13 @@ class Player {
     return 'grant';
   }
 
+  #versionOf(role: Role): number {
+    return role === 'self' ? this.#version : 1;
+  }
+
   /** The bytes of an entry, if it is in a frame that is looked at. */
-  #entry(role: Role, ref: number, layout: number): Uint8Array | undefined {
-    const { size } = layout === 1 ? grantEntryV1 : grantEntryV2Full;
+  #entry(role: Role, ref: number, version: number): Uint8Array | undefined {
+    const { size } = version === 1 ? grantEntryV1 : grantEntryV2Full;
     const frame = Math.floor((ref * size) / XEN_PAGE_SIZE);
     if (frame >= TABLE_FRAMES[role]) return undefined;
     const at = (ref * size) % XEN_PAGE_SIZE;
@@ -239,9 +245,7 @@ class Player {
 
   #unmap(elements: readonly UnmapElement[], replacement: Place | undefined): string {
     const layout = replacement === undefined ? op.gnttabUnmapGrantRef : op.gnttabUnmapAndReplace;
-    // A replacement that is a mapping itself would be lost, and with it the caller, if the operation fails.
-    const isFree = typeof replacement !== 'number' || this.#places[replacement] === 'free';
-    const next = isFree ? this.#address(replacement ?? 'none') : this.#world.nowhere;
+    const next = this.#address(replacement ?? 'none');
     const bytes = concatenate(
       elements.map(({ name, place, bus }) => {
         const mapping = this.#mappings.get(name);
@@ -373,7 +377,7 @@ class Player {
   }
 
   #flagsOf(role: Role): string {
-    const version = role === 'self' ? this.#version : 1;
+    const version = this.#versionOf(role);
     const statuses = version === 2 ? this.#world.statuses() : undefined;
     const words: string[] = [];
     for (const ref of observedRefs(role)) {

@@ -18,7 +18,7 @@ import {
   GNTTABOP_SETUP_TABLE,
 } from '../../../src/abi/grant-table-op.ts';
 import { DOMID_SELF, XEN_PAGE_SIZE } from '../../../src/abi/xen.ts';
-import { grantEntryV2Full, GRANT_RESERVED_ENTRIES } from '../../../src/abi/grant.ts';
+import { grantEntryV2Full, grantStatusName, GRANT_RESERVED_ENTRIES } from '../../../src/abi/grant.ts';
 import { checked, type Libc, loadLibc } from '../../../src/hosts/linux/libc.ts';
 import { GranterDomain } from './granter-domain.ts';
 import { type Memory, Privcmd } from './privcmd.ts';
@@ -172,22 +172,28 @@ class PrivcmdWorld implements World {
     return pageOf(of === 'self' ? this.#table : this.#granters[of].table, index);
   }
 
+  statusFrame(): number {
+    const { list } = this.#privcmd;
+    const argument = { dom: DOMID_SELF, nr_frames: 1, frame_list: list.address };
+    const wanted = gnttabGetStatusFrames.make(argument);
+    const answer = this.call(GNTTABOP_GET_STATUS_FRAMES, wanted.bytes, 1);
+    const { status } = gnttabGetStatusFrames.over(answer.bytes);
+    if (status !== 0) throw new Error(`domain 0 has no frame of statuses: ${grantStatusName(status)}`);
+    return Number(list.view.getBigUint64(0, true));
+  }
+
   /** By a copy: a frame of statuses that is mapped keeps the table from being switched back. */
   statuses(): Uint16Array {
-    const { list } = this.#privcmd;
-    const wanted = gnttabGetStatusFrames.make({ dom: DOMID_SELF, nr_frames: 1, frame_list: list.address });
-    const frames = this.call(GNTTABOP_GET_STATUS_FRAMES, wanted.bytes, 1);
     const copy = gnttabCopy.make({
-      source_u: Number(list.view.getBigUint64(0, true)),
+      source_u: this.statusFrame(),
       source_domid: DOMID_SELF,
       dest_u: this.#frames[SCRATCH],
       dest_domid: DOMID_SELF,
       len: XEN_PAGE_SIZE,
     });
-    const copied = this.call(GNTTABOP_COPY, copy.bytes, 1);
-    const statuses = [gnttabGetStatusFrames.over(frames.bytes).status, gnttabCopy.over(copied.bytes).status];
-    if (statuses.some((status) => status !== 0))
-      throw new Error(`the statuses of domain 0's grant table cannot be read: ${statuses.join(', ')}`);
+    const { status } = gnttabCopy.over(this.call(GNTTABOP_COPY, copy.bytes, 1).bytes);
+    if (status !== 0)
+      throw new Error(`the statuses of domain 0 cannot be copied: ${grantStatusName(status)}`);
     return new Uint16Array(pageOf(this.#pages, SCRATCH).slice().buffer);
   }
 

@@ -20,24 +20,26 @@ export const SLOTS = 6;
 export const TABLE_FRAMES = { self: 8, pv: 2, hvm: 2 } as const;
 export const MAX_TABLE_FRAMES = { self: 64, pv: 4, hvm: 4 } as const;
 
-/** A page of a domain, by index; or a frame number that nobody has, or one of more than 32 bits. */
+/**
+ * A page of a domain, by index; or a frame number that nobody has, or one of more than 32 bits, or the caller's first
+ * frame of statuses.
+ */
 export interface PageName {
   readonly of: Role;
-  readonly index: number | 'nothing' | 'high';
+  readonly index: number | 'nothing' | 'high' | 'status';
 }
 
-/** Writes an entry into a domain's table, in the layout of a version, whatever version the table has. */
+/** Writes an entry into a domain's table, in the layout of the version that the table has. */
 export interface GrantStep {
   readonly do: 'grant';
   readonly in: Role;
-  readonly layout: 1 | 2;
   readonly ref: number;
   readonly flags: number;
   readonly peer: DomainName;
   readonly page: PageName;
-  /** Version 2: first byte and length of the part that is granted. */
+  /** First byte and length of the part that is granted. Only version 2 has room for it. */
   readonly part?: readonly [first: number, length: number];
-  /** Version 2: what is passed on, in place of a page. */
+  /** What is passed on, in place of a page. Only version 2 has room for it. */
   readonly passes?: { readonly from: DomainName; readonly ref: number };
 }
 
@@ -94,7 +96,7 @@ export type Step =
   | AccessStep
   | { readonly do: 'map'; readonly elements: readonly MapElement[] }
   | { readonly do: 'unmap'; readonly elements: readonly UnmapElement[] }
-  | { readonly do: 'replace'; readonly elements: readonly UnmapElement[]; readonly with: Place }
+  | { readonly do: 'replace'; readonly elements: readonly UnmapElement[]; readonly with: 'none' | 'nowhere' }
   | { readonly do: 'copy'; readonly elements: readonly CopyElement[] }
   | { readonly do: 'swap'; readonly pairs: readonly (readonly [a: number, b: number])[] }
   | { readonly do: 'setVersion'; readonly version: number }

@@ -27,7 +27,8 @@ export interface World {
   page(of: Role, index: number): Uint8Array;
   /** The bytes of one of the first TABLE_FRAMES frames of a domain's table. */
   tableFrame(of: Role, index: number): Uint8Array;
-  /** The statuses of the caller's table while it is of version 2. */
+  /** The caller's first frame of statuses while its table is of version 2: its number, and what it holds. */
+  statusFrame(): number;
   statuses(): Uint16Array;
   /** The address of a place for mappings, and what can be read and written there while something is mapped. */
   placeAddress(place: number): number;

@@ -1,11 +1,12 @@
-// Compiles src, test, bench and museum to dist, and links the modules of each thread to one file beside it. A file deleted
+// Compiles src, test, bench and museum to dist, and links the modules of each thread to one file beside it: Node takes
+// longer to find, read and link seventy modules than to run what is in them, and each thread does it anew. A file deleted
 // from src must not live on in dist, so dist is emptied whenever the list of sources changes; otherwise tsc's incremental
 // build does the least.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { linked } from './link.mjs';
+import { buildSync } from 'esbuild';
 
 /** What threads are started with (src/hosts/linux/thread-file.ts). */
 const THREADS = [
@@ -14,6 +15,7 @@ const THREADS = [
   'parallel/vhost-thread',
   'serving/control-thread',
   'serving/queue-thread',
+  'serving/xen-thread',
 ];
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -37,6 +39,16 @@ if (!existsSync(listFile) || readFileSync(listFile, 'utf8') !== list) {
 const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
 const built = spawnSync(process.execPath, [tsc, '-p', root], { stdio: 'inherit' });
 if (built.status !== 0) process.exit(built.status ?? 1);
-for (const thread of THREADS.map((path) => join(root, 'dist', 'src', path)))
-  writeFileSync(`${thread}.linked.js`, linked(`${thread}.js`));
+buildSync({
+  entryPoints: THREADS.map((path) => join(root, 'dist', 'src', `${path}.js`)),
+  outdir: join(root, 'dist', 'src'),
+  outbase: join(root, 'dist', 'src'),
+  outExtension: { '.js': '.linked.js' },
+  bundle: true,
+  packages: 'external',
+  platform: 'node',
+  target: 'node20',
+  format: 'esm',
+  logLevel: 'warning',
+});
 writeFileSync(listFile, list);

@@ -48,6 +48,7 @@ function scene(ringMemory: RingMemory = MEMORY) {
   };
   const rings = {
     ...{ setFeatures: tell('features'), setMemory: tell('memory'), translate: tell('translation') },
+    refuse: tell('refusal'),
     ...{ invalidate: tell('invalidation'), setCall: tell('call'), kick: tell('kick'), reset: tell('reset') },
     start: () => true,
     stop: () => 7,

@@ -48,6 +48,10 @@ export class TracedRings implements RingRunner {
     this.#needs.endIn(iova, size);
   }
 
+  refuse(iova: number): void {
+    this.#rings.refuse(iova);
+  }
+
   start(ring: RingSetup): boolean {
     const runs = this.#rings.start(ring);
     // Without an IOMMU rings have no addresses of the guest's.

@@ -5,7 +5,7 @@ import { extname } from 'node:path';
 
 /**
  * The file of the module `name` beside the module at `importer`, for a thread. Where the build has put it and all that
- * it imports into one file (scripts/link.mjs), that: a thread loads everything anew, and would spend most of its start
+ * it imports into one file (scripts/build.mjs), that: a thread loads everything anew, and would spend most of its start
  * on finding and reading its modules one by one.
  *
  * @param importer import.meta.url

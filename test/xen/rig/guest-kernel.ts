@@ -14,7 +14,12 @@ import type { Steps } from './steps.ts';
 const SOURCE: PackageSet = { names: ['linux-source-6.1'], withDependencies: false };
 
 /** What is not needed to compile for this processor; the configuration's own files are. */
-const LEFT_OUT = ['*/arch/arm*/boot', '*/Documentation/*/*', '*/tools/testing', '*/drivers/gpu/drm/amd/include'];
+const LEFT_OUT = [
+  '*/arch/arm*/boot',
+  '*/Documentation/*/*',
+  '*/tools/testing',
+  '*/drivers/gpu/drm/amd/include',
+];
 
 /** The folder with `vmlinux`, built if need be. */
 export function guestKernel(): Promise<string> {

@@ -60,8 +60,9 @@ export class XenHost implements BackendHost {
     this.#models = new DeviceModels({ libc, privcmd, events, id, ...records });
   }
 
-  /** Xen stops the processors of a paused domain itself. */
-  park(): void {}
+  park(): void {
+    // Xen stops the processors of a paused domain itself.
+  }
 
   serveMmio(
     guest: DomainId,
@@ -82,10 +83,11 @@ export class XenHost implements BackendHost {
   /**
    * Lets go of everything. Devices are to be removed first; those that were not lose their memory under their feet.
    *
-   * @param keepServers whether ioreq servers stay in Xen for a successor; guests that touch a register wait for it
+   * @param options.keepServers whether ioreq servers stay in Xen for a successor, for which guests that touch a register
+   *   then wait
    */
-  close(keepServers = false): void {
-    this.#models.close(keepServers);
+  close(options: { readonly keepServers: boolean } = { keepServers: false }): void {
+    this.#models.close(options.keepServers);
     this.grantMapper.close();
     this.grantCopier.close();
     this.events.closeAll();

@@ -57,17 +57,16 @@ export class StoreChannel implements ByteChannel {
    * answered. Never blocks. Returns whether anything came.
    */
   poll(): boolean {
-    for (let reads = 0; reads < MOST_READS && this.#receiver !== undefined; reads++) {
+    let reads = 0;
+    for (; reads < MOST_READS && this.#receiver !== undefined; reads++) {
       const length = this.#libc.read(this.fd, this.#scratch.address, MESSAGE);
-      if (length <= 0) {
-        if (length === 0) this.#end('has ended');
-        else this.#failed('read');
-        return reads > 0;
-      }
+      if (length === 0) this.#end('has ended');
+      if (length < 0) this.#failed('read');
+      if (length <= 0) break;
       this.#receiver.received(this.#scratch.u8.slice(0, length));
       this.#flush();
     }
-    return true;
+    return reads > 0;
   }
 
   close(): void {

@@ -21,7 +21,7 @@ test('one exhibit is visited, and caught', () => {
   const { exhibits } = JSON.parse(stdout);
   assert.deepEqual(
     exhibits.map(({ id, outcome, file }: Record<string, string>) => [id, outcome, file]),
-    [['R3', 'caught', 'src/dma/grant-dma.ts']],
+    [['R3', 'caught', 'src/dma/mapped-buffers.ts']],
   );
   assert.match(exhibits[0].by, /^R3: /);
 });

@@ -1,6 +1,6 @@
 // Port within dma/: an exposure mode, which is how the buffers of one device become reachable for its backend
-// while they are mapped. Implemented by direct-sharing.ts, bounce-sharing.ts and copy-sharing.ts; used by grant-dma.ts,
-// which makes the DMA operations of them.
+// while they are mapped. Implemented by direct-sharing.ts, bounce-sharing.ts and copy-sharing.ts; used by
+// mapped-buffers.ts, which makes the DMA operations of them.
 
 /** How one device's buffers are shared. A buffer is named by its place: reference * 4096 + offset in the page. */
 export interface BufferSharing {

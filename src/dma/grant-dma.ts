@@ -1,12 +1,9 @@
-// DMA operations over grants: every address that leaves here names references, in whatever exposure mode. What
-// all modes have in common: coherent memory, addresses, the trace.
-// After drivers/ and virtqueue/driver-queue.ts, before coherent.ts and an exposure mode (buffer-sharing.ts).
+// DMA operations over grants: every address that leaves here names references, in whatever exposure mode.
+// After drivers/ and virtqueue/driver-queue.ts; on mapped-buffers.ts, before coherent.ts and buffer-sharing.ts.
 
 import {
-  DMA_MAPPING_ERROR_HALF,
   grantAddressHigh,
   grantAddressLow,
-  grantAddressOffset,
   grantAddressRef,
   isGrantAddress,
   pagesTouched,
@@ -15,33 +12,25 @@ import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert } from '../errors.ts';
 import type { BufferSharing } from './buffer-sharing.ts';
 import { CoherentMemory } from './coherent.ts';
-import {
-  assertMappable,
-  type CoherentBuffer,
-  DMA_ATTR_MMIO,
-  DMA_ATTR_SKIP_CPU_SYNC,
-  type DmaAddress,
-  type DmaOperations,
-  MAX_MAPPING_SIZE,
-} from './dma.ts';
+import type { CoherentBuffer, DmaAddress, DmaOperations } from './dma.ts';
 import type { Grants } from './grants.ts';
+import { MappedBuffers } from './mapped-buffers.ts';
 import type { QuarantineCounts } from './quarantine.ts';
 
 /** Bit 63 of a DMA address is set, so a device must be able to give all 64 bits (defect R7 of the RFC). */
 const ADDRESS_BITS = 64;
 
 /** The operations of one device, whose buffers are shared as `sharing` does it. */
-export class GrantDma implements DmaOperations {
-  readonly maxMappingSize = MAX_MAPPING_SIZE;
+export class GrantDma extends MappedBuffers implements DmaOperations {
   readonly #grants: Grants;
-  readonly #device: number;
   readonly #coherent: CoherentMemory;
   readonly #sharing: BufferSharing;
 
   /** @param device the device's number in trace events */
   constructor(grants: Grants, device: number, sharing: BufferSharing) {
+    const { id, tracer } = grants.domain;
+    super(sharing, { domain: id, device, tracer });
     this.#grants = grants;
-    this.#device = device;
     this.#coherent = new CoherentMemory(grants, device);
     this.#sharing = sharing;
   }
@@ -86,51 +75,14 @@ export class GrantDma implements DmaOperations {
     }));
   }
 
-  map(address: number, size: number, direction: number, out: DmaAddress, attributes = 0): boolean {
-    assertMappable(size, direction);
-    const copies = (attributes & DMA_ATTR_SKIP_CPU_SYNC) === 0;
-    const place = attributes & DMA_ATTR_MMIO ? -1 : this.#sharing.share(address, size, direction, copies);
-    if (place < 0) {
-      out.low = out.high = DMA_MAPPING_ERROR_HALF;
-      return false;
-    }
-    const ref = Math.floor(place / XEN_PAGE_SIZE);
-    const offset = place & (XEN_PAGE_SIZE - 1);
+  protected override encode(ref: number, offset: number, out: DmaAddress): void {
     out.low = grantAddressLow(ref, offset);
     out.high = grantAddressHigh(ref);
-    const { tracer, id } = this.#grants.domain;
-    if (tracer.enabled) tracer.need(id, this.#device, ref, offset, size, direction);
-    return true;
   }
 
-  unmap(low: number, high: number, size: number, direction: number, attributes = 0): boolean {
-    assert(isGrantAddress(high), 'unmap of an address that is no grant', high);
-    const ref = grantAddressRef(low, high);
-    const offset = grantAddressOffset(low);
-    const copies = (attributes & DMA_ATTR_SKIP_CPU_SYNC) === 0;
-    const released = this.#sharing.unshare(ref, offset, size, direction, copies);
-    const { tracer, id } = this.#grants.domain;
-    if (tracer.enabled) tracer.needEnd(id, this.#device, ref, offset, size);
-    return released;
-  }
-
-  syncForCpu(low: number, high: number, size: number, direction: number, at = 0, length = size - at): void {
-    assert(at >= 0 && at + length <= size, 'bytes to sync', at + length, size);
-    const ref = grantAddressRef(low, high);
-    this.#sharing.syncForCpu(ref, grantAddressOffset(low), size, direction, at, length);
-  }
-
-  syncForDevice(
-    low: number,
-    high: number,
-    size: number,
-    direction: number,
-    at = 0,
-    length = size - at,
-  ): void {
-    assert(at >= 0 && at + length <= size, 'bytes to sync', at + length, size);
-    const ref = grantAddressRef(low, high);
-    this.#sharing.syncForDevice(ref, grantAddressOffset(low), size, direction, at, length);
+  protected override refOf(low: number, high: number): number {
+    assert(isGrantAddress(high), 'an address that is no grant', high);
+    return grantAddressRef(low, high);
   }
 
   revokeIdle(): void {

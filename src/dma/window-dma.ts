@@ -7,29 +7,19 @@ import { assert } from '../errors.ts';
 import { DMA_BIDIRECTIONAL } from '../trace.ts';
 import { KEEP_NOTHING } from './bounce-pages.ts';
 import { BounceSharing } from './bounce-sharing.ts';
-import {
-  assertMappable,
-  type CoherentBuffer,
-  DMA_ATTR_MMIO,
-  DMA_ATTR_SKIP_CPU_SYNC,
-  type DmaAddress,
-  type DmaOperations,
-  MAX_MAPPING_SIZE,
-} from './dma.ts';
+import type { CoherentBuffer, DmaAddress, DmaOperations } from './dma.ts';
+import { MappedBuffers } from './mapped-buffers.ts';
 import { NO_QUARANTINE } from './quarantine.ts';
 import type { SharedWindow } from './shared-window.ts';
 
 const HIGH = 0x1_0000_0000;
-/** What an address of no buffer has in both halves. */
-const MAPPING_ERROR_HALF = 0xffff_ffff;
 
 function pagesOf(size: number): number {
   return (size + XEN_PAGE_SIZE - 1) >>> XEN_PAGE_SHIFT;
 }
 
 /** The operations of the one device that the window is for. */
-export class WindowDma implements DmaOperations {
-  readonly maxMappingSize = MAX_MAPPING_SIZE;
+export class WindowDma extends MappedBuffers implements DmaOperations {
   readonly quarantined = 0;
   readonly quarantine = NO_QUARANTINE;
   /** Pages of coherent memory, and buffers that are mapped. */
@@ -38,9 +28,11 @@ export class WindowDma implements DmaOperations {
   readonly #sharing: BounceSharing;
 
   constructor(window: SharedWindow) {
-    this.#window = window;
     // What is over is wiped at once: the backend never stops seeing the page.
-    this.#sharing = new BounceSharing(window, window.owner.device, KEEP_NOTHING);
+    const sharing = new BounceSharing(window, window.owner.device, KEEP_NOTHING);
+    super(sharing, window.owner);
+    this.#window = window;
+    this.#sharing = sharing;
   }
 
   supportsMask(bits: number): boolean {
@@ -58,7 +50,7 @@ export class WindowDma implements DmaOperations {
   free(buffer: CoherentBuffer): boolean {
     const { domain, owner } = this.#window;
     const pages = pagesOf(buffer.size);
-    const { ref } = this.#placeOf(buffer.low, buffer.high);
+    const ref = this.refOf(buffer.low, buffer.high);
     if (owner.tracer.enabled) owner.tracer.needEnd(domain.id, owner.device, ref, 0, buffer.size);
     domain.memory.wipe(buffer.address, pages * XEN_PAGE_SIZE);
     domain.memory.freePages(buffer.address, pages);
@@ -77,52 +69,22 @@ export class WindowDma implements DmaOperations {
     });
   }
 
-  map(address: number, size: number, direction: number, out: DmaAddress, attributes = 0): boolean {
-    assertMappable(size, direction);
-    const copies = (attributes & DMA_ATTR_SKIP_CPU_SYNC) === 0;
-    const place = attributes & DMA_ATTR_MMIO ? -1 : this.#sharing.share(address, size, direction, copies);
-    if (place < 0) {
-      out.low = out.high = MAPPING_ERROR_HALF;
-      return false;
-    }
-    const shared = this.#window.address + place;
-    out.low = shared >>> 0;
-    out.high = Math.floor(shared / HIGH);
+  override map(
+    address: number,
+    size: number,
+    direction: number,
+    out: DmaAddress,
+    attributes?: number,
+  ): boolean {
+    if (!super.map(address, size, direction, out, attributes)) return false;
     this.live++;
-    const { domain, owner } = this.#window;
-    const offset = place & (XEN_PAGE_SIZE - 1);
-    if (owner.tracer.enabled)
-      owner.tracer.need(domain.id, owner.device, place >>> XEN_PAGE_SHIFT, offset, size, direction);
     return true;
   }
 
-  unmap(low: number, high: number, size: number, direction: number, attributes = 0): boolean {
-    const { ref, offset } = this.#placeOf(low, high);
-    const copies = (attributes & DMA_ATTR_SKIP_CPU_SYNC) === 0;
-    const released = this.#sharing.unshare(ref, offset, size, direction, copies);
+  override unmap(low: number, high: number, size: number, direction: number, attributes?: number): boolean {
+    const released = super.unmap(low, high, size, direction, attributes);
     this.live--;
-    const { domain, owner } = this.#window;
-    if (owner.tracer.enabled) owner.tracer.needEnd(domain.id, owner.device, ref, offset, size);
     return released;
-  }
-
-  syncForCpu(low: number, high: number, size: number, direction: number, at = 0, length = size - at): void {
-    assert(at >= 0 && at + length <= size, 'bytes to sync', at + length, size);
-    const { ref, offset } = this.#placeOf(low, high);
-    this.#sharing.syncForCpu(ref, offset, size, direction, at, length);
-  }
-
-  syncForDevice(
-    low: number,
-    high: number,
-    size: number,
-    direction: number,
-    at = 0,
-    length = size - at,
-  ): void {
-    assert(at >= 0 && at + length <= size, 'bytes to sync', at + length, size);
-    const { ref, offset } = this.#placeOf(low, high);
-    this.#sharing.syncForDevice(ref, offset, size, direction, at, length);
   }
 
   revokeIdle(): void {
@@ -160,10 +122,16 @@ export class WindowDma implements DmaOperations {
     return { address, size, low: address >>> 0, high: Math.floor(address / HIGH) };
   }
 
-  /** Page of the window and offset in it of an address that was made here. */
-  #placeOf(low: number, high: number): { readonly ref: number; readonly offset: number } {
+  /** The window begins with a page. */
+  protected override encode(ref: number, offset: number, out: DmaAddress): void {
+    const address = this.#window.address + ref * XEN_PAGE_SIZE + offset;
+    out.low = address >>> 0;
+    out.high = Math.floor(address / HIGH);
+  }
+
+  protected override refOf(low: number, high: number): number {
     const place = high * HIGH + low - this.#window.address;
     assert(place >= 0 && place < this.#window.size, 'an address of the window', place, this.#window.size);
-    return { ref: place >>> XEN_PAGE_SHIFT, offset: place & (XEN_PAGE_SIZE - 1) };
+    return Math.floor(place / XEN_PAGE_SIZE);
   }
 }

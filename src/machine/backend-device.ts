@@ -132,7 +132,7 @@ export class BackendDevice {
   #serve(made: MadeDevice, nodes: VirtioNodes): ServedDevice {
     try {
       const access = nodes.grantUsage ? made.access : 'plain';
-      return this.#backend.serve(made.device, nodes.guest, nodes.base, access);
+      return this.#backend.serve(made.device, nodes.guest, nodes.base, access, nodes.irq);
     } catch (error) {
       made.close();
       throw error;

@@ -1,11 +1,9 @@
 // A domain that serves devices to guests: each device is a window of registers in the guest's address space,
 // its queues are served when the guest rings, and its reach is what the guest grants, or all of its memory where the
 // toolstack gave the device without grants.
-// After hosts/model/, before transports/virtio-mmio/device.ts.
+// After xen/backend-host.ts, before transports/virtio-mmio/device.ts.
 
 import { MMIO_INTERRUPT_CONFIG, MMIO_INTERRUPT_VRING, MMIO_WINDOW_SIZE } from '../abi/virtio-mmio.ts';
-import type { MmioServer } from '../hosts/model/ioreq/device-model.ts';
-import type { DomainPorts } from '../hosts/model/xen.ts';
 import type { DeviceMemory } from '../memory/device-memory.ts';
 import { GrantCopyMemory } from '../memory/grant-copy-memory.ts';
 import { GrantMemory } from '../memory/grant-memory.ts';
@@ -13,6 +11,7 @@ import { PlainMemory } from '../memory/plain-memory.ts';
 import { MmioDevice } from '../transports/virtio-mmio/device.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import { DeviceState } from '../virtio/device-state.ts';
+import type { BackendHost, MmioServer } from '../xen/backend-host.ts';
 import type { GrantCopier } from '../xen/grant-copier.ts';
 import type { GrantMapper } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
@@ -47,7 +46,14 @@ export class ServedDevice {
   #backlogLow = 0;
   #backlogHigh = 0;
 
-  constructor(ports: DomainPorts, reach: Reach, device: VirtioDevice, guest: DomainId, base: number) {
+  constructor(
+    host: BackendHost,
+    reach: Reach,
+    device: VirtioDevice,
+    guest: DomainId,
+    base: number,
+    irq?: number,
+  ) {
     this.#reach = reach;
     this.state = new DeviceState(
       device,
@@ -59,7 +65,8 @@ export class ServedDevice {
       reach.restricted,
     );
     const registers = new MmioDevice(this.state, () => this.#server.clearInterrupts());
-    this.#server = ports.serveMmio(guest, base, MMIO_WINDOW_SIZE, registers, () => this.#answerDoorbell());
+    const answer = () => this.#answerDoorbell();
+    this.#server = host.serveMmio(guest, base, MMIO_WINDOW_SIZE, registers, answer, irq);
   }
 
   /** Gives queues that were cut short another turn. Returns whether there were any. */
@@ -96,29 +103,32 @@ export class ServedDevice {
 }
 
 /** The devices of one backend domain. Its thread calls `poll` again and again, and sleeps in between. */
-export class BackendDomain {
-  readonly ports: DomainPorts;
+export class BackendDomain<Ports extends BackendHost = BackendHost> {
+  readonly ports: Ports;
   readonly #grants: GrantPorts;
   readonly #devices = new Set<ServedDevice>();
 
-  /** @param grants by which grants are reached: the domain's own ports, or some that look over its shoulder */
-  constructor(
-    ports: DomainPorts,
-    grants: GrantPorts = { mapper: ports.grantMapper, copier: ports.grantCopier },
-  ) {
+  /** @param grants by which grants are reached: those of the host, or some that look over its shoulder */
+  constructor(ports: Ports, grants: GrantPorts = { mapper: ports.grantMapper, copier: ports.grantCopier }) {
     this.ports = ports;
     this.#grants = grants;
   }
 
   /**
-   * Serves `device` to `guest` at `base` of its address space.
+   * Serves `device` to `guest` at `base` of its address space, with the interrupt line `irq` where the host needs one.
    *
    * @throws RangeError when this domain is to reach all of the guest's memory and is not its device model
    */
-  serve(device: VirtioDevice, guest: DomainId, base: number, access: MemoryAccess = 'map'): ServedDevice {
+  serve(
+    device: VirtioDevice,
+    guest: DomainId,
+    base: number,
+    access: MemoryAccess = 'map',
+    irq?: number,
+  ): ServedDevice {
     const reach = access === 'plain' ? this.#everything(guest) : this.#granted(guest, access);
     try {
-      const served = new ServedDevice(this.ports, reach, device, guest, base);
+      const served = new ServedDevice(this.ports, reach, device, guest, base, irq);
       this.#devices.add(served);
       return served;
     } catch (error) {

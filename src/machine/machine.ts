@@ -140,7 +140,7 @@ export class Machine {
   }
 
   /** Makes a domain that serves devices. */
-  createBackend(id: number, options: MachineDomainOptions = {}): BackendDomain {
+  createBackend(id: number, options: MachineDomainOptions = {}): BackendDomain<DomainPorts> {
     const backend = new BackendDomain(this.#createDomain(id, 4 * MIB, options));
     this.#backends.add(id);
     for (const guest of this.#guests.keys()) this.#nameDeviceModel(guest, id);

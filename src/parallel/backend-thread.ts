@@ -85,7 +85,7 @@ async function run(loop: DomainLoop, backend: BackendDomain): Promise<void> {
     if (loop.hasMail()) await turn();
     if (backend.poll()) idle = 0;
     else if (++idle > SPINS) {
-      backend.ports.events.sleep(NAP, loop.hasMail);
+      loop.ports.events.sleep(NAP, loop.hasMail);
       idle = 0;
     }
   }

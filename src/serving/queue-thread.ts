@@ -7,6 +7,8 @@ import { Eventfds } from '../hosts/linux/epoll.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
 import { type MailboxEnds, MailboxServer } from './mailbox.ts';
 import { QueueWorker } from './queue-worker.ts';
+import { isQuitting, leave } from './thread-exit.ts';
+import { needsIn } from './thread-tracing.ts';
 
 /** What the thread is started with. */
 export interface QueueThreadData {
@@ -17,7 +19,7 @@ export interface QueueThreadData {
   readonly pollMicroseconds: number;
   /** Whether guests share the process that do not trust each other. */
   readonly sealed: boolean;
-  /** One word that is not zero when the process is about to end. */
+  /** Words that all threads share (thread-exit.ts). */
   readonly quit: Int32Array;
   /** Where it counts what it does (counter-blocks.ts). */
   readonly counters: Float64Array;
@@ -25,7 +27,7 @@ export interface QueueThreadData {
   readonly trace: TraceRing | undefined;
 }
 
-async function start({ mail, events, wakeControl, quit, trace, ...rest }: QueueThreadData): Promise<void> {
+function start({ mail, events, wakeControl, quit, trace, ...rest }: QueueThreadData): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   new QueueWorker({
@@ -35,10 +37,11 @@ async function start({ mail, events, wakeControl, quit, trace, ...rest }: QueueT
       events.postMessage(event);
       eventfds.ring(wakeControl);
     },
-    quitting: () => Atomics.load(quit, 0) !== 0,
-    needsOf: trace && (await import('./thread-tracing.ts')).needsIn(trace),
+    quitting: () => isQuitting(quit),
+    needsOf: trace && needsIn(trace),
     ...rest,
   }).run();
+  leave(quit);
 }
 
-await start(workerData as QueueThreadData);
+start(workerData as QueueThreadData);

@@ -42,6 +42,8 @@ export interface ConnectionParts {
   readonly signal: (fd: number) => void;
   /** Those that have an instance of the device. */
   readonly workers: readonly CallWorker[];
+  /** A request was answered with a failure; the connection goes on. */
+  readonly onRefused: (request: string, why: ProtocolViolation) => void;
   /** Puts a trace in front of its rings, if there is one. */
   readonly traceRings: ((rings: RingRunner) => TracedRings) | undefined;
 }
@@ -71,7 +73,8 @@ export class VhostConnection {
   #channel: Channel | undefined;
 
   constructor(parts: ConnectionParts) {
-    const { libc, fd, session, device, endpoint, workers, restricted, sealed, signal, traceRings } = parts;
+    const { libc, fd, session, device, endpoint, workers, restricted, sealed, signal } = parts;
+    const { onRefused, traceRings } = parts;
     this.session = session;
     this.#libc = libc;
     this.#arena = new Arena(libc, ARENA);
@@ -95,6 +98,7 @@ export class VhostConnection {
         if (!this.#main.socket.send(bytes, fds))
           throw new ProtocolViolation('vhost-user', 'the frontend takes no answers');
       },
+      onRefused,
     });
   }
 
@@ -131,7 +135,12 @@ export class VhostConnection {
     this.#rings.hear(event);
   }
 
-  /** Ends the session and closes all that belongs to it. */
+  /** What is under way in queues that could not be stopped, in words. */
+  get unanswered(): string {
+    return this.#rings.unanswered;
+  }
+
+  /** Ends the session and closes all that belongs to it. Throws WorkerStuck, with its memory mapped still. */
   close(): void {
     try {
       this.#vhost.close();

@@ -248,6 +248,7 @@ export class DeviceState {
     return new DeviceQueue(size, areas, this.#memory, {
       indirect: (this.driverFeatures & VIRTIO_F_INDIRECT_DESC) !== 0n,
       eventIndex: (this.driverFeatures & VIRTIO_F_EVENT_IDX) !== 0n,
+      longestChain: this.device.queueSizes[index],
     });
   }
 }

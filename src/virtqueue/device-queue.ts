@@ -41,6 +41,15 @@ export class Chain {
   }
 }
 
+/** What a device takes from the driver of a queue. */
+export interface DeviceQueueFeatures extends QueueFeatures {
+  /**
+   * Descriptors of the longest chain: the queue size that the device announced (§2.7.5.3.1). A driver that made its ring
+   * smaller may take that for the limit of an indirect table still, as Linux does. The ring's own size when left out.
+   */
+  readonly longestChain?: number;
+}
+
 /** A queue that the driver has enabled. Every method may throw ProtocolViolation: the device is then broken. */
 export class DeviceQueue {
   readonly size: number;
@@ -76,7 +85,7 @@ export class DeviceQueue {
     size: number,
     rings: RingAreas,
     memory: DeviceMemory,
-    features: QueueFeatures,
+    features: DeviceQueueFeatures,
     start: QueueStart = FRESH_QUEUE,
     meter?: QueueMeter,
   ) {
@@ -85,7 +94,8 @@ export class DeviceQueue {
     this.#memory = memory;
     this.#available = new AvailableRing(rings.driver, size);
     this.#used = new UsedRing(rings.device, size);
-    this.#reader = new ChainReader(size, new DescriptorTable(rings.descriptor), features.indirect, memory);
+    const table = new DescriptorTable(rings.descriptor);
+    this.#reader = new ChainReader(size, features.longestChain ?? size, table, features.indirect, memory);
     this.#eventIndex = features.eventIndex;
     this.#nextAvailable = start.base;
     this.#nextUsed = start.used;

@@ -8,6 +8,7 @@ import type { ConsoleEndpoint, ConsoleLine } from '../../src/devices/console-end
 import type { ExposureMode } from '../../src/dma/exposure-modes.ts';
 import type { ConsoleDriver } from '../../src/drivers/console.ts';
 import type { GuestConsolePort } from '../../src/drivers/console-port.ts';
+import type { DomainPorts } from '../../src/hosts/model/xen.ts';
 import type { BackendDomain, MemoryAccess } from '../../src/machine/backend-domain.ts';
 import type { GuestDomain } from '../../src/machine/guest-domain.ts';
 import { Machine } from '../../src/machine/machine.ts';
@@ -75,7 +76,7 @@ export interface ConsoleSceneOptions {
 
 export class ConsoleScene {
   readonly machine: Machine;
-  readonly backend: BackendDomain;
+  readonly backend: BackendDomain<DomainPorts>;
   readonly guest: GuestDomain;
   readonly device: ConsoleDevice;
   readonly console: ConsoleDriver;

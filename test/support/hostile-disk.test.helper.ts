@@ -8,6 +8,7 @@ import { splitRingSizes } from '../../src/abi/split-ring.ts';
 import { VIRTIO_ID_BLOCK } from '../../src/abi/virtio.ts';
 import type { BlkDriver } from '../../src/drivers/blk.ts';
 import { NO_RECOVERY } from '../../src/drivers/recovery.ts';
+import type { DomainPorts } from '../../src/hosts/model/xen.ts';
 import type { BackendDomain, ServedDevice } from '../../src/machine/backend-domain.ts';
 import type { ExposureMode } from '../../src/dma/exposure-modes.ts';
 import type { GuestDomain } from '../../src/machine/guest-domain.ts';
@@ -92,7 +93,7 @@ export interface BackendRing {
 
 export class HostileScene {
   readonly machine: Machine;
-  readonly backend: BackendDomain;
+  readonly backend: BackendDomain<DomainPorts>;
   readonly guest: GuestDomain;
   readonly device: HostileDisk;
   readonly served: ServedDevice;

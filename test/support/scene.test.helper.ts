@@ -12,6 +12,7 @@ import { VIRTIO_STATUS_DEVICE_NEEDS_RESET } from '../../src/abi/virtio.ts';
 import { BlkDevice } from '../../src/devices/blk.ts';
 import type { BlkDriver } from '../../src/drivers/blk.ts';
 import { addressMap } from '../../src/hosts/model/address-map.ts';
+import type { DomainPorts } from '../../src/hosts/model/xen.ts';
 import type { BackendDomain, MemoryAccess, ServedDevice } from '../../src/machine/backend-domain.ts';
 import type { GuestDomain } from '../../src/machine/guest-domain.ts';
 import { Machine } from '../../src/machine/machine.ts';
@@ -59,7 +60,7 @@ export const ACCESSES: readonly MemoryAccess[] = ['map', 'copy'];
 
 export class Scene {
   readonly machine: Machine;
-  readonly backend: BackendDomain;
+  readonly backend: BackendDomain<DomainPorts>;
   readonly driver: RawDriver;
   readonly served: ServedDevice;
   /** The disk of the device under test, unless the test gave a store. */

@@ -3,24 +3,16 @@
 // machine/backend-domain.ts. That it is there, and until when, is reported; nothing else of it can be seen.
 
 import { MAPTRACK_HANDLES_PER_FRAME } from '../../abi/grant.ts';
-import { type Region, regionOver } from '../../abi/region.ts';
+import { regionOver } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import type { Tracer } from '../../trace.ts';
+import type { ForeignMemory } from '../../xen/backend-host.ts';
 import type { DomainRecord } from './domain-record.ts';
 import type { Domains } from './domains.ts';
 import { addForeign, removeForeign } from './foreign-pages.ts';
 import { mayServe } from './ioreq/rights.ts';
 import { P2M_NONE, p2mType, PHYSMAP_FRAMES } from './physmap.ts';
 import type { Machine } from './state.ts';
-
-/** A guest's memory as its device model sees it. */
-export interface ForeignMemory {
-  readonly region: Region;
-  /** Guest-physical address of the region's first byte. */
-  readonly base: number;
-  /** Lets go of every page. */
-  close(): void;
-}
 
 /** What a domain needs to map others. */
 interface Mapper {

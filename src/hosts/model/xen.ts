@@ -5,8 +5,8 @@ import { type Region, regionOver } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import { GuestMemory, type GuestPageSize } from '../../dma/guest-memory.ts';
 import { noTrace, type Tracer } from '../../trace.ts';
+import type { BackendHost } from '../../xen/backend-host.ts';
 import type { DomainId, FrameNumber } from '../../xen/ids.ts';
-import type { MmioHandler } from '../../xen/mmio.ts';
 import { AddressSpace } from './address-space.ts';
 import { DomainGrantCopier } from './domain-grant-copier.ts';
 import { DomainGrantMapper } from './domain-grant-mapper.ts';
@@ -22,10 +22,10 @@ import { GrantCopying } from './grants/copying.ts';
 import { grantTableOp } from './grants/hypercall.ts';
 import { GrantMapping } from './grants/mapping.ts';
 import { SharedEntries } from './grants/shared-entry.ts';
-import { type ForeignMemory, mapForeignMemory } from './foreign-memory.ts';
+import { mapForeignMemory } from './foreign-memory.ts';
 import { releaseForeign } from './foreign-pages.ts';
 import { GuestCopy } from './guest-copy.ts';
-import { DeviceModels, type MmioServer } from './ioreq/device-model.ts';
+import { DeviceModels } from './ioreq/device-model.ts';
 import { GuestIo } from './ioreq/guest-io.ts';
 import { dmOp, type DmOpBuffer } from './ioreq/hypercall.ts';
 import { hvmOp } from './ioreq/hvm-params.ts';
@@ -190,12 +190,8 @@ export class Xen {
   }
 }
 
-/** What a domain has. */
-export interface DomainPorts {
-  readonly id: DomainId;
-  readonly tracer: Tracer;
-  /** Stops this thread while the domain is paused: to be called wherever its processor could be interrupted. */
-  park(): void;
+/** What a domain has; what a backend needs of it is xen/backend-host.ts's. */
+export interface DomainPorts extends BackendHost {
   readonly memory: GuestMemory;
   /** The page through which it talks to xenstore, and where that is among its frames. */
   readonly storePage: Region;
@@ -217,23 +213,4 @@ export interface DomainPorts {
   eventChannelOp(command: number, address: number): number;
   readonly interrupts: DomainInterrupts;
   readonly mmio: GuestIo;
-  /**
-   * Makes this domain the device model of `size` bytes from `base` in the address space of `guest`.
-   *
-   * @param onDoorbell called when queues of the device were notified
-   * @throws RangeError when that is refused; see device-model.ts
-   */
-  serveMmio(
-    guest: DomainId,
-    base: number,
-    size: number,
-    handler: MmioHandler,
-    onDoorbell: () => void,
-  ): MmioServer;
-  /**
-   * Maps all of the memory of `guest`, whose device model this domain has to be: access without grants.
-   *
-   * @throws RangeError when that is refused; see foreign-memory.ts
-   */
-  mapForeignMemory(guest: DomainId): ForeignMemory;
 }

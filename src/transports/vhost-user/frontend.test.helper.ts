@@ -85,6 +85,8 @@ export class TestFrontend {
   readonly session: VhostUserSession;
   rings!: LocalRings;
   readonly replies: Reply[] = [];
+  /** Requests that were answered with a failure, and why. */
+  readonly refusals: string[] = [];
   readonly #reader = new MessageReader();
 
   constructor(
@@ -109,6 +111,7 @@ export class TestFrontend {
         const payload = bytes.slice(vhostUserHeader.size);
         this.replies.push({ request, flags, payload, file: platform.open.get(fds[0] ?? -1) });
       },
+      onRefused: (request, { detail }) => this.refusals.push(`${request}: ${detail}`),
     });
   }
 

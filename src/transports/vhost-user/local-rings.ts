@@ -28,6 +28,7 @@ const READ_WRITE = 3;
 
 /** A ring that runs. */
 interface Running {
+  readonly index: number;
   readonly queue: DeviceQueue;
   readonly logged: LoggedRing | undefined;
   readonly interrupt: () => void;
@@ -48,6 +49,7 @@ export class LocalRings implements RingRunner {
   readonly #events: RingEvents;
   readonly #signal: (fd: number) => void;
   readonly #running = new Map<number, Running>();
+  readonly #byQueue = new Map<DeviceQueue, Running>();
   readonly #calls = new Map<number, number>();
   #features = 0n;
   #started = false;
@@ -62,11 +64,11 @@ export class LocalRings implements RingRunner {
   readonly #needs: NeedTracer | undefined;
   readonly #host: DeviceHost = {
     completed: (queue) => {
-      for (const [index, ring] of this.#running)
-        if (ring.queue === queue && queue.takeInterrupt()) this.#interrupt(index);
+      if (queue.takeInterrupt()) this.#byQueue.get(queue)?.interrupt();
     },
     failed: (queue, violation) => {
-      for (const [index, ring] of this.#running) if (ring.queue === queue) this.#fail(index, ring, violation);
+      const ring = this.#byQueue.get(queue);
+      if (ring !== undefined) this.#fail(ring, violation);
     },
     configChanged: () => this.#events.configChanged(this.#device.config),
   };
@@ -129,11 +131,14 @@ export class LocalRings implements RingRunner {
     const features = {
       indirect: (this.#features & VIRTIO_F_INDIRECT_DESC) !== 0n,
       eventIndex: (this.#features & VIRTIO_F_EVENT_IDX) !== 0n,
+      longestChain: this.#device.queueSizes[setup.index],
     };
     const meter = this.meter?.queue(setup.index, setup.size);
     const queue = new DeviceQueue(setup.size, areas, this.#bufferMemory(), features, start, meter);
     const interrupt = (): void => this.#interrupt(setup.index);
-    this.#running.set(setup.index, { queue, logged, interrupt, meter, quiet: false, failed: false });
+    const ring = { index: setup.index, queue, logged, interrupt, meter, quiet: false, failed: false };
+    this.#running.set(setup.index, ring);
+    this.#byQueue.set(queue, ring);
     return true;
   }
 
@@ -142,6 +147,7 @@ export class LocalRings implements RingRunner {
     this.#device.drain?.();
     const ring = this.#running.get(index)!;
     this.#running.delete(index);
+    this.#byQueue.delete(ring.queue);
     this.#iotlb.forgetMisses();
     const { base } = ring.queue;
     ring.logged?.markRing();
@@ -206,15 +212,15 @@ export class LocalRings implements RingRunner {
       return step(ring);
     } catch (error) {
       if (!(error instanceof ProtocolViolation)) throw error;
-      this.#fail(index, ring, error);
+      this.#fail(ring, error);
       return false;
     }
   }
 
-  #fail(index: number, ring: Running, violation: ProtocolViolation): void {
+  #fail(ring: Running, violation: ProtocolViolation): void {
     if (ring.failed) return;
     ring.failed = true;
-    this.#events.failed(index, violation);
+    this.#events.failed(ring.index, violation);
   }
 
   /** All of the memory, or what the IOMMU maps of it. */

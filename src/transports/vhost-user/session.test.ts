@@ -276,6 +276,9 @@ test('T2: what is refused is answered where an acknowledgement was asked for, an
   const fd = frontend.platform.descriptor(guest.file);
   assert.notEqual(ask(user.VHOST_USER_ADD_MEM_REG, singleBytes({ ...REGION, user: 0 }), [fd]), 0n);
   assert.equal(frontend.platform.mappings, 1);
+  assert.equal(frontend.refusals.length, 2, 'who serves it learns why');
+  assert.equal(frontend.refusals[0], 'request 99: request 99 is unknown');
+  assert.match(frontend.refusals[1], /^ADD_MEM_REG: regions at guest addresses \w+ and \w+ overlap/);
   setUpRing(frontend);
   guest.offer(0, GUEST + BUFFERS, 8);
   startRing(frontend);

@@ -51,7 +51,7 @@ import { MAX_SLOTS, type MemoryChange } from './memory-slots.ts';
 import { Negotiation, type OfferOptions } from './negotiation.ts';
 import { MessageFds } from './owned-fd.ts';
 import type { RingEvents, RingRunner, VhostPlatform } from './platform.ts';
-import { checkShape } from './request-shapes.ts';
+import { checkShape, requestName } from './request-shapes.ts';
 import { applyToRing } from './ring-requests.ts';
 import { Vrings } from './vrings.ts';
 
@@ -63,6 +63,8 @@ export interface SessionParts extends OfferOptions {
   readonly runner: (events: RingEvents) => RingRunner;
   /** Sends bytes to the frontend, and descriptors with them, which stay the session's. */
   readonly send: (bytes: Uint8Array, fds: readonly number[]) => void;
+  /** A request was answered with a failure, of which the frontend does not learn why. */
+  readonly onRefused: (request: string, why: ProtocolViolation) => void;
 }
 
 /** A payload to answer with, and a descriptor that goes with it and is closed after. */
@@ -79,6 +81,7 @@ export class VhostUserSession {
   #config: Uint8Array;
   readonly #platform: VhostPlatform;
   readonly #send: SessionParts['send'];
+  readonly #onRefused: SessionParts['onRefused'];
   readonly #negotiation: Negotiation;
   readonly #channel: BackendChannel;
   readonly #memory: GuestMemory;
@@ -94,6 +97,7 @@ export class VhostUserSession {
     this.#config = device.config;
     this.#platform = platform;
     this.#send = parts.send;
+    this.#onRefused = parts.onRefused;
     this.#negotiation = new Negotiation(device, parts);
     this.#channel = new BackendChannel(platform);
     this.#memory = new GuestMemory(platform);
@@ -185,6 +189,7 @@ export class VhostUserSession {
       return this.#serve(message, fds);
     } catch (error) {
       if (!this.#wantsAck(message) || !(error instanceof ProtocolViolation)) throw error;
+      this.#onRefused(requestName(message.request), error);
       return u64(1n);
     }
   }
@@ -343,7 +348,7 @@ export class VhostUserSession {
 
   #setStatus(value: bigint): void {
     if (value > 0xffn)
-      throw new ProtocolViolation('vhost-user SET_STATUS', `status 0x${value.toString(16)} is no byte`);
+      throw new ProtocolViolation('vhost-user SET_STATUS', `status 0x${value.toString(16)}, expected a byte`);
     if (value === 0n) this.#reset();
     else this.#status = Number(value);
   }

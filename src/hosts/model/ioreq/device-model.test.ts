@@ -10,11 +10,11 @@ import {
   MMIO_STATUS,
 } from '../../../abi/virtio-mmio.ts';
 import { noTrace } from '../../../trace.ts';
+import type { MmioServer } from '../../../xen/backend-host.ts';
 import type { MmioHandler } from '../../../xen/mmio.ts';
 import type { EventPort } from '../../../xen/ids.ts';
 import { addDomain, bootTestMachine, type TestDomain } from '../domains.test.helper.ts';
 import { ENOENT } from '../errno.ts';
-import type { MmioServer } from './device-model.ts';
 import { MAX_WINDOWS } from './windows.ts';
 import type { Xen } from '../xen.ts';
 

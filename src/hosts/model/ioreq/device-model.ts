@@ -14,6 +14,7 @@ import {
   STATE_IORESP_READY,
 } from '../../../abi/ioreq.ts';
 import { XEN_PAGE_SIZE } from '../../../abi/xen.ts';
+import type { MmioServer } from '../../../xen/backend-host.ts';
 import type { DomainId, EventPort } from '../../../xen/ids.ts';
 import type { MmioHandler } from '../../../xen/mmio.ts';
 import type { DomainEvents } from '../events/domain-events.ts';
@@ -58,7 +59,7 @@ class DeviceModel {
   readonly id: number;
   readonly #gfn: number;
   readonly #ports: EventPort[] = [];
-  readonly #devices = new Set<MmioServer>();
+  readonly #devices = new Set<DomainMmioServer>();
   readonly #page: number;
   #windows = 0;
   #closed = false;
@@ -86,12 +87,12 @@ class DeviceModel {
     return this.#devices.size === 0;
   }
 
-  add(device: MmioServer): void {
+  add(device: DomainMmioServer): void {
     this.#devices.add(device);
     this.#windows = this.#options.servers.windowTable(this.guest, this.id);
   }
 
-  remove(device: MmioServer): void {
+  remove(device: DomainMmioServer): void {
     this.#devices.delete(device);
   }
 
@@ -160,7 +161,7 @@ class DeviceModel {
   }
 
   /** One access to a device's registers; 8 bytes are two of 4. */
-  #access({ handler }: MmioServer, data: number, offset: number, size: number, isRead: boolean): void {
+  #access({ handler }: DomainMmioServer, data: number, offset: number, size: number, isRead: boolean): void {
     const { u32 } = this.#options.machine.memory;
     const width = Math.min(size, 4);
     for (let part = 0; part < (size === 8 ? 2 : 1) && !this.#closed; part++) {
@@ -173,7 +174,7 @@ class DeviceModel {
     }
   }
 
-  #deviceAt(address: number): MmioServer | undefined {
+  #deviceAt(address: number): DomainMmioServer | undefined {
     for (const device of this.#devices)
       if (address >= device.base && address < device.base + device.size) return device;
     return undefined;
@@ -224,7 +225,7 @@ export class DeviceModels {
     size: number,
     handler: MmioHandler,
     onDoorbell: () => void,
-  ): MmioServer {
+  ): DomainMmioServer {
     const { servers, emulator, events, eventOps } = this.#options;
     const { guest, id } = model;
     const range = [XEN_DMOP_IO_RANGE_MEMORY, BigInt(base), BigInt(base + size - 1)] as const;
@@ -236,13 +237,13 @@ export class DeviceModels {
     const window = port < 0 ? port : servers.accelerate(emulator, guest, id, base, size, port);
     if (typeof window !== 'number') {
       events.onEvent(port, onDoorbell);
-      const end = (server: MmioServer) => {
+      const end = (server: DomainMmioServer) => {
         servers.unmapRange(emulator, guest, id, ...range);
         events.close(port);
         model.remove(server);
         this.#closeIdle(model);
       };
-      return new MmioServer(eventOps, guest, window, handler, end);
+      return new DomainMmioServer(eventOps, guest, window, handler, end);
     }
     // A refusal leaves nothing behind; closing what was not allocated is refused in turn.
     events.close(port);
@@ -259,21 +260,21 @@ export class DeviceModels {
 }
 
 /** The device model's end of one window. */
-export class MmioServer {
+class DomainMmioServer implements MmioServer {
   readonly base: number;
   readonly size: number;
   readonly handler: MmioHandler;
   readonly #events: EventOps;
   readonly #guest: DomainRecord;
   readonly #window: Window;
-  readonly #end: (server: MmioServer) => void;
+  readonly #end: (server: DomainMmioServer) => void;
 
   constructor(
     events: EventOps,
     guest: DomainRecord,
     window: Window,
     handler: MmioHandler,
-    end: (server: MmioServer) => void,
+    end: (server: DomainMmioServer) => void,
   ) {
     this.base = window.base;
     this.size = window.size;
@@ -284,24 +285,20 @@ export class MmioServer {
     this.#end = end;
   }
 
-  /** Takes the queues 0-31 (`high` false) or 32-63 that were notified since the last call, one bit each. */
   takeDoorbell(high: boolean): number {
     return this.#window.takeDoorbell(high);
   }
 
-  /** Sets bits of InterruptStatus and interrupts the guest. */
   interrupt(bits: number): void {
     this.#window.setInterrupts(bits);
     const port = this.#window.interruptPort;
     if (port > 0 && this.#guest.alive) this.#events.raise(this.#guest, port);
   }
 
-  /** Clears InterruptStatus: the device was reset. */
   clearInterrupts(): void {
     this.#window.clearInterrupts(-1);
   }
 
-  /** Takes the window away; the guest then reads all ones there, and so does an access that waits now. */
   close(): void {
     this.#end(this);
   }

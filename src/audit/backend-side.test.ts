@@ -4,6 +4,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { grantAddressHigh, grantAddressLow } from '../abi/grant-address.ts';
+import { Grants } from '../dma/grants.ts';
+import { IdlePools } from '../dma/idle-pools.ts';
+import { References } from '../dma/references.ts';
+import { addDomain, bootTestMachine } from '../hosts/model/domains.test.helper.ts';
+import { GrantMemory } from '../memory/grant-memory.ts';
+import { needsOf, TracedMemory } from '../memory/traced-memory.ts';
 import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
 import { audited, auditOf, BACKEND, DISK, GUEST, traceText } from './auditing.test.helper.ts';
 import { DirectTracer } from './event-tracer.ts';
@@ -102,6 +109,48 @@ test('a trace says that it is of a backend alone, and is audited so', () => {
   assert.deepEqual(findings.map(({ rule }) => rule).sort(), ['foreign-writable', 'over-permission']);
   const [both] = audited(({ trace }) => report(trace)).runs;
   assert.ok(both.total.contradictions > 0, 'a whole trace has grants');
+});
+
+test('on the embedded Xen a backend alone comes to the same figures as both sides together', () => {
+  const both = new Exposure();
+  const alone = new Exposure(undefined, { side: 'backend' });
+  const [guestSays, backendSays, needed] = [[both], [both, alone], [alone]].map(
+    (consumers) => new DirectTracer(consumers, () => 0),
+  );
+  const xen = bootTestMachine();
+  const guest = addDomain(xen, GUEST);
+  const backend = addDomain(xen, BACKEND, {}, backendSays);
+  const { memory, grantTable: table } = guest.ports;
+  const references = new References(table);
+  const domain = { id: guest.id, memory, table, references, pools: new IdlePools(), tracer: guestSays };
+  const grants = new Grants(domain, backend.id);
+  const granted = new GrantMemory(backend.ports.grantMapper, backend.id, guest.id, backendSays);
+  const access = new TracedMemory(granted, needsOf(needed, GUEST, DISK)).newChainAccess();
+  // Header, data over two pages, and status.
+  for (const [frame, offset, length, writable] of [
+    [3, 64, 16, false],
+    [5, 0, 5000, true],
+    [9, 4095, 1, true],
+  ] as const) {
+    const ref = grants.share(frame, Math.ceil((offset + length) / PAGE), !writable);
+    guestSays.need(GUEST, DISK, ref, offset, length, writable ? DMA_FROM_DEVICE : DMA_TO_DEVICE);
+    access.map(grantAddressLow(ref, offset), grantAddressHigh(ref), length, writable);
+  }
+  assert.equal(access.ready(), 0);
+  assert.equal(access.release(16, 5001, 0), 0);
+  const figures = [both.total(), alone.total()].map((total) => ({
+    ...{ needed: total.bytesNeeded, exposed: total.bytesExposed, mapped: total.pagesMapped },
+    ...{ readable: total.foreignReadableBytes, writable: total.foreignWritableBytes },
+    ...{ read: total.bytesRead, written: total.bytesWritten, strayed: total.touchesOutsideNeed },
+    contradictions: total.contradictions,
+  }));
+  assert.deepEqual(figures[1], figures[0]);
+  const writable = 2 * PAGE - 5000 + (PAGE - 1);
+  assert.deepEqual(figures[1], {
+    ...{ needed: 5017, exposed: 4 * PAGE, mapped: 4, readable: PAGE - 16 + writable, writable },
+    ...{ read: 16, written: 5001, strayed: 0, contradictions: 0 },
+  });
+  assert.deepEqual(alone.liveGrants(), [], 'it has let go of everything');
 });
 
 /** One buffer of a random chain. */

@@ -2,7 +2,7 @@
 // lets go of them. How the accounting learns what a backend needs where nobody but the backend can say so.
 // Wraps the other memories; it costs nothing where it is not there.
 
-import { DMA_BIDIRECTIONAL, DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
+import { DMA_BIDIRECTIONAL, DMA_FROM_DEVICE, DMA_TO_DEVICE, type Tracer } from '../trace.ts';
 import type { ChainAccess, DeviceMemory, MappedRing } from './device-memory.ts';
 import type { Segments } from './segments.ts';
 
@@ -24,6 +24,17 @@ export interface NeedTracer {
   need(page: number, offset: number, size: number, direction: number): boolean;
   /** It has let go of the bytes that `need` named, which returned true. */
   needEnd(page: number, offset: number, size: number): void;
+}
+
+/** The needs of device `device` of domain `domain`, for a tracer that takes all of them. */
+export function needsOf(tracer: Tracer, domain: number, device: number): NeedTracer {
+  return {
+    need: (page, offset, size, direction) => {
+      tracer.need(domain, device, page, offset, size, direction);
+      return true;
+    },
+    needEnd: (page, offset, size) => tracer.needEnd(domain, device, page, offset, size),
+  };
 }
 
 /** Buffers of one chain, and which of them were reported. */

@@ -9,6 +9,7 @@ import { Control, type Endpoint, type Notice } from './control.ts';
 import { MailboxCaller, type MailboxEnds } from './mailbox.ts';
 import type { RingEvent } from './ring-commands.ts';
 import { isQuitting, leave } from './thread-exit.ts';
+import { ringsTracedIn } from './thread-tracing.ts';
 
 /** What the thread is started with. */
 export interface ControlThreadData {
@@ -39,7 +40,7 @@ export type FromControl =
   | { readonly kind: 'pong' }
   | { readonly kind: 'ended'; readonly failure: string | undefined };
 
-async function start(data: ControlThreadData, port: MessagePort): Promise<void> {
+function start(data: ControlThreadData, port: MessagePort): void {
   const { wake, workers, restricted, sealed, quit, trace } = data;
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
@@ -70,7 +71,7 @@ async function start(data: ControlThreadData, port: MessagePort): Promise<void> 
     hurry: () => {
       for (const caller of callers) caller.hurry(END_LIMIT);
     },
-    traceRings: trace && (await import('./thread-tracing.ts')).ringsTracedIn(trace),
+    traceRings: trace && ringsTracedIn(trace),
   });
   control.run(() => {
     for (let mail = receiveMessageOnPort(port); mail !== undefined; mail = receiveMessageOnPort(port))
@@ -100,4 +101,4 @@ function obey(control: Control, message: ToControl, say: (message: FromControl) 
   }
 }
 
-await start(workerData as ControlThreadData, parentPort!);
+start(workerData as ControlThreadData, parentPort!);

@@ -8,6 +8,7 @@ import { loadLibc } from '../hosts/linux/libc.ts';
 import { type MailboxEnds, MailboxServer } from './mailbox.ts';
 import { QueueWorker } from './queue-worker.ts';
 import { isQuitting, leave } from './thread-exit.ts';
+import { needsIn } from './thread-tracing.ts';
 
 /** What the thread is started with. */
 export interface QueueThreadData {
@@ -26,7 +27,7 @@ export interface QueueThreadData {
   readonly trace: TraceRing | undefined;
 }
 
-async function start({ mail, events, wakeControl, quit, trace, ...rest }: QueueThreadData): Promise<void> {
+function start({ mail, events, wakeControl, quit, trace, ...rest }: QueueThreadData): void {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   new QueueWorker({
@@ -37,10 +38,10 @@ async function start({ mail, events, wakeControl, quit, trace, ...rest }: QueueT
       eventfds.ring(wakeControl);
     },
     quitting: () => isQuitting(quit),
-    needsOf: trace && (await import('./thread-tracing.ts')).needsIn(trace),
+    needsOf: trace && needsIn(trace),
     ...rest,
   }).run();
   leave(quit);
 }
 
-await start(workerData as QueueThreadData);
+start(workerData as QueueThreadData);

@@ -1,5 +1,5 @@
-// The tracers of the threads that serve: loaded only where somebody follows what may be reached. After control-thread.ts
-// and queue-thread.ts; before traced-rings.ts and audit/need-reporter.ts.
+// The tracers of the threads that serve, where somebody follows what may be reached. After control-thread.ts and
+// queue-thread.ts; before traced-rings.ts and audit/need-reporter.ts.
 
 import { NeedReporter } from '../audit/need-reporter.ts';
 import { RingTracer, type TraceRing } from '../audit/trace-ring.ts';

@@ -73,19 +73,8 @@ export class VhostConnection {
   #channel: Channel | undefined;
 
   constructor(parts: ConnectionParts) {
-    const {
-      libc,
-      fd,
-      session,
-      device,
-      endpoint,
-      workers,
-      restricted,
-      sealed,
-      signal,
-      onRefused,
-      traceRings,
-    } = parts;
+    const { libc, fd, session, device, endpoint, workers, restricted, sealed, signal } = parts;
+    const { onRefused, traceRings } = parts;
     this.session = session;
     this.#libc = libc;
     this.#arena = new Arena(libc, ARENA);

@@ -81,6 +81,7 @@ export class VhostServer {
     };
     // Node waits for its threads before the process ends, and these would sleep in a system call.
     process.once('exit', (status) => {
+      // Nor may one wait for room in its ring of events.
       watch?.close();
       if (!quitAll(quit, wakeAll, EXIT_LIMIT)) libc._exit(status);
     });

@@ -1,6 +1,9 @@
 // All implementations of the port GrantCopier run the contract.
 
 import { addDomain, bootTestMachine } from '../../src/hosts/model/domains.test.helper.ts';
+import { FakeKernel } from '../../src/hosts/linux/xen/fake-kernel.test.helper.ts';
+import { openXenHost } from '../../src/hosts/linux/xen/host.ts';
+import { arenaOfTest, native } from '../../src/hosts/linux/native.test.helper.ts';
 import { domainId, type FrameNumber, type GrantRef } from '../../src/xen/ids.ts';
 import { grantCopierContract } from './grant-copier.ts';
 
@@ -28,3 +31,32 @@ grantCopierContract('DomainGrantCopier', () => {
     revoke: (ref) => grantTable.revoke(ref as GrantRef, 1) === 0,
   };
 });
+
+if (native.skip === false)
+  grantCopierContract(
+    'GntdevCopier',
+    () => {
+      const kernel = new FakeKernel();
+      const owner = domainId(2);
+      kernel.addGuest(owner);
+      const host = openXenHost({ libc: kernel.libc, arena: arenaOfTest(), id: domainId(0) });
+      // The pages by their numbers: the one for reading only, and the other.
+      const pages = [false, true].map((readonly) => kernel.grant(owner, readonly));
+      let current = pages[0];
+      return {
+        copier: host.grantCopier,
+        owner,
+        nobody: domainId(7),
+        page: () => current.bytes,
+        grant(_number, readonly) {
+          const { bytes } = current;
+          current = pages[readonly ? 1 : 0];
+          current.bytes.set(bytes);
+          return current.ref;
+        },
+        revoke: (ref) => kernel.revoke(owner, ref),
+        close: () => host.close(),
+      };
+    },
+    { wholePages: 'the device that grants pages of a process grants whole ones' },
+  );

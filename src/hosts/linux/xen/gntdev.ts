@@ -1,0 +1,137 @@
+// The calls of /dev/xen/gntdev (Linux, drivers/xen/gntdev.c), one for each thing that it does. Before
+// gntdev-mapper.ts and gntdev-copier.ts.
+
+import { constants } from 'node:os';
+import {
+  IOCTL_GNTDEV_GRANT_COPY,
+  IOCTL_GNTDEV_MAP_GRANT_REF,
+  IOCTL_GNTDEV_UNMAP_GRANT_REF,
+  gntdevCopyIn,
+  gntdevCopyOut,
+  ioctlGntdevGrantCopy,
+  ioctlGntdevMapGrantRef,
+  ioctlGntdevUnmapGrantRef,
+} from '../../../abi/gntdev.ts';
+import { GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF } from '../../../abi/grant-table-op.ts';
+import { GNTST_GENERAL_ERROR, GNTST_NO_SPACE, GNTST_OKAY } from '../../../abi/grant.ts';
+import type { DomainId } from '../../../xen/ids.ts';
+import type { Arena, Scratch } from '../arena.ts';
+import type { Libc } from '../libc.ts';
+import { openXenDevice } from './device-files.ts';
+
+/** Copies that one call makes at most. */
+export const MOST_COPIES = 256;
+
+/** What the device answers when it has no memory is the only errno that has a status of its own. */
+export function statusOfErrno(errno: number): number {
+  return errno === constants.errno.ENOMEM ? GNTST_NO_SPACE : GNTST_GENERAL_ERROR;
+}
+
+/** The device, opened once. */
+export class Gntdev {
+  readonly fd: number;
+  readonly #libc: Libc;
+  readonly #argument: Scratch;
+  readonly #segments: Scratch;
+  readonly #map: ReturnType<typeof ioctlGntdevMapGrantRef.over>;
+  readonly #unmap: ReturnType<typeof ioctlGntdevUnmapGrantRef.over>;
+  readonly #copy: ReturnType<typeof ioctlGntdevGrantCopy.over>;
+  readonly #in: ReturnType<typeof gntdevCopyIn.over>;
+  readonly #out: ReturnType<typeof gntdevCopyOut.over>;
+  #kept = 0;
+
+  /** Throws XenUnavailable. */
+  constructor(libc: Libc, arena: Arena) {
+    this.#libc = libc;
+    this.#argument = arena.take(ioctlGntdevMapGrantRef.size);
+    this.#segments = arena.take(MOST_COPIES * gntdevCopyIn.size);
+    this.#map = ioctlGntdevMapGrantRef.over(this.#argument.u8);
+    this.#unmap = ioctlGntdevUnmapGrantRef.over(this.#argument.u8);
+    this.#copy = ioctlGntdevGrantCopy.over(this.#argument.u8);
+    this.#in = gntdevCopyIn.over(this.#segments.u8);
+    this.#out = gntdevCopyOut.over(this.#segments.u8);
+    this.fd = openXenDevice(libc, '/dev/xen/gntdev');
+  }
+
+  /**
+   * Names a granted page. Nothing is mapped yet: that is what mmap does, and where a reference is refused.
+   *
+   * @returns the offset for mmap, or the negative GNTST status with which it is refused
+   */
+  announce(owner: DomainId, ref: number): number {
+    this.#map.count = 1;
+    this.#map.pad = 0;
+    this.#map.index = 0;
+    this.#map.domid = owner;
+    this.#map.ref = ref;
+    return this.#call(IOCTL_GNTDEV_MAP_GRANT_REF) ?? this.#map.index;
+  }
+
+  /**
+   * Takes back what `announce` has returned, when it is not mapped (any more). A device that refuses keeps a record of
+   * its own, which is counted and ends with the process; the page is not mapped all the same (case T18).
+   */
+  withdraw(index: number): void {
+    this.#unmap.index = index;
+    this.#unmap.count = 1;
+    this.#unmap.pad = 0;
+    if (this.#call(IOCTL_GNTDEV_UNMAP_GRANT_REF) !== undefined) this.#kept++;
+  }
+
+  /** Pages that the device refused to forget. */
+  get kept(): number {
+    return this.#kept;
+  }
+
+  /** Prepares copy `i` of a call: `length` bytes from `offset` of a granted page to the address `place`. */
+  putCopyIn(i: number, owner: DomainId, ref: number, offset: number, length: number, place: number): void {
+    const segment = this.#in.at(i * gntdevCopyIn.size);
+    segment.source_ref = ref;
+    segment.source_offset = offset;
+    segment.source_domid = owner;
+    segment.dest_virt = place;
+    segment.len = length;
+    segment.flags = GNTCOPY_SOURCE_GREF;
+    segment.status = GNTST_GENERAL_ERROR;
+  }
+
+  /** The same the other way round. */
+  putCopyOut(i: number, owner: DomainId, ref: number, offset: number, length: number, place: number): void {
+    const segment = this.#out.at(i * gntdevCopyOut.size);
+    segment.source_virt = place;
+    segment.dest_ref = ref;
+    segment.dest_offset = offset;
+    segment.dest_domid = owner;
+    segment.len = length;
+    segment.flags = GNTCOPY_DEST_GREF;
+    segment.status = GNTST_GENERAL_ERROR;
+  }
+
+  /**
+   * Makes the first `count` copies that were prepared. None may go past the end of its granted page: the device
+   * would refuse all of them.
+   *
+   * @returns GNTST_OKAY, and each copy has its own status; or the status that all of them have
+   */
+  copy(count: number): number {
+    this.#copy.count = count;
+    this.#copy.segments = this.#segments.address;
+    return this.#call(IOCTL_GNTDEV_GRANT_COPY) ?? GNTST_OKAY;
+  }
+
+  /** What became of copy `i`. */
+  copyStatus(i: number): number {
+    // Both directions have it at the same place.
+    return this.#in.at(i * gntdevCopyIn.size).status;
+  }
+
+  close(): void {
+    this.#libc.close(this.fd);
+  }
+
+  /** Returns the status of a failed call, undefined for one that went well. */
+  #call(request: number): number | undefined {
+    if (this.#libc.ioctl(this.fd, request, this.#argument.address) >= 0) return undefined;
+    return statusOfErrno(this.#libc.errno());
+  }
+}

@@ -398,8 +398,7 @@ export class DomainRecord {
   ownsMachineFrame(frame: number): boolean {
     if (frame >= this.ramFrame && frame < this.ramFrame + this.ramFrames) return true;
     if (frame === this.consoleFrame || frame === this.xenstoreFrame) return frame !== 0;
-    for (let index = 0; index < this.grantFrames; index++) if (this.grantFrame(index) === frame) return true;
-    return frame * XEN_PAGE_SIZE === this.sharedInfo;
+    return frame * XEN_PAGE_SIZE === this.sharedInfo || this.isTableFrame(frame);
   }
 
   get #entriesPerFrame(): number {

@@ -156,7 +156,7 @@ class Generator {
     const peer = this.#chance(0.9) ? 'own' : this.#pick(NAMES);
     // A page of another domain is not the granter's to grant. Numbers of the HVM domain mean something else to others.
     const owner = into === 'hvm' || this.#chance(0.95) ? into : this.#pick(['self', 'pv'] as const);
-    const page: PageName = this.#chance(0.93)
+    const page: PageName = this.#chance(0.9)
       ? this.#page(owner)
       : {
           of: into,

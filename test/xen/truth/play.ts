@@ -61,6 +61,8 @@ interface Mapping {
   readonly place: Place;
   /** GNTMAP_ flags of what is still mapped. */
   left: number;
+  /** How many maps had been tried when the last of it was unmapped. */
+  endedAt: number;
 }
 
 /** Plays a sequence, lets go of all mappings, and returns what was seen. */
@@ -78,6 +80,8 @@ class Player {
   /** Bus addresses in the order in which they were first seen. */
   readonly #buses = new Map<number, string>();
   #version = 1;
+  /** Maps that were tried. */
+  #maps = 0;
 
   constructor(world: World) {
     this.#world = world;
@@ -211,6 +215,7 @@ class Player {
         return op.gnttabMapGrantRef.make(argument).bytes;
       }),
     );
+    this.#maps += elements.length;
     const answer = this.#world.call(op.GNTTABOP_MAP_GRANT_REF, bytes, elements.length);
     const done = op.gnttabMapGrantRef.over(answer.bytes);
     const words = elements.map((element, index) => {
@@ -229,7 +234,7 @@ class Player {
     const stands = typeof place === 'number' && address !== this.#world.nowhere;
     if (flags & GNTMAP_HOST_MAP && stands)
       this.#places[place] = flags & GNTMAP_READONLY ? 'readonly' : 'writable';
-    this.#mappings.set(name, { handle, flags, busAddress, place, left: flags & MAPPED });
+    this.#mappings.set(name, { handle, flags, busAddress, place, left: flags & MAPPED, endedAt: 0 });
   }
 
   #busName(address: number): string {
@@ -253,7 +258,7 @@ class Player {
           bus === 'none' ? 0 : (mapping?.busAddress ?? 4096) + (bus === 'wrong' ? 4096 : 0);
         const common = {
           host_addr: this.#address(place),
-          handle: mapping?.handle ?? NO_HANDLE,
+          handle: this.#handle(mapping),
           status: UNSET,
         };
         return replacement === undefined
@@ -272,6 +277,12 @@ class Player {
     return `${replacement === undefined ? 'unmap' : 'replace'} ${answer.result}: ${words.join(' ')}`;
   }
 
+  /** A handle; that of a mapping which has gone only while no other mapping can have got it. */
+  #handle(mapping: Mapping | undefined): number {
+    if (mapping === undefined || (mapping.left === 0 && mapping.endedAt !== this.#maps)) return NO_HANDLE;
+    return mapping.handle;
+  }
+
   #forget({ name, place, bus }: UnmapElement, isReplace: boolean): void {
     const mapping = this.#mappings.get(name);
     if (mapping === undefined) return;
@@ -280,6 +291,7 @@ class Player {
       this.#places[place] = 'free';
     }
     if (bus !== 'none' && !isReplace) mapping.left &= ~GNTMAP_DEVICE_MAP;
+    mapping.endedAt = this.#maps;
   }
 
   #copy(elements: readonly CopyElement[]): string {

@@ -342,6 +342,18 @@ test('H9: frames of statuses that somebody maps are not freed: -EBUSY (XSA-255)'
   assert.equal(made.setVersion(1).result, 0);
 });
 
+test('H9: a PV guest grants a frame of its statuses by its number, and keeps version 2 while it is mapped', () => {
+  const made = machine({ kind: 'pv' });
+  assert.equal(made.granter.ports.grantTable.setVersion(2), 0);
+  made.grant(0);
+  entryV2(made.granter, 0).full.frameLow = made.granter.record.statusFrame(0);
+  const handle = made.map(0);
+  assert.ok(handle >= 0, `mapped: ${handle}`);
+  refuses(made, 1, EBUSY);
+  assert.equal(made.unmap(handle), GNTST_OKAY);
+  assert.equal(made.setVersion(1).result, 0);
+});
+
 test('H9: what stands in the place of a frame of statuses when it goes is left alone', () => {
   const { made, granter, gfn } = withStatuses();
   const { xen, peer } = made;

@@ -8,6 +8,7 @@ import { version } from './version.ts';
 const commands = new Map<string, (program: Command) => Promise<void>>([
   ['run', async (program) => (await import('./run.ts')).addRunCommand(program)],
   ['serve', async (program) => (await import('./serve.ts')).addServeCommand(program)],
+  ['xen-backend', async (program) => (await import('./xen-backend.ts')).addXenBackendCommand(program)],
   ['top', async (program) => (await import('./top.ts')).addTopCommand(program)],
   ['ctl', async (program) => (await import('./ctl.ts')).addCtlCommand(program)],
   ['audit', async (program) => (await import('./audit.ts')).addAuditCommand(program)],

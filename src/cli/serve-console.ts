@@ -55,7 +55,13 @@ function programPort(options: OptionReader, text: string, limit: number): Consol
   return { name, isConsole: false, connection: connectionOf(options, 'ports', text.slice(at + 1), limit) };
 }
 
-function connectionOf(options: OptionReader, option: string, text: string, limit: number): ConsoleConnection {
+/** What `text` says that a port is connected to. Throws UsageError. */
+export function connectionOf(
+  options: OptionReader,
+  option: string,
+  text: string,
+  limit: number,
+): ConsoleConnection {
   if (text === 'stdio') return { kind: 'stdio' };
   const [, kind, path] = /^(socket|pty|log):(.+)$/.exec(text) ?? [];
   if (kind === 'socket' || kind === 'pty') return { kind, path };

@@ -4,17 +4,20 @@
 // After xen/backend-host.ts, before transports/virtio-mmio/device.ts.
 
 import { MMIO_INTERRUPT_CONFIG, MMIO_INTERRUPT_VRING, MMIO_WINDOW_SIZE } from '../abi/virtio-mmio.ts';
+import type { ProtocolViolation } from '../errors.ts';
 import type { DeviceMemory } from '../memory/device-memory.ts';
 import { GrantCopyMemory } from '../memory/grant-copy-memory.ts';
 import { GrantMemory } from '../memory/grant-memory.ts';
 import { PlainMemory } from '../memory/plain-memory.ts';
 import { MmioDevice } from '../transports/virtio-mmio/device.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
+import type { DeviceKeeper, KeptRegisters } from '../virtio/device-keeper.ts';
 import { DeviceState } from '../virtio/device-state.ts';
 import type { BackendHost, MmioServer } from '../xen/backend-host.ts';
 import type { GrantCopier } from '../xen/grant-copier.ts';
 import type { GrantMapper } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
+import type { MmioHandler } from '../xen/mmio.ts';
 
 /**
  * How a backend reaches buffers: it maps the granted pages in which they lie, or copies their bytes, or reaches all
@@ -37,11 +40,25 @@ interface Reach {
   close(): void;
 }
 
+/** How a device is served, where that is not as in the embedded Xen. */
+interface ServeOptions {
+  /** Interrupt line, where the host needs one. */
+  readonly irq?: number | undefined;
+  /** Keeps the device for a successor, and may have it from a predecessor. */
+  readonly keeper?: DeviceKeeper | undefined;
+}
+
 /** One device at work for one guest. */
 export class ServedDevice {
   readonly state: DeviceState;
+  /** Whether a predecessor served it before. */
+  readonly resumed: boolean;
+  /** Called when the driver has broken a rule, which has broken the device until it is reset. */
+  onBroken: (violation: ProtocolViolation) => void = () => undefined;
   readonly #server: MmioServer;
   readonly #reach: Reach;
+  readonly #registers: MmioDevice;
+  readonly #keeper: DeviceKeeper | undefined;
   /** Queues with more to do than one turn allowed, one bit each. */
   #backlogLow = 0;
   #backlogHigh = 0;
@@ -52,21 +69,27 @@ export class ServedDevice {
     device: VirtioDevice,
     guest: DomainId,
     base: number,
-    irq?: number,
+    { irq, keeper }: ServeOptions,
   ) {
     this.#reach = reach;
+    this.#keeper = keeper;
     this.state = new DeviceState(
       device,
       reach.memory,
       {
         interruptQueue: () => this.#server.interrupt(MMIO_INTERRUPT_VRING),
         interruptConfig: () => this.#server.interrupt(MMIO_INTERRUPT_CONFIG),
+        broken: (violation) => this.onBroken(violation),
       },
       reach.restricted,
+      keeper?.journals,
     );
-    const registers = new MmioDevice(this.state, () => this.#server.clearInterrupts());
+    this.#registers = new MmioDevice(this.state, () => this.#server.clearInterrupts());
     const answer = () => this.#answerDoorbell();
-    this.#server = host.serveMmio(guest, base, MMIO_WINDOW_SIZE, registers, answer, irq);
+    const kept = keeper?.load();
+    this.resumed = kept !== undefined;
+    this.#server = host.serveMmio(guest, base, MMIO_WINDOW_SIZE, this.#handler(), answer, irq);
+    if (kept !== undefined) this.#resume(kept);
   }
 
   /** Gives queues that were cut short another turn. Returns whether there were any. */
@@ -84,6 +107,37 @@ export class ServedDevice {
     this.state.reset();
     this.#server.close();
     this.#reach.close();
+    this.#keeper?.forget();
+  }
+
+  /** Lets go of everything it maps, and leaves its registers to a successor: a guest that touches one waits for that. */
+  leave(): void {
+    this.state.leave();
+    this.#reach.close();
+    this.#keeper?.close();
+  }
+
+  /** The registers; what is written to them is kept before the guest goes on. */
+  #handler(): MmioHandler {
+    const registers = this.#registers;
+    const keeper = this.#keeper;
+    if (keeper === undefined) return registers;
+    return {
+      read: (offset, size) => registers.read(offset, size),
+      write: (offset, size, value) => {
+        registers.write(offset, size, value);
+        keeper.save({ ...this.state.kept, selectors: registers.selectors });
+      },
+    };
+  }
+
+  /** Nobody knows of which completions the driver was told, and which of its notifications were taken. */
+  #resume(kept: KeptRegisters): void {
+    this.#registers.selectors = kept.selectors;
+    this.state.resume(kept);
+    if (!this.state.running) return;
+    this.#backlogLow = this.#backlogHigh = -1;
+    this.#server.interrupt(MMIO_INTERRUPT_VRING);
   }
 
   #answerDoorbell(): void {
@@ -115,7 +169,7 @@ export class BackendDomain<Ports extends BackendHost = BackendHost> {
   }
 
   /**
-   * Serves `device` to `guest` at `base` of its address space, with the interrupt line `irq` where the host needs one.
+   * Serves `device` to `guest` at `base` of its address space.
    *
    * @throws RangeError when this domain is to reach all of the guest's memory and is not its device model
    */
@@ -124,11 +178,11 @@ export class BackendDomain<Ports extends BackendHost = BackendHost> {
     guest: DomainId,
     base: number,
     access: MemoryAccess = 'map',
-    irq?: number,
+    options: ServeOptions = {},
   ): ServedDevice {
     const reach = access === 'plain' ? this.#everything(guest) : this.#granted(guest, access);
     try {
-      const served = new ServedDevice(this.ports, reach, device, guest, base, irq);
+      const served = new ServedDevice(this.ports, reach, device, guest, base, options);
       this.#devices.add(served);
       return served;
     } catch (error) {
@@ -153,6 +207,12 @@ export class BackendDomain<Ports extends BackendHost = BackendHost> {
   remove(device: ServedDevice): void {
     this.#devices.delete(device);
     device.close();
+  }
+
+  /** See ServedDevice.leave. */
+  leave(device: ServedDevice): void {
+    this.#devices.delete(device);
+    device.leave();
   }
 
   /** Does what is waiting, a turn for each. Returns whether there was anything. */

@@ -36,6 +36,14 @@ export class Looks {
     this.#unwatch = await store.watch(path, () => this.soon());
   }
 
+  /** Resolves when no look is under way, nor to come without another change. */
+  async settled(): Promise<void> {
+    for (let running: unknown; running !== this.#running; ) {
+      running = this.#running;
+      await running;
+    }
+  }
+
   /** Stops watching. Resolves when no look is under way, and begins no other. */
   async end(): Promise<void> {
     await this.#unwatch?.();

@@ -17,10 +17,13 @@ import {
   VIRTIO_STATUS_DRIVER_OK,
   VIRTIO_STATUS_FEATURES_OK,
 } from '../abi/virtio.ts';
-import { ProtocolViolation } from '../errors.ts';
+import { assert, ProtocolViolation } from '../errors.ts';
 import type { DeviceMemory } from '../memory/device-memory.ts';
 import { DeviceQueue } from '../virtqueue/device-queue.ts';
+import { FRESH_QUEUE, type QueueJournals } from '../virtqueue/queue-journal.ts';
 import { mapRingAreas } from '../virtqueue/ring-areas.ts';
+import { UsedRing } from '../virtqueue/split-ring.ts';
+import type { KeptRegisters } from './device-keeper.ts';
 import type { DeviceHost, VirtioDevice } from './device.ts';
 import { serveTurn } from './serve-turn.ts';
 
@@ -47,6 +50,8 @@ export interface DeviceSignals {
   interruptQueue(): void;
   /** The configuration or the status changed. */
   interruptConfig(): void;
+  /** The driver broke a rule: for whoever keeps a log. */
+  broken?(violation: ProtocolViolation): void;
 }
 
 function freshQueue(size: number): QueueRegisters {
@@ -75,13 +80,24 @@ export class DeviceState {
   readonly #memory: DeviceMemory;
   readonly #signals: DeviceSignals;
   readonly #host: DeviceHost;
+  readonly #journals: QueueJournals | undefined;
   #status = 0;
   #registers: QueueRegisters[];
   readonly #queues: (DeviceQueue | undefined)[] = [];
 
-  /** @param restricted offer VIRTIO_F_ACCESS_PLATFORM: the device reaches only what the driver grants */
-  constructor(device: VirtioDevice, memory: DeviceMemory, signals: DeviceSignals, restricted: boolean) {
+  /**
+   * @param restricted offer VIRTIO_F_ACCESS_PLATFORM: the device reaches only what the driver grants
+   * @param journals where what is under way is kept for a successor, if it is
+   */
+  constructor(
+    device: VirtioDevice,
+    memory: DeviceMemory,
+    signals: DeviceSignals,
+    restricted: boolean,
+    journals?: QueueJournals,
+  ) {
     this.device = device;
+    this.#journals = journals;
     this.offered =
       device.features |
       VIRTIO_F_VERSION_1 |
@@ -145,7 +161,7 @@ export class DeviceState {
     const registers = this.#registers[index];
     if (registers === undefined || !this.configurable(registers)) return;
     this.guard(() => {
-      this.#queues[index] = this.#openQueue(index, registers);
+      this.#queues[index] = this.#openQueue(index, registers, false);
       registers.enabled = true;
       registers.wasReset = false;
     });
@@ -201,6 +217,38 @@ export class DeviceState {
     this.#registers = this.device.queueSizes.map(freshQueue);
   }
 
+  /** Its registers, for a successor. */
+  get kept(): Omit<KeptRegisters, 'selectors'> {
+    return { status: this.#status, driverFeatures: this.driverFeatures, queues: this.#registers };
+  }
+
+  /**
+   * Goes on with a device that a predecessor served until it was killed, in place of a device that is as new. One that
+   * cannot be gone on with is broken, and its driver is told.
+   */
+  resume({ status, driverFeatures, queues }: Omit<KeptRegisters, 'selectors'>): void {
+    assert(queues.length === this.#registers.length, 'registers of this device', queues.length);
+    this.driverFeatures = driverFeatures;
+    this.#registers = queues.map((registers) => ({ ...registers }));
+    this.#status = status;
+    if ((status & VIRTIO_STATUS_DEVICE_NEEDS_RESET) !== 0) return;
+    this.guard(() => {
+      if ((driverFeatures & ~this.offered) !== 0n)
+        throw new ProtocolViolation('§2.2', 'the driver uses features that the device has no more');
+      for (const [index, registers] of this.#registers.entries())
+        if (registers.enabled) this.#queues[index] = this.#openQueue(index, registers, true);
+      if ((status & VIRTIO_STATUS_DRIVER_OK) === 0) return;
+      if (this.device.resume !== undefined) this.device.resume(driverFeatures, this.#host);
+      else this.device.start(driverFeatures, this.#host);
+    });
+  }
+
+  /** Lets go of everything, and leaves the driver in its belief: a successor goes on. */
+  leave(): void {
+    this.#closeQueues();
+    this.device.stop();
+  }
+
   /** Runs what a driver caused; if the driver broke a rule, the device is broken and nothing else is. */
   guard(step: () => void): void {
     try {
@@ -219,6 +267,7 @@ export class DeviceState {
     this.device.stop();
     this.#status |= VIRTIO_STATUS_DEVICE_NEEDS_RESET;
     this.#signals.interruptConfig();
+    this.#signals.broken?.(violation);
   }
 
   #closeQueues(): void {
@@ -235,7 +284,7 @@ export class DeviceState {
     return !restricted || (this.driverFeatures & VIRTIO_F_ACCESS_PLATFORM) !== 0n;
   }
 
-  #openQueue(index: number, registers: QueueRegisters): DeviceQueue {
+  #openQueue(index: number, registers: QueueRegisters, again: boolean): DeviceQueue {
     const { size } = registers;
     if (!isSplitRingSize(size) || size > this.device.queueSizes[index])
       throw new ProtocolViolation(
@@ -245,9 +294,14 @@ export class DeviceState {
     const areas = mapRingAreas(size, registers, (low, high, length) =>
       this.#memory.mapRing(low, high, length),
     );
-    return new DeviceQueue(size, areas, this.#memory, {
+    const features = {
       indirect: (this.driverFeatures & VIRTIO_F_INDIRECT_DESC) !== 0n,
       eventIndex: (this.driverFeatures & VIRTIO_F_EVENT_IDX) !== 0n,
-    });
+    };
+    const journals = this.#journals;
+    const start = again
+      ? journals?.resume(index, size, new UsedRing(areas.device, size).index)
+      : journals?.begin(index, size);
+    return new DeviceQueue(size, areas, this.#memory, features, start ?? FRESH_QUEUE);
   }
 }

@@ -33,6 +33,11 @@ export interface VirtioDevice extends DeviceOffer {
   /** The driver has said DRIVER_OK, having accepted `features`. */
   start(features: bigint, host: DeviceHost): void;
   /**
+   * In place of `start`: the driver said so to a predecessor that was killed, and has used the device since. Only
+   * devices have it that remember what the driver said on their queues.
+   */
+  resume?(features: bigint, host: DeviceHost): void;
+  /**
    * Serves one chain of queue `index`, and completes it on `queue` now or later. May throw
    * ProtocolViolation: the device is then broken until it is reset.
    */

@@ -24,5 +24,13 @@ export interface QueueStart {
   readonly journal: QueueJournal | undefined;
 }
 
+/** The journals of a device's queues. */
+export interface QueueJournals {
+  /** Begins the journal of a queue of `size` that nobody has served. */
+  begin(index: number, size: number): QueueStart;
+  /** Where a queue goes on whose used ring is at `used`. Throws ProtocolViolation for one that was not kept. */
+  resume(index: number, size: number, used: number): QueueStart;
+}
+
 /** A queue that nobody has served. */
 export const FRESH_QUEUE: QueueStart = { base: 0, used: 0, again: [], journal: undefined };

@@ -46,6 +46,7 @@ const operations = new Map<number, string>([
   [xs.XS_SET_PERMS, 'set permissions of'],
   [xs.XS_WATCH, 'watch'],
   [xs.XS_UNWATCH, 'unwatch'],
+  [xs.XS_IS_DOMAIN_INTRODUCED, 'look for'],
   [xs.XS_TRANSACTION_START, 'start'],
   [xs.XS_TRANSACTION_END, 'end'],
 ]);
@@ -89,6 +90,15 @@ export class XenstoreClient extends WireNodes implements Xenstore {
 
   transaction<T>(body: (nodes: XenstoreNodes) => Promise<T>): Promise<T> {
     return retried(() => this.#attempt(body));
+  }
+
+  /**
+   * Whether the store knows a domain of that id, which it forgets when the domain is taken apart. Rejects with
+   * XenstoreError where the store tells that to domain 0 only.
+   */
+  async isIntroduced(domain: number): Promise<boolean> {
+    const payload = textBytes(`${domain}\0`);
+    return textOf(await this.ask(xs.XS_IS_DOMAIN_INTRODUCED, `domain ${domain}`, payload)) === 'T\0';
   }
 
   /** Ends the conversation; whatever waits rejects with EIO. */

@@ -44,6 +44,16 @@ test('run --help names every option, and gives examples', async (t) => {
   assert.match(stdout, /^Examples:$/m);
 });
 
+test('xen-backend --help names every option, and says how a guest finds its devices', async (t) => {
+  const { status, stdout, stderr } = await grantio(t, ['xen-backend', '--help']);
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
+  for (const option of ['mmio', 'disk', 'rng', 'console', 'domain', 'grants', 'access', 'json'])
+    assert.match(stdout, new RegExp(`^ {2}--${option}\\b`, 'm'));
+  for (const word of ['specification=virtio', 'virtio_mmio.device=512@0xd0000000:5', 'grant_usage'])
+    assert.ok(stdout.includes(word), word);
+  assert.match(stdout, /^Exit status:$/m);
+});
+
 test('without a command it prints the help on standard error, as for a wrong call', async (t) => {
   const { status, stdout, stderr } = await grantio(t, []);
   assert.deepEqual({ status, stdout }, { status: 2, stdout: '' });

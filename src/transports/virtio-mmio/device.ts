@@ -31,6 +31,7 @@ import {
   MMIO_VERSION,
   MMIO_VERSION_2,
 } from '../../abi/virtio-mmio.ts';
+import type { KeptRegisters } from '../../virtio/device-keeper.ts';
 import type { DeviceState, QueueRegisters } from '../../virtio/device-state.ts';
 import type { MmioHandler } from '../../xen/mmio.ts';
 
@@ -121,6 +122,17 @@ export class MmioDevice implements MmioHandler {
       default:
         this.#writeQueue(offset, value);
     }
+  }
+
+  /** What the driver has selected: DeviceFeaturesSel, DriverFeaturesSel, QueueSel. */
+  get selectors(): KeptRegisters['selectors'] {
+    return [this.#deviceFeaturesWord, this.#driverFeaturesWord, this.#queueIndex];
+  }
+
+  set selectors([deviceFeatures, driverFeatures, queue]: KeptRegisters['selectors']) {
+    this.#deviceFeaturesWord = deviceFeatures;
+    this.#driverFeaturesWord = driverFeatures;
+    this.#queueIndex = queue;
   }
 
   get #queue(): QueueRegisters | undefined {

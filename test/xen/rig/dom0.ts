@@ -2,7 +2,15 @@
 // image of a disk with Node's program, and the initramfs that mounts it. Nothing in the image depends on grantio: that
 // comes with the share, at each boot.
 
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { initramfs } from '../../peers/rig/initramfs.ts';
@@ -78,6 +86,19 @@ function link(root: string, name: string, to: string): void {
 }
 
 async function makeImage(steps: Steps, root: string, image: string): Promise<void> {
-  const words = ['-q', '-F', '-t', 'ext4', '-O', '^has_journal', '-E', 'root_owner=0:0', '-d', root, image, SIZE];
+  const words = [
+    '-q',
+    '-F',
+    '-t',
+    'ext4',
+    '-O',
+    '^has_journal',
+    '-E',
+    'root_owner=0:0',
+    '-d',
+    root,
+    image,
+    SIZE,
+  ];
   await steps.step('make the first domain’s disk', () => steps.run(programPath('mke2fs'), words));
 }

@@ -75,7 +75,12 @@ function qemuWords(share: string, guest: string): string[] {
     ...['-accel', 'tcg,thread=multi', '-machine', 'q35', '-smp', '2', '-m', '4096'],
     ...['-cpu', 'EPYC,+svm,+npt,-smap,-smep,-monitor,-rdtscp'],
     ...['-nodefaults', '-no-reboot', '-display', 'none', '-serial', 'stdio'],
-    ...['-kernel', file('xen'), '-append', 'com1=115200,8n1 console=com1 dom0_mem=1536M dom0_max_vcpus=1 cpuidle=0 bootscrub=0 guest_loglvl=all'],
+    ...[
+      '-kernel',
+      file('xen'),
+      '-append',
+      'com1=115200,8n1 console=com1 dom0_mem=1536M dom0_max_vcpus=1 cpuidle=0 bootscrub=0 guest_loglvl=all',
+    ],
     ...['-initrd', `${file('vmlinuz')} console=hvc0 rdinit=/init quiet panic=-1,${file('initrd')}`],
     ...['-drive', `file=${file('root.img')},format=raw,if=none,id=root,snapshot=on`],
     ...['-device', 'virtio-blk-pci,drive=root'],

@@ -1,0 +1,208 @@
+// The backend of a driver domain at work on the embedded Xen: what is announced or attached is served, and let go of
+// when its guest dies.
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { imageHost, native } from '../hosts/linux/native.test.helper.ts';
+import { IoUringUnavailable } from '../hosts/linux/io-uring.ts';
+import { Watches } from '../hosts/linux/watches.ts';
+import { Epoll } from '../hosts/linux/epoll.ts';
+import { Machine } from '../machine/machine.ts';
+import {
+  announceDevice,
+  backendPath,
+  createHome,
+  type VirtioNodes,
+  withdrawDevice,
+} from '../toolstack/virtio-nodes.ts';
+import { domainId } from '../xen/ids.ts';
+import { oneTransaction } from '../xenstore/one-transaction.ts';
+import type { Notice } from './control.ts';
+import { type AttachedDevice, XenLoop } from './xen-loop.ts';
+
+const BACKEND = domainId(1);
+const GUEST = domainId(2);
+const OTHER = domainId(3);
+const BASE = 0x200_0000;
+const SIZE = 1 << 20;
+const DISK_OPTIONS = { direct: false, engine: 'auto' as const, queues: 1, queueSize: 16 };
+const OPTIONS = { disk: DISK_OPTIONS, console: undefined, access: 'map' as const };
+
+/** A machine whose domain 1 runs the loop, with two guests. */
+async function stage(t: TestContext) {
+  const folder = mkdtempSync(join(tmpdir(), 'grantio-xen-loop-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const image = join(folder, 'disk.img');
+  writeFileSync(image, new Uint8Array(SIZE).fill(7));
+  const machine = new Machine({ seed: 11, xenstore: true });
+  const { ports } = machine.createBackend(BACKEND);
+  const guests = [GUEST, OTHER].map((id) => machine.createGuest(id));
+  for (const id of [BACKEND, GUEST, OTHER]) await createHome(machine.xenstore, id);
+  const host = imageHost();
+  const epoll = new Epoll(host.libc, host.arena);
+  const watches = new Watches(host.libc, host.arena, epoll);
+  t.after(() => {
+    watches.close();
+    epoll.close();
+  });
+  const notices: Notice[] = [];
+  const loop = new XenLoop({
+    host: ports,
+    store: {
+      ...oneTransaction(machine.xenstore),
+      isIntroduced: async (id) => machine.xen.domains.find(id)?.alive === true,
+    },
+    hosting: {
+      ...host,
+      watches,
+      uring: () => {
+        throw new IoUringUnavailable('not here');
+      },
+    },
+    wakes: { takeTurn: () => true, look: () => void machine.step(), endTurn: () => false },
+    records: undefined,
+    notify: (notice) => notices.push(notice),
+  });
+  const running = loop.run(
+    () => undefined,
+    () => false,
+  );
+  const until = async (condition: () => boolean): Promise<void> => {
+    for (let turns = 0; turns < 10_000 && !condition(); turns++) await turn();
+    assert.ok(condition(), notices.map(({ message }) => message).join('\n'));
+  };
+  return { machine, ports, guests, image, loop, running, notices, until };
+}
+
+const nodesOf = (guest: number, image: string): VirtioNodes => ({
+  ...{ kind: 'virtio_disk', backend: BACKEND, guest: domainId(guest), devid: 51712, virtioId: 2 },
+  ...{ base: BASE, irq: 33, grantUsage: true },
+  disk: { params: image, readOnly: false, dev: 'xvda' },
+});
+
+const attached = (guest: number, image: string): AttachedDevice => ({
+  ...{ name: `${guest}/blk`, guest: domainId(guest), base: BASE, irq: 33, access: 'map' },
+  spec: { kind: 'blk', path: image, readOnly: true, ...DISK_OPTIONS, id: 'x' },
+});
+
+const PLACE = { base: BASE, backend: BACKEND, device: 0 };
+
+test('what is announced is served from its image, until it is withdrawn', native, async (t) => {
+  const { machine, ports, guests, image, loop, running, notices, until } = await stage(t);
+  await loop.watch(OPTIONS);
+  const nodes = nodesOf(GUEST, image);
+  await announceDevice(machine.xenstore, nodes);
+  await until(() => notices.length === 1);
+  assert.equal(notices[0].message, 'served at 0x2000000, interrupt 33; it reaches what the guest grants');
+  assert.equal(notices[0].device, '2/virtio_disk/51712');
+  const [guest] = guests;
+  const disk = guest.attachBlk(PLACE, 'bounce', { queues: 1, queueSize: 16 });
+  const buffer = await disk.buffer(4096);
+  await disk.read(0, buffer, 4096);
+  assert.deepEqual(guest.detach(disk), { live: 0, quarantined: 0 });
+  await withdrawDevice(machine.xenstore, nodes);
+  await until(() => notices.length === 2);
+  assert.equal(notices[1].message, 'closed');
+  assert.equal(ports.grantMapper.live, 0);
+  await loop.end();
+  await running;
+  assert.equal(loop.failure, undefined);
+});
+
+test(
+  'a device that cannot be made is refused in its nodes and in the log, and others are served',
+  native,
+  async (t) => {
+    const { machine, image, loop, running, notices, until } = await stage(t);
+    await loop.watch(OPTIONS);
+    const bad = nodesOf(GUEST, `${image}.missing`);
+    await announceDevice(machine.xenstore, bad);
+    await announceDevice(machine.xenstore, { ...nodesOf(OTHER, image), kind: 'virtio', virtioId: 4 });
+    await until(() => notices.length === 2);
+    const said = new Map(notices.map(({ device, level, message }) => [device, `${level}: ${message}`]));
+    assert.match(said.get('2/virtio_disk/51712')!, /^error: cannot be served: .*missing.*no such file/);
+    assert.match(said.get('3/virtio/51712')!, /^info: served at/);
+    await until(() => machine.control.store !== undefined);
+    assert.match(await machine.xenstore.read(`${backendPath(bad)}/error`), /no such file/);
+    await loop.end();
+    await running;
+  },
+);
+
+test(
+  'C5: a guest that dies with its nodes still there is let go of at once, and the other goes on',
+  native,
+  async (t) => {
+    const { machine, ports, guests, image, loop, running, notices, until } = await stage(t);
+    await loop.watch(OPTIONS);
+    for (const id of [GUEST, OTHER])
+      await announceDevice(machine.xenstore, {
+        ...nodesOf(id, image),
+        disk: { params: image, readOnly: true, dev: 'xvda' },
+      });
+    await until(() => notices.length === 2);
+    const disks = guests.map((guest) => guest.attachBlk(PLACE, 'bounce', { queues: 1, queueSize: 16 }));
+    for (const disk of disks) await disk.read(0, await disk.buffer(512), 512);
+    const mapped = ports.grantMapper.live;
+    assert.ok(mapped > 0, 'rings are mapped');
+    machine.destroy(GUEST);
+    await until(() => notices.length === 3);
+    assert.deepEqual(notices[2], { level: 'info', device: '2/virtio_disk/51712', message: 'closed' });
+    assert.equal(ports.grantMapper.live, mapped / 2);
+    assert.equal(machine.xen.domains.find(GUEST), undefined, 'no dead domain stays');
+    await disks[1].read(0, await disks[1].buffer(512), 512);
+    await loop.end();
+    await running;
+  },
+);
+
+test('C5: by hand, it ends with the last guest that it was attached to', native, async (t) => {
+  const { machine, ports, guests, image, loop, running, notices, until } = await stage(t);
+  await loop.attach([attached(GUEST, image), attached(OTHER, image)]);
+  const disks = guests.map((guest) => guest.attachBlk(PLACE, 'bounce', { queues: 1, queueSize: 16 }));
+  for (const disk of disks) await disk.read(0, await disk.buffer(512), 512);
+  machine.destroy(GUEST);
+  await until(() => notices.length === 3);
+  assert.equal(notices[2].message, 'domain 2 has gone: the device is closed');
+  await disks[1].read(0, await disks[1].buffer(512), 512);
+  machine.destroy(OTHER);
+  await running;
+  assert.equal(ports.grantMapper.live, 0);
+});
+
+test('by hand, what cannot be served is an error, and nothing of it is left', native, async (t) => {
+  const { image, loop, running } = await stage(t);
+  await assert.rejects(loop.attach([{ ...attached(GUEST, image), guest: domainId(77) }]), RangeError);
+  await assert.rejects(loop.attach([attached(GUEST, `${image}.missing`)]), /no such file/);
+  loop.fail(new Error('enough'));
+  await assert.rejects(running, /enough/);
+});
+
+test('a driver that breaks a rule is told of with its clause', native, async (t) => {
+  const { guests, image, loop, running, notices } = await stage(t);
+  await loop.attach([attached(GUEST, image)]);
+  const { mmio } = guests[0].ports;
+  for (const [register, value] of [
+    ...[
+      [0x70, 1],
+      [0x70, 3],
+      [0x24, 1],
+      [0x20, 3],
+      [0x70, 11],
+    ],
+    ...[
+      [0x30, 0],
+      [0x38, 3],
+      [0x44, 1],
+    ],
+  ])
+    mmio.write(BASE + register, 4, value);
+  assert.deepEqual([notices[1].level, notices[1].clause], ['warn', '§2.7']);
+  assert.match(notices[1].message, /^broken by its driver, until that resets it: queue 0: size 3/);
+  await loop.end();
+  await running;
+});

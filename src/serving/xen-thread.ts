@@ -1,0 +1,98 @@
+// The thread of a backend in a driver domain: opens the Xen of this machine and its store, and serves.
+// Started by xen-server.ts, before xen-loop.ts.
+
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { setImmediate as turn } from 'node:timers/promises';
+import { Arena } from '../hosts/linux/arena.ts';
+import { loadLibc } from '../hosts/linux/libc.ts';
+import { openXenHost } from '../hosts/linux/xen/host.ts';
+import { openStoreChannel, ownDomainId } from '../hosts/linux/xen/store.ts';
+import { XenstoreClient } from '../xenstore/client.ts';
+import type { Notice } from './control.ts';
+import type { XenDeviceOptions } from './xen-devices.ts';
+import { type AttachedDevice, XenLoop } from './xen-loop.ts';
+import { XenRecords } from './xen-records.ts';
+import { XenWakes } from './xen-wakes.ts';
+
+/** Scratch memory for system calls, bytes. */
+const ARENA = 1 << 20;
+
+/** What is served: devices of this list, or what xenstore announces. */
+export type XenWork = { readonly attach: readonly AttachedDevice[] } | { readonly watch: XenDeviceOptions };
+
+/** What the thread is started with. */
+export interface XenThreadData {
+  readonly work: XenWork;
+  /** Where devices are kept for a successor; undefined if they are not. */
+  readonly folder: string | undefined;
+  /** Eventfd that wakes it. */
+  readonly wake: number;
+  /** One word that is not zero when the process is about to end. */
+  readonly quit: Int32Array;
+}
+
+/** What the main thread asks for. */
+export type ToXen = 'ping' | 'end';
+
+/** What the main thread hears. */
+export type FromXen =
+  | { readonly kind: 'serving'; readonly domain: number }
+  | { readonly kind: 'notice'; readonly notice: Notice }
+  | { readonly kind: 'pong' }
+  | { readonly kind: 'ended'; readonly failure: string | undefined };
+
+async function serve({ work, folder, wake, quit }: XenThreadData, port: MessagePort): Promise<void> {
+  const say = (message: FromXen): void => port.postMessage(message);
+  const libc = loadLibc();
+  const arena = new Arena(libc, ARENA);
+  const channel = openStoreChannel(libc, arena);
+  const wakes = new XenWakes(libc, arena, channel, wake);
+  const store = new XenstoreClient(channel);
+  const id = await answered(ownDomainId(store), wakes);
+  const records = folder === undefined ? undefined : new XenRecords(libc, folder);
+  const host = openXenHost({ libc, arena, id, ...(records && { ioreqServers: records }) });
+  wakes.addEvents(host.descriptors);
+  const notify = (notice: Notice): void => say({ kind: 'notice', notice });
+  const loop = new XenLoop({ host, store, hosting: wakes.hosting, wakes, records, notify });
+  begin(loop, work).then(
+    () => say({ kind: 'serving', domain: id }),
+    (error: unknown) => loop.fail(error),
+  );
+  try {
+    await loop.run(
+      () => readMail(port, loop, say),
+      () => Atomics.load(quit, 0) !== 0,
+    );
+  } finally {
+    // What was to end has ended; whatever else there is, is for a successor.
+    host.close(records !== undefined);
+    wakes.close();
+  }
+  say({ kind: 'ended', failure: loop.failure });
+}
+
+/** What the store answers, before there is a loop that waits for it. */
+async function answered<T>(answer: Promise<T>, wakes: XenWakes): Promise<T> {
+  let isThere = false;
+  const there = (): void => {
+    isThere = true;
+  };
+  answer.then(there, there);
+  for (await turn(); !isThere; await turn()) wakes.look(true);
+  return answer;
+}
+
+function begin(loop: XenLoop, work: XenWork): Promise<void> {
+  return 'watch' in work ? loop.watch(work.watch) : loop.attach(work.attach);
+}
+
+function readMail(port: MessagePort, loop: XenLoop, say: (message: FromXen) => void): void {
+  for (let mail = receiveMessageOnPort(port); mail !== undefined; mail = receiveMessageOnPort(port)) {
+    const message = mail.message as ToXen;
+    if (message === 'ping') say({ kind: 'pong' });
+    else loop.end().catch((error: unknown) => loop.fail(error));
+  }
+}
+
+// What goes wrong here ends the thread, and the main thread is told why.
+await serve(workerData as XenThreadData, parentPort!);

@@ -26,16 +26,17 @@ import { type IdleFigures, measureIdle } from './vhost/idle.ts';
 import { JOBS, nameOf } from './vhost/jobs.ts';
 import { type Conditions, verify } from './vhost/measurement.ts';
 import { asMarkdown, asText, type Findings } from './vhost/report.ts';
+import { compareStarts, type StartFigures } from './vhost/start.ts';
 import { IMAGE_BYTES, Workshop } from './vhost/workshop.ts';
 
 const HELP = `npm run bench:vhost -- [options]
 
   --quick             one short round of the 4 KiB jobs
   --rows REGEX        only jobs whose name matches, such as "4 KiB random read, depth 1, cached"; "idle" for what
-                      is measured without I/O
+                      is measured without I/O, "start" for the time to the first request
   --backends IDS      only these, separated by commas: qemu, qemu-default, twin, grantio, grantio-mapped,
                       grantio-no-polling
-  --rounds N          rounds of each job (default 5)
+  --rounds N          rounds of each job (default 5), and starts of each backend (default 21)
   --seconds N         length of one measurement (default 1)
   --cores F,B         cores of the frontend and the backend (default 0,1)
   --folder DIR        where the images are made (default: a temporary folder that does O_DIRECT)
@@ -46,6 +47,9 @@ const PAGE = new URL('../../docs/speed.md', import.meta.url);
 const CHART = new URL('../../docs/speed.svg', import.meta.url);
 const FIGURES_BEGIN = '<!-- figures: written by npm run bench:vhost -->\n';
 const FIGURES_END = '<!-- end of figures -->';
+
+/** Backends that are measured without I/O, and when they start. */
+const WITHOUT_IO = [REFERENCE.id, OURS.id, 'twin'];
 
 const { values: options } = parseArgs({
   options: {
@@ -125,7 +129,7 @@ async function main(): Promise<void> {
   const seconds = Number(options.seconds ?? (quick ? 0.5 : 1));
   const warmUpSeconds = quick ? 0.3 : 1;
   const conditions: Conditions = { seconds, warmUpSeconds, cores: [cores[0], cores[1]] };
-  const wanted = new RegExp(options.rows ?? (quick ? '^4 KiB|idle' : ''));
+  const wanted = new RegExp(options.rows ?? (quick ? '^4 KiB|idle|start' : ''));
   const workshop = new Workshop(options.folder);
   workshop.makeImages();
   const backends = await soundOnes(workshop, backendsFor(workshop), conditions);
@@ -136,14 +140,20 @@ async function main(): Promise<void> {
     for (const failure of row.failures) say(`  ${failure}`);
     rows.push(row);
   }
+  const others = backends.filter(({ id }) => WITHOUT_IO.includes(id));
   const idle: IdleFigures[] = [];
-  for (const backend of wanted.test('idle') ? backends : []) {
-    if (![REFERENCE.id, OURS.id, 'twin'].includes(backend.id)) continue;
+  for (const backend of wanted.test('idle') ? others : []) {
     say(`idle: ${backend.name}`);
-    idle.push(await measureIdle(workshop, backend, rounds, quick ? 2 : 10, conditions));
+    idle.push(await measureIdle(workshop, backend, quick ? 2 : 10, conditions));
+  }
+  const starts: StartFigures[] = [];
+  if (wanted.test('start')) {
+    say('start');
+    const times = Number(options.rounds ?? (quick ? 5 : 21));
+    starts.push(...(await compareStarts(workshop, others, times, conditions)));
   }
   const machine = describeMachine(workshop, rounds, conditions);
-  const findings: Findings = { machine, rows, idle, outcomes: outcomes(rows, idle) };
+  const findings: Findings = { machine, rows, idle, starts, outcomes: outcomes(rows, idle, starts) };
   console.log(options.json ? JSON.stringify(findings, null, 2) : asText(findings));
   const whole = !quick && options.rows === undefined && options.backends === undefined && canServe();
   if (whole) {

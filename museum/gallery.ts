@@ -18,7 +18,8 @@ export class Gallery {
     for (const part of ['src', 'test'])
       cpSync(join(root, 'dist', part), this.#compiled(part), {
         recursive: true,
-        filter: (path) => !/\.(map|d\.ts)$/.test(path),
+        // A linked thread would run without the defect.
+        filter: (path) => !/\.(map|d\.ts|linked\.js)$/.test(path),
       });
     cpSync(join(root, 'package.json'), join(this.#folder, 'package.json'));
     symlinkSync(join(root, 'node_modules'), join(this.#folder, 'node_modules'), 'dir');

@@ -1,9 +1,10 @@
-// What we want to reach, and whether we do. After comparison.ts and idle.ts, before report.ts.
+// What we want to reach, and whether we do. After comparison.ts, idle.ts and start.ts, before report.ts.
 
 import { OURS, OURS_MAPPED, OURS_NOT_POLLING } from './backends.ts';
 import type { Line, Row } from './comparison.ts';
 import { DISKS, type IdleFigures } from './idle.ts';
 import { type Job, nameOf, smallJob } from './jobs.ts';
+import type { StartFigures } from './start.ts';
 
 /** One aim and what came of it. */
 export interface Outcome {
@@ -79,14 +80,22 @@ export function aimedAt(rows: readonly Row[]): Row[] {
 }
 
 /** How the aims stand for which something was run. */
-export function outcomes(rows: readonly Row[], idle: readonly IdleFigures[]): Outcome[] {
+export function outcomes(
+  rows: readonly Row[],
+  idle: readonly IdleFigures[],
+  starts: readonly StartFigures[],
+): Outcome[] {
   const found = AIMS.flatMap(({ what, job, backend, figure, least, most }) => {
     const row = rows.find(({ name }) => name === nameOf(job));
     if (row === undefined) return [];
     const line = row.lines.find((candidate) => candidate.backend === backend);
     return [outcome(`${what}, depth ${job.depth}`, line && figure(line), '×', least, most)];
   });
-  return idle.length === 0 ? found : [...found, ...idleOutcomes(idle)];
+  return [
+    ...found,
+    ...(idle.length === 0 ? [] : idleOutcomes(idle)),
+    ...(starts.length === 0 ? [] : [startOutcome(starts)]),
+  ];
 }
 
 function idleOutcomes(idle: readonly IdleFigures[]): Outcome[] {
@@ -95,8 +104,12 @@ function idleOutcomes(idle: readonly IdleFigures[]): Outcome[] {
     outcome('an idle disk', ours?.cpuPercent, '% of a core', undefined, 0.1),
     outcome('an idle disk', ours?.wakeUps, 'wake-ups a second', undefined, 0),
     outcome(`${DISKS} idle disks in a process`, ours?.manyMebibytes, 'MiB', undefined, 300),
-    outcome('from start to the first request done', ours?.firstMilliseconds, 'ms', undefined, 150),
   ];
+}
+
+function startOutcome(starts: readonly StartFigures[]): Outcome {
+  const ours = starts.find(({ backend }) => backend === OURS.id);
+  return outcome('from start to the first request done', ours?.milliseconds, 'ms', undefined, 150);
 }
 
 function outcome(

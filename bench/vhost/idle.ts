@@ -1,13 +1,11 @@
-// What a backend costs when nobody does I/O, and how soon it can: CPU time and wake-ups of an idle disk,
-// memory of many idle disks, time from start to the first finished request. After measurement.ts, before
-// aims.ts.
+// What a backend costs when nobody does I/O: CPU time and wake-ups of an idle disk, memory of many idle disks.
+// After measurement.ts, before aims.ts.
 
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Backend, Disk } from './backends.ts';
-import { median } from './comparison.ts';
-import { type Conditions, type Measured, withBackend } from './measurement.ts';
+import { type Conditions, withBackend } from './measurement.ts';
 import type { Running, Workshop } from './workshop.ts';
 
 /** What was found of one backend. */
@@ -20,14 +18,12 @@ export interface IdleFigures {
   readonly wakeUps: number;
   /** MiB of memory with DISKS idle disks in one process; without it, the program serves one disk. */
   readonly manyMebibytes?: number;
-  /** Milliseconds from starting the program to its first finished request. */
-  readonly firstMilliseconds: number;
 }
 
 /** Disks of the memory measurement. */
 export const DISKS = 100;
-/** Time for connections to come to rest. */
-const REST_MILLISECONDS = 1000;
+/** Time to come to rest: in its first half minute V8 tidies its heap once, which is some 40 ms of work. */
+const REST_MILLISECONDS = 30_000;
 /** How often it is looked for sockets. */
 const LOOK_MILLISECONDS = 20;
 const MIB = 2 ** 20;
@@ -36,15 +32,11 @@ const MIB = 2 ** 20;
 export async function measureIdle(
   workshop: Workshop,
   backend: Backend,
-  rounds: number,
   idleSeconds: number,
   { cores }: Conditions,
 ): Promise<IdleFigures> {
   const { id, name } = backend;
-  const idle = await idleDisk(workshop, backend, idleSeconds, cores);
-  const firsts: number[] = [];
-  for (let round = 0; round < rounds; round++) firsts.push(await firstRequest(workshop, backend, cores));
-  const figures = { backend: id, name, ...idle, firstMilliseconds: median(firsts) };
+  const figures = { backend: id, name, ...(await idleDisk(workshop, backend, idleSeconds, cores)) };
   if (backend.commandForMany === undefined) return figures;
   return { ...figures, manyMebibytes: await manyDisks(workshop, backend.commandForMany, cores) };
 }
@@ -56,7 +48,8 @@ function idleFrontend(workshop: Workshop, socket: string, core: number): Running
   return workshop.start([workshop.load, '--socket', socket, '--requests', '64', '--idle', '600'], [core]);
 }
 
-function cachedDisk(workshop: Workshop, socket: string): Disk {
+/** A disk that is only read, through the page cache. */
+export function cachedDisk(workshop: Workshop, socket: string): Disk {
   return { socket, image: workshop.imageFor({ write: false, direct: false }), direct: false };
 }
 
@@ -104,27 +97,13 @@ async function manyDisks(
   });
 }
 
-/**
- * Milliseconds from before the program is started until a waiting frontend has its first request back. Both may use
- * both cores, as nobody pins a program that is only starting.
- */
-async function firstRequest(workshop: Workshop, backend: Backend, cores: Cores): Promise<number> {
-  const socket = workshop.newSocket();
-  const load = workshop.start([workshop.load, '--socket', socket, '--requests', '1'], cores);
-  const start = Number(process.hrtime.bigint());
-  return withBackend(workshop, backend.command(cachedDisk(workshop, socket)), cores, async () => {
-    const { firstNs } = JSON.parse(await load.output) as Measured;
-    return (firstNs - start) / 1e6;
-  });
-}
-
 /** Resolves when the program has said something, rejects when it ends without. */
 function firstLine({ child, output }: Running): Promise<unknown> {
   return Promise.race([new Promise((resolve) => child.stdout?.once('data', resolve)), output]);
 }
 
 /** CPU time and voluntary context switches of all threads of a program so far. */
-function activityOf({ child }: Running): { nanoseconds: number; switches: number } {
+export function activityOf({ child }: Running): { nanoseconds: number; switches: number } {
   const tasks = `/proc/${child.pid}/task`;
   let nanoseconds = 0;
   let switches = 0;

@@ -1,9 +1,10 @@
-// The figures as tables: for a terminal, and as Markdown for docs/speed.md. After comparison.ts, idle.ts and
-// aims.ts, before vhost.ts.
+// The figures as tables: for a terminal, and as Markdown for docs/speed.md. After comparison.ts, idle.ts,
+// start.ts and aims.ts, before vhost.ts.
 
 import type { Outcome } from './aims.ts';
 import type { Line, Row } from './comparison.ts';
 import { DISKS, type IdleFigures } from './idle.ts';
+import type { StartFigures } from './start.ts';
 
 /** A table, its first column to the left and the others to the right. */
 interface Table {
@@ -17,6 +18,7 @@ export interface Findings {
   readonly machine: string;
   readonly rows: readonly Row[];
   readonly idle: readonly IdleFigures[];
+  readonly starts: readonly StartFigures[];
   readonly outcomes: readonly Outcome[];
 }
 
@@ -44,7 +46,7 @@ export function asMarkdown(findings: Findings): string {
 }
 
 function sections(
-  { machine, rows, idle, outcomes }: Findings,
+  { machine, rows, idle, starts, outcomes }: Findings,
   print: (title: string, table: Table) => string,
 ): string {
   const parts = [`${machine}\n`];
@@ -54,6 +56,7 @@ function sections(
     if (row.failures.length > 0) parts.push(`${row.failures.map((text) => `${text}\n`).join('')}`);
   }
   if (idle.length > 0) parts.push(print('Without I/O', idleTable(idle)));
+  if (starts.length > 0) parts.push(print('From start to the first request done', startTable(starts)));
   return parts.join('\n');
 }
 
@@ -92,21 +95,23 @@ function jobTable(lines: readonly Line[]): Table {
 }
 
 function idleTable(idle: readonly IdleFigures[]): Table {
-  const rows = idle.map(({ name, cpuPercent, wakeUps, manyMebibytes, firstMilliseconds }) => [
+  const rows = idle.map(({ name, cpuPercent, wakeUps, manyMebibytes }) => [
     name,
     cpuPercent.toFixed(3),
     wakeUps.toFixed(1),
     manyMebibytes === undefined ? '–' : number(manyMebibytes),
-    number(firstMilliseconds),
   ]);
-  const head = [
-    '',
-    '% of a core',
-    'wake-ups a second',
-    `MiB, ${DISKS} disks`,
-    'ms from start to first request done',
-  ];
-  return { head, rows };
+  return { head: ['', '% of a core', 'wake-ups a second', `MiB, ${DISKS} disks`], rows };
+}
+
+function startTable(starts: readonly StartFigures[]): Table {
+  const rows = starts.map(({ name, milliseconds, least, most, cpuMilliseconds }) => [
+    name,
+    number(milliseconds),
+    `${number(least)}–${number(most)}`,
+    number(cpuMilliseconds),
+  ]);
+  return { head: ['', 'ms', 'starts', 'CPU ms'], rows };
 }
 
 function number(value: number): string {

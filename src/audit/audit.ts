@@ -57,7 +57,7 @@ const MAX_STACK = 4096;
 /** One run while it is read. */
 class Run extends FindingCollector {
   readonly mode: string;
-  readonly exposure = new Exposure(this);
+  readonly exposure: Exposure;
   readonly frames = new FrameMap();
   readonly timeline: Timeline;
   readonly #stacks = new Map<number, string>();
@@ -65,9 +65,10 @@ class Run extends FindingCollector {
   #begunAt = 0;
   #isOver = false;
 
-  constructor(mode: string) {
+  constructor(mode: string, side: TraceHeader['side']) {
     const timeline = new Timeline();
     super((rule, time) => timeline.mark(rule, time));
+    this.exposure = new Exposure(this, { side: side ?? 'both' });
     this.timeline = timeline;
     this.mode = mode;
   }
@@ -136,15 +137,20 @@ const MAX_RUNS = 32;
 export class Audit implements TraceFileConsumer {
   readonly #runs: AuditedRun[] = [];
   #run: Run | undefined = undefined;
+  #side: TraceHeader['side'];
+
+  header({ side }: TraceHeader): void {
+    this.#side = side;
+  }
 
   beginRun(mode: string): void {
     if (this.#runs.length >= MAX_RUNS - 1) return;
     if (this.#run !== undefined) this.#runs.push(this.#run.end(true));
-    this.#run = new Run(mode);
+    this.#run = new Run(mode, this.#side);
   }
 
   consume(event: TraceEvent): void {
-    this.#run ??= new Run('');
+    this.#run ??= new Run('', this.#side);
     this.#run.consume(event);
   }
 
@@ -154,7 +160,7 @@ export class Audit implements TraceFileConsumer {
 
   /** Ends the audit. `reader` has read the whole file, and its header at least. */
   finish({ header, isComplete, missing }: TraceReader): AuditReport {
-    const run = this.#run ?? new Run('');
+    const run = this.#run ?? new Run('', this.#side);
     if (!isComplete) run.note('incomplete-trace', 'the file was cut: the end of the run is not in it');
     if (missing > 0) run.note('incomplete-trace', `${missing} events were never written`);
     const { mode } = header!;

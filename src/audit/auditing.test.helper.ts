@@ -29,11 +29,15 @@ export interface Recording {
 }
 
 /** The text of a trace file with the events that `report` reports. */
-export function traceText(report: (recording: Recording) => void, name = 'xvda'): string {
+export function traceText(
+  report: (recording: Recording) => void,
+  name = 'xvda',
+  side?: TraceHeader['side'],
+): string {
   let text = '';
   const clock = { now: 1000 };
   const devices = header.devices.map((device) => (device.device === DISK ? { ...device, name } : device));
-  const writer = new TraceWriter({ ...header, devices }, (chunk) => {
+  const writer = new TraceWriter({ ...header, devices, ...(side && { side }) }, (chunk) => {
     text += chunk;
   });
   report({ clock, trace: new DirectTracer([writer], () => clock.now), writer });

@@ -236,6 +236,9 @@ export const EVENT_FIELDS: { readonly [E in TraceEvent as E['kind']]: readonly F
   reachEnd: ['mapper', 'owner', 'frame', 'count'],
 };
 
+/** Most pages that one event may speak of: more than any grant table holds, so that no line of a file costs much. */
+export const MAX_EVENT_PAGES = 1 << 20;
+
 /** The number of each kind in a record. */
 export const KIND_NUMBER = {
   grant: 0,

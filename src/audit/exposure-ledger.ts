@@ -8,6 +8,9 @@
 // - A device is at work while a request of its is open. What it declares as its stale window is time at work.
 // - Access without a grant is no device's. What of it was foreign is settled when it begins: every byte that
 //   was in no need shared with the same domain.
+// - Where only the backend's side is seen, it is the backend that says what it needs. Two of its requests may name the
+//   same bytes. A mapping without a grant stands for one, and every reference for a page of its own. What is needed
+//   and not mapped was copied, or is reached without a grant.
 // - A need serves the request that its device began last in the same domain, if the same thread reports both
 //   and no need and no request has ended in the domain since: drivers begin a request, share its buffers, and
 //   only then look at other work. A need without a request is judged by its own end alone.
@@ -48,11 +51,19 @@ function count(tally: Tally, grant: Grant, sign: 1 | -1): void {
   if (grant.isQuarantined) tally.quarantinedGrants += sign;
 }
 
+/** How events are to be read, and what is kept of them. */
+export interface AccountingOptions {
+  /** Whose events there are: `backend` is its own only, because nobody reports what the guest grants. */
+  readonly side?: 'both' | 'backend';
+  /** Whether to keep which bytes were foreign at some time, for the distinct ones: grows with the guest's memory. */
+  readonly keepsBytes?: boolean;
+}
+
 /** What is live and what has been counted, kept up to date event by event. */
 export class ExposureLedger {
   readonly domains = new Map<number, DomainState>();
   /** What no device is known for. */
-  readonly nobody = new DeviceState(-1, -1);
+  readonly nobody = new DeviceState(-1, -1, undefined);
   /** Events that contradict those before them. */
   contradictions = 0;
   /** Time of the event at hand, in nanoseconds. */
@@ -61,9 +72,13 @@ export class ExposureLedger {
   exposedBytes = 0;
   neededBytes = 0;
   readonly #observer: ExposureObserver;
+  readonly #ofBackend: boolean;
+  readonly #keepsBytes: boolean;
 
-  constructor(observer: ExposureObserver) {
+  constructor(observer: ExposureObserver, { side = 'both', keepsBytes = true }: AccountingOptions = {}) {
     this.#observer = observer;
+    this.#ofBackend = side === 'backend';
+    this.#keepsBytes = keepsBytes;
   }
 
   grant(event: GrantEvent): void {
@@ -75,14 +90,20 @@ export class ExposureLedger {
         this.#contradiction(event, 'the reference is granted already');
         this.#end(previous);
       }
-      const frame = domain.frame(event.frame + page);
-      frame.grants++;
-      const grant = new Grant(domain, ref, event.peer, frame, event.readonly, this.now, this.nobody);
-      domain.grants.set(ref, grant);
-      count(this.nobody.tally, grant, 1);
-      this.exposedBytes += XEN_PAGE_SIZE;
-      this.#observer.granted(grant);
+      this.#begin(domain, ref, event.peer, event.frame + page, event.readonly);
     }
+  }
+
+  /** Access to a page begins. */
+  #begin(domain: DomainState, ref: number, peer: number, number: number, readonly: boolean): Grant {
+    const frame = domain.frame(number);
+    frame.grants++;
+    const grant = new Grant(domain, ref, peer, frame, readonly, this.now, this.nobody);
+    domain.grants.set(ref, grant);
+    count(this.nobody.tally, grant, 1);
+    this.exposedBytes += XEN_PAGE_SIZE;
+    this.#observer.granted(grant);
+    return grant;
   }
 
   narrow(event: NarrowEvent): void {
@@ -124,7 +145,7 @@ export class ExposureLedger {
     const device = domain.device(event.device);
     const key = event.ref * XEN_PAGE_SIZE + event.offset;
     const previous = domain.needs.get(key);
-    if (previous !== undefined) {
+    if (previous !== undefined && !this.#ofBackend) {
       this.#contradiction(event, 'the same need is going on already');
       this.#endNeed(domain, previous);
     }
@@ -132,6 +153,7 @@ export class ExposureLedger {
     const serves = last?.device === device && last.thread === event.thread ? last : undefined;
     const need = new Need(device, event.size, this.now, serves);
     if (serves !== undefined) serves.needs++;
+    if (this.#ofBackend) need.older = previous;
     domain.needs.set(key, need);
     device.tally.bytesNeeded += event.size;
     this.neededBytes += event.size;
@@ -145,19 +167,23 @@ export class ExposureLedger {
     let start = event.offset & (XEN_PAGE_SIZE - 1);
     for (let left = event.size; left > 0; ref++) {
       const grant = domain.grants.get(ref);
-      if (grant === undefined) {
+      const end = Math.min(start + left, XEN_PAGE_SIZE);
+      if (grant !== undefined) this.#cutPage(need, grant, start, end, event);
+      else if (!this.#ofBackend) {
         this.#contradiction(event, 'not all of its pages are granted');
         return;
       }
-      const end = Math.min(start + left, XEN_PAGE_SIZE);
-      if (start < grant.start || end > grant.end)
-        this.#contradiction(event, 'not all of its bytes are granted');
-      const piece = new Piece(need, grant, start, end);
-      need.pieces.push(piece);
-      grant.frame.insert(piece);
       left -= end - start;
       start = 0;
     }
+  }
+
+  #cutPage(need: Need, grant: Grant, start: number, end: number, event: NeedEvent): void {
+    if (start < grant.start || end > grant.end)
+      this.#contradiction(event, 'not all of its bytes are granted');
+    const piece = new Piece(need, grant, start, end);
+    need.pieces.push(piece);
+    grant.frame.insert(piece);
   }
 
   /** Notes that a need uses its grants, all of whose pieces are in place. */
@@ -182,6 +208,10 @@ export class ExposureLedger {
     const { device } = need;
     count(this.nobody.tally, grant, -1);
     count(device.tally, grant, 1);
+    if (!grant.isGranted) {
+      this.nobody.tally.pagesMapped -= grant.mappings;
+      device.tally.pagesMapped += grant.mappings;
+    }
     grant.device = device;
     if (grant.frame.privateTo === device) return;
     let reached = grant.start;
@@ -199,8 +229,8 @@ export class ExposureLedger {
     grant.foreign += end - start;
     device.tally.foreignReadableBytes += end - start;
     if (!readonly) device.tally.foreignWritableBytes += end - start;
-    device.foreign.add(frame.number, start, end, readonly);
-    domain.foreign.add(frame.number, start, end, readonly);
+    device.foreign?.add(frame.number, start, end, readonly);
+    domain.foreign?.add(frame.number, start, end, readonly);
     this.#observer.foreign(grant, need, start, end);
   }
 
@@ -219,14 +249,9 @@ export class ExposureLedger {
   needEnd(event: NeedEndEvent): void {
     const domain = this.#domain(event.domain);
     domain.submitting = undefined;
-    const key = event.ref * XEN_PAGE_SIZE + event.offset;
-    const need = domain.needs.get(key);
-    if (need === undefined) {
-      this.#contradiction(event, 'there is no such need');
-      return;
-    }
-    domain.needs.delete(key);
-    this.#endNeed(domain, need);
+    const need = domain.takeNeed(event.ref * XEN_PAGE_SIZE + event.offset, event.size);
+    if (need === undefined) this.#contradiction(event, 'there is no such need');
+    else this.#endNeed(domain, need);
   }
 
   #endNeed(domain: DomainState, need: Need): void {
@@ -264,7 +289,6 @@ export class ExposureLedger {
   }
 
   map(event: MapEvent): void {
-    const grant = this.domains.get(event.owner)?.grants.get(event.ref);
     const { mappings } = this.#domain(event.mapper);
     const previous = mappings.get(event.handle);
     if (previous !== undefined) {
@@ -272,6 +296,7 @@ export class ExposureLedger {
       this.#endMapping(previous);
       mappings.delete(event.handle);
     }
+    const grant = this.#grantOf(event);
     if (grant === undefined) {
       this.#contradiction(event, 'the reference is not granted');
       return;
@@ -280,6 +305,17 @@ export class ExposureLedger {
     grant.isUsed = true;
     grant.mappings++;
     grant.device.tally.pagesMapped++;
+  }
+
+  /** The grant that a mapping is of, or stands for. */
+  #grantOf({ owner, mapper, ref, readonly }: MapEvent): Grant | undefined {
+    const grant = this.domains.get(owner)?.grants.get(ref);
+    if (!this.#ofBackend || grant?.isGranted || (grant !== undefined && (readonly || !grant.readonly)))
+      return grant;
+    // One with more rights than those before it counts for itself.
+    const implied = this.#begin(this.#domain(owner), ref, mapper, ref, readonly);
+    implied.isGranted = false;
+    return implied;
   }
 
   mapRefused(event: MapRefusedEvent): void {
@@ -370,7 +406,7 @@ export class ExposureLedger {
 
   /** The request is reported complete while its needs go on: what they use is stale from now. */
   #overdue(domain: DomainState, request: OpenRequest): void {
-    for (const need of domain.needs.values()) {
+    for (const need of domain.liveNeeds()) {
       if (need.request !== request) continue;
       need.isOverdue = true;
       this.#stopUsing(need);
@@ -401,6 +437,8 @@ export class ExposureLedger {
     this.exposedBytes -= grant.end - grant.start;
     this.#staleUntilNow(grant);
     this.#observer.ended(grant);
+    const { grants } = grant.domain;
+    if (grants.get(grant.ref) === grant) grants.delete(grant.ref);
     grant.frame.grants--;
     grant.domain.tidy(grant.frame);
   }
@@ -419,7 +457,7 @@ export class ExposureLedger {
   #domain(id: number): DomainState {
     let domain = this.domains.get(id);
     if (domain === undefined) {
-      domain = new DomainState(id);
+      domain = new DomainState(id, this.#keepsBytes);
       this.domains.set(id, domain);
     }
     return domain;

@@ -16,16 +16,18 @@ export class DeviceState {
   readonly domain: number;
   readonly device: number;
   readonly tally = new Tally();
-  readonly foreign = new ForeignBytes();
+  readonly foreign: ForeignBytes | undefined;
   /** The longest that it now lets a page stay granted after its last use, while it is at work. */
   staleLimit = 0;
   /** Time at work until `workingSince`. */
   #worked = 0;
   #workingSince = 0;
 
-  constructor(domain: number, device: number) {
+  /** @param foreign where the bytes are kept that were foreign at some time, if they are */
+  constructor(domain: number, device: number, foreign: ForeignBytes | undefined) {
     this.domain = domain;
     this.device = device;
+    this.foreign = foreign;
   }
 
   /** Time for which the device has had a request to serve, up to `now`. */
@@ -88,6 +90,7 @@ export class Grant {
   readonly grantedAt: number;
   /** The device whose need was the first to name the reference; nobody's before. */
   device: DeviceState;
+  /** Whether it goes on without its mappings: false once it is revoked, and where its mappings are all that is seen. */
   isGranted = true;
   isQuarantined = false;
   /** Mappings that have not ended; they may outlive the grant in the order of events. */
@@ -183,6 +186,8 @@ export class Need {
   stack = NO_STACK;
   /** Its request has been reported complete. */
   isOverdue = false;
+  /** An older one that starts at the same byte and goes on as well. */
+  older: Need | undefined = undefined;
   readonly pieces: Piece[] = [];
 
   constructor(device: DeviceState, size: number, now: number, request: OpenRequest | undefined) {
@@ -245,7 +250,7 @@ export class DomainState {
   /** By reference. */
   readonly grants = new Map<number, Grant>();
   readonly frames = new Map<number, Frame>();
-  /** By reference * 4096 + offset. */
+  /** By reference * 4096 + offset; of those that are alike, the newest. */
   readonly needs = new Map<number, Need>();
   /** What the domain maps, by handle. */
   readonly mappings = new Map<number, Grant>();
@@ -256,16 +261,20 @@ export class DomainState {
   /** The request whose buffers the driver is sharing. */
   submitting: OpenRequest | undefined = undefined;
   /** Foreign bytes of all devices together. */
-  readonly foreign = new ForeignBytes();
+  readonly foreign: ForeignBytes | undefined;
+  readonly #keepsBytes: boolean;
 
-  constructor(id: number) {
+  /** @param keepsBytes whether to keep which bytes were foreign at some time */
+  constructor(id: number, keepsBytes: boolean) {
     this.id = id;
+    this.#keepsBytes = keepsBytes;
+    this.foreign = keepsBytes ? new ForeignBytes() : undefined;
   }
 
   device(device: number): DeviceState {
     let state = this.devices.get(device);
     if (state === undefined) {
-      state = new DeviceState(this.id, device);
+      state = new DeviceState(this.id, device, this.#keepsBytes ? new ForeignBytes() : undefined);
       this.devices.set(device, state);
     }
     return state;
@@ -278,6 +287,27 @@ export class DomainState {
       this.frames.set(number, frame);
     }
     return frame;
+  }
+
+  /** Every need that goes on. */
+  *liveNeeds(): Generator<Need> {
+    for (const newest of this.needs.values())
+      for (let need: Need | undefined = newest; need !== undefined; need = need.older) yield need;
+  }
+
+  /** Takes away a need that starts at `key`: of several, one of that size if there is one. */
+  takeNeed(key: number, size: number): Need | undefined {
+    const newest = this.needs.get(key);
+    let newer: Need | undefined;
+    let found = newest;
+    for (; found !== undefined && found.size !== size; found = found.older) newer = found;
+    if (found !== undefined && newer !== undefined) {
+      newer.older = found.older;
+      return found;
+    }
+    if (newest?.older === undefined) this.needs.delete(key);
+    else this.needs.set(key, newest.older);
+    return newest;
   }
 
   /** Forgets a frame that nothing concerns any more. */

@@ -3,7 +3,7 @@
 
 import type { TraceConsumer, TraceEvent } from './events.ts';
 import { type ExposureFigures, figuresOf, Tally } from './exposure-figures.ts';
-import { ExposureLedger } from './exposure-ledger.ts';
+import { type AccountingOptions, ExposureLedger } from './exposure-ledger.ts';
 import { type ExposureObserver, noObserver } from './exposure-observer.ts';
 import type { DeviceState, Grant } from './exposure-state.ts';
 
@@ -45,9 +45,9 @@ export class Exposure implements TraceConsumer {
   readonly #observer: ExposureObserver;
 
   /** @param observer told what the figures are made of, one by one */
-  constructor(observer: ExposureObserver = noObserver) {
+  constructor(observer: ExposureObserver = noObserver, options?: AccountingOptions) {
     this.#observer = observer;
-    this.#ledger = new ExposureLedger(observer);
+    this.#ledger = new ExposureLedger(observer, options);
   }
 
   /** The latest time of all events, in nanoseconds. */
@@ -132,10 +132,7 @@ export class Exposure implements TraceConsumer {
     const sum = new Tally();
     for (const tally of this.#talliesNow().values()) sum.add(tally);
     return {
-      ...figuresOf(
-        sum,
-        Array.from(this.#ledger.domains.values(), (domain) => domain.foreign),
-      ),
+      ...figuresOf(sum, Array.from(this.#ledger.domains.values(), ({ foreign }) => foreign ?? []).flat()),
       pagesWithoutNeed: this.#ledger.nobody.tally.pagesGranted,
       contradictions: this.#ledger.contradictions,
     };
@@ -146,7 +143,8 @@ export class Exposure implements TraceConsumer {
     const found: DeviceExposure[] = [];
     for (const [state, tally] of this.#talliesNow()) {
       const { domain, device, foreign } = state;
-      if (state !== this.#ledger.nobody) found.push({ domain, device, ...figuresOf(tally, [foreign]) });
+      if (state !== this.#ledger.nobody)
+        found.push({ domain, device, ...figuresOf(tally, foreign === undefined ? [] : [foreign]) });
     }
     return found;
   }
@@ -207,10 +205,10 @@ export class Exposure implements TraceConsumer {
       grant.addStale(tally, now);
     }
     const unowned = tallies.get(this.#ledger.nobody)!;
-    for (const { needs, reaches } of this.#ledger.domains.values()) {
-      for (const need of needs.values())
+    for (const domain of this.#ledger.domains.values()) {
+      for (const need of domain.liveNeeds())
         tallies.get(need.device)!.neededByteTime += need.size * (now - need.begunAt);
-      for (const reach of reaches) reach.addTime(unowned, now);
+      for (const reach of domain.reaches) reach.addTime(unowned, now);
     }
     return tallies;
   }

@@ -36,7 +36,7 @@ export function endReach(
 }
 
 /** Adds the bytes that `reach` lets its mapper have unasked to `found`. Returns how many they are. */
-function addUnshared(domain: DomainState, reach: Reach, found: ForeignBytes): number {
+function addUnshared(domain: DomainState, reach: Reach, found: ForeignBytes | undefined): number {
   const last = reach.frame + reach.count;
   const shared = Array.from(domain.frames.values())
     .filter((frame) => frame.number >= reach.frame && frame.number < last && isShared(frame, reach.mapper))
@@ -44,11 +44,11 @@ function addUnshared(domain: DomainState, reach: Reach, found: ForeignBytes): nu
   let size = 0;
   let next = reach.frame;
   for (const frame of shared) {
-    if (frame.number > next) found.addFrames(next, frame.number);
+    if (frame.number > next) found?.addFrames(next, frame.number);
     size += (frame.number - next) * XEN_PAGE_SIZE + addGaps(frame, reach.mapper, found);
     next = frame.number + 1;
   }
-  if (last > next) found.addFrames(next, last);
+  if (last > next) found?.addFrames(next, last);
   return size + (last - next) * XEN_PAGE_SIZE;
 }
 
@@ -56,12 +56,12 @@ function isShared(frame: Frame, mapper: number): boolean {
   return frame.pieces.some(({ grant }) => grant.peer === mapper);
 }
 
-function addGaps(frame: Frame, mapper: number, found: ForeignBytes): number {
+function addGaps(frame: Frame, mapper: number, found: ForeignBytes | undefined): number {
   let size = 0;
   let reached = 0;
   const gapUntil = (start: number) => {
     if (start <= reached) return;
-    found.add(frame.number, reached, start, false);
+    found?.add(frame.number, reached, start, false);
     size += start - reached;
   };
   for (const { grant, start, end } of frame.pieces) {

@@ -28,6 +28,8 @@ export interface TraceHeader {
   /** Exposure modes of the runs, with commas between them. */
   readonly mode: string;
   readonly devices: readonly TracedDevice[];
+  /** `backend` where the events are those of a backend alone, because nobody reports what the guest grants. */
+  readonly side?: 'backend';
   /** When time 0 of the events was, as ISO 8601 text. */
   readonly startTime: string;
 }

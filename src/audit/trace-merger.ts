@@ -65,7 +65,12 @@ export class TraceMerger {
    * Exact while no thread is reporting.
    */
   get undelivered(): number {
-    return this.#readers.reduce((sum, reader) => sum + reader.dropped, this.#pending);
+    return this.lost + this.#pending;
+  }
+
+  /** Events that threads gave up. */
+  get lost(): number {
+    return this.#readers.reduce((sum, reader) => sum + reader.dropped, 0);
   }
 
   /** Threads that wait for room in their ring now. */

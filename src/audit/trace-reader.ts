@@ -2,7 +2,14 @@
 // anywhere, or come from anywhere: every value is checked.
 
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
-import { EVENT_FIELDS, type EventKind, KIND_NUMBER, type TraceConsumer, type TraceEvent } from './events.ts';
+import {
+  EVENT_FIELDS,
+  type EventKind,
+  KIND_NUMBER,
+  MAX_EVENT_PAGES,
+  type TraceConsumer,
+  type TraceEvent,
+} from './events.ts';
 import { ReusedEvents } from './reused-events.ts';
 import { RUN_LINE, STACK_LINE, TRACE_FORMAT, type TraceHeader, type TracedDevice } from './trace-file.ts';
 
@@ -17,8 +24,10 @@ export class TraceFormatError extends Error {
   }
 }
 
-/** Takes what is in a trace file beside its header. */
+/** Takes what is in a trace file. */
 export interface TraceFileConsumer extends TraceConsumer {
+  /** What the trace is of, before all else. */
+  header?(header: TraceHeader): void;
   /** The events that follow are of a host that was booted anew, in exposure mode `mode`. */
   beginRun?(mode: string): void;
   /** The text of a stack of calls that events of this run name by its number. */
@@ -28,13 +37,11 @@ export interface TraceFileConsumer extends TraceConsumer {
 /** How the lines end that only draw. */
 const NOTHING_CARRIED = '"args":{}}';
 
-/** Most pages that one event may speak of: more than any grant table holds, so that no line costs much. */
-const MAX_PAGES = 1 << 20;
-const MAX_BYTES = MAX_PAGES * XEN_PAGE_SIZE;
+const MAX_BYTES = MAX_EVENT_PAGES * XEN_PAGE_SIZE;
 
 /** The largest value of fields that are less than any safe integer. */
 const LIMITS: ReadonlyMap<string, number> = new Map([
-  ['count', MAX_PAGES],
+  ['count', MAX_EVENT_PAGES],
   ['size', MAX_BYTES],
   ['offset', MAX_BYTES - 1],
 ]);
@@ -80,6 +87,7 @@ export class TraceReader {
     this.#line++;
     if (this.#line === 1) {
       this.header = this.#headerIn(line);
+      this.#consumer.header?.(this.header);
     } else if (line === ']') {
       this.isComplete = true;
     } else if (!line.startsWith(',{') || !line.endsWith(NOTHING_CARRIED)) {
@@ -125,6 +133,7 @@ export class TraceReader {
       mode: this.#text(args, 'mode'),
       devices: (Array.isArray(devices) ? devices.map(fieldsOf) : []).map((device) => this.#device(device)),
       startTime: this.#text(args, 'startTime'),
+      ...(args['side'] === 'backend' && { side: args['side'] }),
     };
   }
 

@@ -125,33 +125,42 @@ export class RingTracer extends EventTracer {
     Atomics.store(header, HEAD, this.#head);
   }
 
-  /** Returns false when the event has to be given up; it is counted then. */
-  #waitForRoom(): boolean {
-    const isRoom = this.#seesRoom() || (this.#mayBlock ? this.#block() : this.#spin());
-    this.#gaveUp = !isRoom;
-    if (!isRoom) Atomics.add(this.#views.header, DROPPED, 1);
-    return isRoom;
+  /** Whether so many events find room without waiting. */
+  hasRoomFor(count: number): boolean {
+    const { header, capacity } = this.#views;
+    const most = capacity - count;
+    if (((this.#head - this.#tail) | 0) <= most) return true;
+    this.#tail = Atomics.load(header, TAIL);
+    return ((this.#head - this.#tail) | 0) <= most;
   }
 
-  #seesRoom(): boolean {
-    this.#tail = Atomics.load(this.#views.header, TAIL);
-    return ((this.#head - this.#tail) | 0) < this.#views.capacity;
+  /** Counts events that are not reported, because whoever would may not wait. */
+  giveUp(count: number): void {
+    Atomics.add(this.#views.header, DROPPED, count);
+  }
+
+  /** Returns false when the event has to be given up; it is counted then. */
+  #waitForRoom(): boolean {
+    const isRoom = this.hasRoomFor(1) || (this.#mayBlock ? this.#block() : this.#spin());
+    this.#gaveUp = !isRoom;
+    if (!isRoom) this.giveUp(1);
+    return isRoom;
   }
 
   #block(): boolean {
     const { header } = this.#views;
     Atomics.store(header, WAITING, 1);
     // The consumer moves TAIL and then looks at WAITING: between the two one of us sees the other.
-    while (!this.#seesRoom() && Atomics.load(header, CLOSED) === 0)
+    while (!this.hasRoomFor(1) && Atomics.load(header, CLOSED) === 0)
       Atomics.wait(header, TAIL, this.#tail, WAIT_MILLISECONDS);
     Atomics.store(header, WAITING, 0);
-    return this.#seesRoom();
+    return this.hasRoomFor(1);
   }
 
   #spin(): boolean {
     // Whoever waited in vain once does not hold up every further event.
     for (let spins = this.#gaveUp ? SPINS : 0; spins < SPINS; spins++) {
-      if (this.#seesRoom()) return true;
+      if (this.hasRoomFor(1)) return true;
       if (Atomics.load(this.#views.header, CLOSED) !== 0) return false;
     }
     return false;

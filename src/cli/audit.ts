@@ -31,8 +31,8 @@ const MOMENT = 64 * 2 ** 20;
 
 const HELP = `
 What it does:
-  Follows every grant, mapping, access and request of a trace that \`grantio run --trace\` wrote, and prints
-  the figures of each device, and findings: where a backend could reach bytes that were not its business,
+  Follows every grant, mapping, access and request of a trace that \`grantio run --trace\` or
+  \`grantio serve --trace\` wrote, and prints the figures of each device, and findings: where a backend could reach bytes that were not its business,
   or for too long. A finding says how often and how much, whose bytes they were, which request was the
   first, and which stack of calls made the mapping (\`grantio run --dma-debug --trace\`). A file that was
   cut is audited up to its last full line.
@@ -57,7 +57,7 @@ export function addAuditCommand(program: Command): void {
     .description(
       'Say from a trace what backends could reach, what of it nobody had shared, and who caused it.',
     )
-    .argument('[trace]', 'file that `grantio run --trace` wrote')
+    .argument('[trace]', 'file that `grantio run --trace` or `grantio serve --trace` wrote')
     .addOption(new Option('--json', 'print one JSON document').conflicts('sarif'))
     .option('--sarif', 'print SARIF 2.1.0')
     .option('--html <file>', 'write one self-contained page')
@@ -80,7 +80,10 @@ function auditCommand(path: string | undefined, options: AuditOptions): number {
       process.stdout.write(`${id} (${severity}): ${summary}\n`);
     return 0;
   }
-  if (path === undefined) throw new UsageError('audit: name a trace; `grantio run --trace FILE` writes one');
+  if (path === undefined)
+    throw new UsageError(
+      'audit: name a trace; `grantio run --trace FILE` or `grantio serve --trace FILE` writes one',
+    );
   const report = auditFile(path);
   if (options.html !== undefined) writePage(options.html, auditPage(report, path));
   print(report, path, options);

@@ -22,6 +22,11 @@ export const OPERATION_OPTIONS = [
     value: '<place>',
     help: 'serve OpenMetrics over HTTP on a Unix socket at this path, or on a port of this machine, HOST:PORT',
   },
+  {
+    name: 'trace',
+    value: '<file>',
+    help: "write what the devices can reach of guests' memory, and need of it, to this file for `grantio audit`",
+  },
   { name: 'log-format', value: '<format>', help: 'pretty, for people (default), or json, for machines' },
   {
     name: 'log-level',
@@ -33,6 +38,8 @@ export const OPERATION_OPTIONS = [
 /** What the options say. */
 export interface OperationPlan {
   readonly metrics: MetricsAddress | undefined;
+  /** Path of the file. */
+  readonly trace: string | undefined;
   readonly logFormat: LogFormat;
   readonly logLevel: LogLevel;
 }
@@ -42,26 +49,31 @@ export function operationPlan(given: (name: string) => string | undefined): Oper
   const metrics = given('metrics');
   return {
     metrics: metrics === undefined ? undefined : metricsAddress(metrics),
+    trace: given('trace'),
     logFormat: choice('log-format', given('log-format'), LOG_FORMATS),
     logLevel: choice('log-level', given('log-level'), LOG_LEVELS),
   };
 }
 
 /**
- * The options for a process that serves one device of several: its metrics are at the path with its name behind.
+ * The options for a process that serves one device of several: its metrics and its trace are at the path with its name
+ * behind.
  * Throws UsageError for a port, which only one process can have.
  */
 export function operationOptionsFor(
-  { metrics, logFormat, logLevel }: OperationPlan,
+  { metrics, trace, logFormat, logLevel }: OperationPlan,
   device: string,
 ): Readonly<Record<string, string>> {
-  const log = { 'log-format': logFormat, 'log-level': logLevel };
-  if (metrics === undefined) return log;
+  const own = {
+    ...{ 'log-format': logFormat, 'log-level': logLevel },
+    ...(trace !== undefined && { trace: `${trace}.${device}` }),
+  };
+  if (metrics === undefined) return own;
   if (!('path' in metrics))
     throw new UsageError(
       '--metrics with --own-process: expected a path, to which each process adds its name',
     );
-  return { ...log, metrics: `${metrics.path}.${device}` };
+  return { ...own, metrics: `${metrics.path}.${device}` };
 }
 
 function choice<T extends string>(name: string, text: string | undefined, choices: readonly T[]): T {

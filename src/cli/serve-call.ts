@@ -121,8 +121,16 @@ async function serve(devices: readonly PlannedDevice[], given: GivenOptions): Pr
 
 /** What serves them: threads of this process, which start here and now, or processes. */
 async function serviceFor(plan: ServePlan): Promise<Service> {
-  if (!plan.ownProcess) return new (await import('./serve-server.ts')).ServerService(plan);
+  if (!plan.ownProcess) {
+    const trace = isFollowed(plan) ? new (await import('./serve-trace.ts')).ServeTrace(plan) : undefined;
+    return new (await import('./serve-server.ts')).ServerService(plan, trace);
+  }
   return new (await import('./serve-supervisor.ts')).Supervisor(plan);
+}
+
+/** Whether somebody wants to know what the devices can reach over time; without an IOMMU, only a trace has more to say. */
+function isFollowed({ operation, restricted }: ServePlan): boolean {
+  return operation.trace !== undefined || (restricted && operation.metrics !== undefined);
 }
 
 function printJson(value: unknown): void {

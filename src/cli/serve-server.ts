@@ -7,6 +7,7 @@ import type { Operation } from './operation.ts';
 import type { PlannedDevice, ServePlan } from './serve-plan.ts';
 import type { Service } from './serve-service.ts';
 import type { OpenSocket } from './serve-sockets.ts';
+import type { ServeTrace } from './serve-trace.ts';
 
 /** A server, as a service. Its threads start with it. */
 export class ServerService implements Service {
@@ -16,7 +17,7 @@ export class ServerService implements Service {
   #log: (notice: Notice) => void = () => undefined;
 
   /** Throws NativeUnavailable where the system's C library cannot be called. */
-  constructor({ workers, pollMicroseconds, restricted, devices }: ServePlan) {
+  constructor({ workers, pollMicroseconds, restricted, devices }: ServePlan, trace?: ServeTrace) {
     let over: (failure?: Error) => void;
     this.ended = new Promise((resolve) => {
       over = resolve;
@@ -26,7 +27,11 @@ export class ServerService implements Service {
       // Memory that its owner shrinks ends the process: with one guest that is its own loss.
       sealed: devices.length > 1,
       onNotice: (notice) => this.#log(notice),
-      onEnd: (failure) => over(failure),
+      ...(trace && { watch: trace.watch }),
+      onEnd: (failure) => {
+        trace?.close();
+        over(failure);
+      },
     });
   }
 

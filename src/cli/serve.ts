@@ -21,6 +21,8 @@ Several devices in one process:
 Examples:
   grantio serve blk --socket-path /tmp/disk.sock --disk disk.img
   grantio serve blk --socket-path /tmp/disk.sock --disk disk.img --print-qemu-args 1G
+  grantio serve blk --socket-path /tmp/disk.sock --disk disk.img --restricted --trace t.json
+                                                   for \`grantio audit t.json\`: what it could reach behind an IOMMU
   grantio serve --config devices.json
   sudo grantio serve install-descriptions          for libvirt and others that look for backend programs
 

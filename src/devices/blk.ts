@@ -39,7 +39,8 @@ const MAX_RANGE_SECTORS = (1 << 30) / SECTOR_SIZE;
 
 /**
  * Descriptors of the rings that QEMU gives its guests, however large ours may be. Linux believes seg_max even where
- * a request of so many segments is longer than the ring, which §2.7.5.3.1 forbids.
+ * a request of so many segments is longer than the ring: chain-reader.ts takes that as far as our own size, other
+ * drivers without indirect tables could not send it at all.
  */
 const USUAL_RING = 128;
 

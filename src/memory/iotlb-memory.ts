@@ -15,6 +15,8 @@ const READ = 1;
 const WRITE = 2;
 /** The IOMMU has the address without the right that is needed (EACCES). */
 const NO_RIGHT = -13;
+/** Status of `reach`: the IOMMU has no such address (EFAULT). */
+export const NO_TRANSLATION = -14;
 
 class TranslatedAccess extends ResidentAccess {
   readonly #memory: IotlbMemory;
@@ -70,10 +72,7 @@ export class IotlbMemory implements DeviceMemory {
       throw new ProtocolViolation('§2.7.5', `buffer ${formatAddress(low, high)}, ${length} bytes: too high`);
     for (let at = address; at < address + length; ) {
       const entry = this.#iotlb.at(at);
-      if (entry === undefined) {
-        this.#iotlb.miss(at, right);
-        return MAPPING_PENDING;
-      }
+      if (entry === undefined) return this.#iotlb.miss(at, right) ? MAPPING_PENDING : NO_TRANSLATION;
       if ((entry.right & right) !== right) return NO_RIGHT;
       at = entry.iova + entry.size;
     }

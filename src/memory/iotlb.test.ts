@@ -7,7 +7,7 @@ import { regionOver } from '../abi/region.ts';
 import { ProtocolViolation } from '../errors.ts';
 import { MAPPING_PENDING } from './device-memory.ts';
 import { Iotlb } from './iotlb.ts';
-import { IotlbMemory } from './iotlb-memory.ts';
+import { IotlbMemory, NO_TRANSLATION } from './iotlb-memory.ts';
 import { RegionTable } from './region-table.ts';
 
 const PAGE = 4096;
@@ -66,6 +66,23 @@ test('what the monitor never answers is asked for anew when the ring that waited
   access.map(0, 0, 8, false);
   iotlb.forgetMisses();
   access.map(0, 0, 8, false);
+  assert.deepEqual(asked, ['0x0 1', '0x0 1']);
+});
+
+test('an address that the monitor has no translation of is refused once, and asked for anew', () => {
+  const { asked, iotlb, memory } = scene();
+  const access = memory.newChainAccess();
+  const map = () => access.map(16, 0, 8, false);
+  iotlb.refuse(0);
+  assert.equal(map(), MAPPING_PENDING, 'what was not asked for is not answered');
+  iotlb.refuse(PAGE + 5);
+  assert.equal(map(), MAPPING_PENDING);
+  iotlb.refuse(5);
+  assert.equal(map(), NO_TRANSLATION);
+  assert.equal(map(), MAPPING_PENDING);
+  iotlb.refuse(5);
+  iotlb.update({ iova: 0, user: USER, size: PAGE, right: 3 });
+  assert.equal(map(), 0, 'mapped meanwhile');
   assert.deepEqual(asked, ['0x0 1', '0x0 1']);
 });
 

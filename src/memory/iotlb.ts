@@ -24,9 +24,16 @@ export interface Translation {
   readonly right: IotlbRight;
 }
 
+/** Told which translations there are, one by one. */
+export interface IotlbWatcher {
+  held(entry: Translation): void;
+  dropped(entry: Translation): void;
+}
+
 /** The translations of one device. */
 export class Iotlb {
   readonly #ask: (iova: number, right: IotlbRight) => void;
+  readonly #watcher: IotlbWatcher | undefined;
   /** By their first byte. They do not overlap. */
   #entries: Translation[] = [];
   /** The same, the oldest first. */
@@ -35,10 +42,13 @@ export class Iotlb {
   #recent: Translation | undefined;
   /** Pages that have been asked for and not been answered, with the rights. */
   readonly #asked = new Map<number, IotlbRight>();
+  /** Pages of which the monitor has answered that there is no translation, until somebody has learnt it. */
+  readonly #refused = new Set<number>();
 
   /** @param ask asks the monitor for the translation of an address; the answer comes as `update`, or never */
-  constructor(ask: (iova: number, right: IotlbRight) => void) {
+  constructor(ask: (iova: number, right: IotlbRight) => void, watcher?: IotlbWatcher) {
     this.#ask = ask;
+    this.#watcher = watcher;
   }
 
   get count(): number {
@@ -64,18 +74,22 @@ export class Iotlb {
     if (this.#entries.length === MOST_ENTRIES) this.#forgetOldest();
     this.#entries.splice(this.#indexFrom(iova), 0, entry);
     this.#byAge.add(entry);
+    this.#watcher?.held(entry);
   }
 
   /** Forgets every translation that has a byte of [iova, iova + size), and that its pages have been asked for. */
   invalidate(iova: number, size: number): void {
-    for (const page of this.#asked.keys())
-      if (page + PAGE > iova && page < iova + size) this.#asked.delete(page);
+    for (const pages of [this.#asked, this.#refused])
+      for (const page of pages.keys()) if (page + PAGE > iova && page < iova + size) pages.delete(page);
     let first = this.#indexFrom(iova);
     const before = this.#entries[first - 1];
     if (before !== undefined && before.iova + before.size > iova) first--;
     let end = first;
     while (end < this.#entries.length && this.#entries[end].iova < iova + size) end++;
-    for (const gone of this.#entries.splice(first, end - first)) this.#byAge.delete(gone);
+    for (const gone of this.#entries.splice(first, end - first)) {
+      this.#byAge.delete(gone);
+      this.#watcher?.dropped(gone);
+    }
     this.#recent = undefined;
   }
 
@@ -109,17 +123,33 @@ export class Iotlb {
   /**
    * Asks the monitor for the page of `iova`, unless that has been asked and not been answered: an answer that comes
    * when the guest has taken the page away again is a fault of ours in the eyes of its IOMMU.
+   *
+   * @returns false when it has been asked and there is none; the next time it is asked anew
    */
-  miss(iova: number, right: IotlbRight): void {
-    const page = iova - (iova % PAGE);
+  miss(iova: number, right: IotlbRight): boolean {
+    const page = pageOf(iova);
+    if (this.#refused.delete(page)) return false;
     const asked = this.#asked.get(page) ?? 0;
-    if ((asked & right) === right || (asked === 0 && this.#asked.size === MOST_MISSES)) return;
+    if ((asked & right) === right || (asked === 0 && this.#asked.size === MOST_MISSES)) return true;
     this.#asked.set(page, asked | right);
     this.#ask(page, right);
+    return true;
+  }
+
+  /** The monitor answers that the page of `iova`, if it has been asked for that, has no translation. */
+  refuse(iova: number): void {
+    const page = pageOf(iova);
+    if (this.#asked.delete(page)) this.#refused.add(page);
   }
 
   /** Nobody waits for answers any more: what the IOMMU never answers is asked anew. */
   forgetMisses(): void {
     this.#asked.clear();
+    this.#refused.clear();
   }
+}
+
+/** The first address of the page of `iova`. */
+function pageOf(iova: number): number {
+  return iova - (iova % PAGE);
 }

@@ -1,6 +1,7 @@
 // A thread in the hands of the main thread: calls to it, and notices from it. The other end is call-answers.ts.
 
 import { Worker } from 'node:worker_threads';
+import { threadFile } from '../hosts/linux/thread-file.ts';
 import { CallFailed, type CallTable, type FromThread, type ToThread } from './calls.ts';
 
 interface Waiting {
@@ -31,8 +32,7 @@ export class CallThread<Calls extends CallTable> {
 
   constructor(entry: string, { name, workerData, namesSources = false }: ThreadOptions) {
     this.#name = name;
-    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-    this.#worker = new Worker(new URL(`./${entry}.${extension}`, import.meta.url), {
+    this.#worker = new Worker(threadFile(entry, import.meta.url, namesSources), {
       workerData,
       ...(namesSources && { execArgv: [...process.execArgv, '--enable-source-maps'] }),
     });

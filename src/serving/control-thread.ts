@@ -1,12 +1,14 @@
 // The control thread: starts control.ts when it is told what to serve. Started by vhost-server.ts.
 
 import { parentPort, receiveMessageOnPort, type MessagePort, workerData } from 'node:worker_threads';
+import type { TraceRing } from '../audit/trace-ring.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Eventfds } from '../hosts/linux/epoll.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
 import { Control, type Endpoint, type Notice } from './control.ts';
 import { MailboxCaller, type MailboxEnds } from './mailbox.ts';
 import type { RingEvent } from './ring-commands.ts';
+import { isQuitting, leave } from './thread-exit.ts';
 
 /** What the thread is started with. */
 export interface ControlThreadData {
@@ -15,8 +17,14 @@ export interface ControlThreadData {
   readonly workers: readonly { readonly mail: MailboxEnds; readonly events: MessagePort }[];
   readonly restricted: boolean;
   readonly sealed: boolean;
+  /** Words that all threads share (thread-exit.ts). */
   readonly quit: Int32Array;
+  /** Where it reports what devices can reach, if somebody is to know. */
+  readonly trace: TraceRing | undefined;
 }
+
+/** A disk that does not answer for so long after all was told to end is not waited for. Milliseconds. */
+const END_LIMIT = 5000;
 
 /** What the main thread asks for. */
 export type ToControl =
@@ -31,7 +39,8 @@ export type FromControl =
   | { readonly kind: 'pong' }
   | { readonly kind: 'ended'; readonly failure: string | undefined };
 
-function start({ wake, workers, restricted, sealed, quit }: ControlThreadData, port: MessagePort): void {
+async function start(data: ControlThreadData, port: MessagePort): Promise<void> {
+  const { wake, workers, restricted, sealed, quit, trace } = data;
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   const callers = workers.map(
@@ -57,15 +66,21 @@ function start({ wake, workers, restricted, sealed, quit }: ControlThreadData, p
     notify: (notice) => say({ kind: 'notice', notice }),
     restricted,
     sealed,
-    quitting: () => Atomics.load(quit, 0) !== 0,
+    quitting: () => isQuitting(quit),
+    hurry: () => {
+      for (const caller of callers) caller.hurry(END_LIMIT);
+    },
+    traceRings: trace && (await import('./thread-tracing.ts')).ringsTracedIn(trace),
   });
   control.run(() => {
     for (let mail = receiveMessageOnPort(port); mail !== undefined; mail = receiveMessageOnPort(port))
       obey(control, mail.message as ToControl, say);
   });
-  if (Atomics.load(quit, 0) !== 0) return;
-  for (const caller of callers) caller.call({ kind: 'end' });
-  say({ kind: 'ended', failure: control.failure });
+  if (!isQuitting(quit)) {
+    for (const caller of callers) if (!caller.isLost) caller.call({ kind: 'end' });
+    say({ kind: 'ended', failure: control.failure });
+  }
+  leave(quit);
 }
 
 function obey(control: Control, message: ToControl, say: (message: FromControl) => void): void {
@@ -85,4 +100,4 @@ function obey(control: Control, message: ToControl, say: (message: FromControl) 
   }
 }
 
-start(workerData as ControlThreadData, parentPort!);
+await start(workerData as ControlThreadData, parentPort!);

@@ -4,13 +4,16 @@
 import { ProtocolViolation } from '../errors.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
-import { acceptFrom } from '../hosts/linux/fd-socket.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
 import { CONTROL_BLOCK, controlBlock, queueBlock } from './counter-blocks.ts';
 import { type DeviceSpec, spreads } from './devices.ts';
+import { Listeners } from './listeners.ts';
+import { WorkerStuck } from './mailbox.ts';
 import type { RingEvent } from './ring-commands.ts';
+import type { RingRunner } from '../transports/vhost-user/platform.ts';
+import type { TracedRings } from './traced-rings.ts';
 import type { CallWorker } from './spread-rings.ts';
 import { VhostConnection } from './vhost-connection.ts';
 
@@ -54,6 +57,10 @@ export interface ControlParts {
   readonly sealed: boolean;
   /** Whether the process is about to end, in which case there is nobody to wait for. */
   readonly quitting: () => boolean;
+  /** Has workers answer soon or never: all is to end. */
+  readonly hurry: () => void;
+  /** Puts a trace in front of the rings of a session at an endpoint, if there is one. */
+  readonly traceRings: ((endpoint: number, rings: RingRunner) => TracedRings) | undefined;
 }
 
 /** An endpoint, and the frontend that it serves at the moment. */
@@ -80,10 +87,13 @@ export class Control {
   readonly #peers: PeerEventfds;
   readonly #posts: Post[] = [];
   readonly #ready = new Map<number, () => void>();
+  readonly #listeners: Listeners;
   #nextToken = WAKE + 1;
   #nextSession = 0;
   #ended = false;
+  /** At the end: devices whose data may not survive a power cut, and devices of workers that hang. */
   readonly #unflushed: string[] = [];
+  readonly #stuck: string[] = [];
 
   constructor(parts: ControlParts) {
     const arena = new Arena(parts.libc, ARENA);
@@ -92,6 +102,12 @@ export class Control {
     this.#eventfds = new Eventfds(parts.libc, arena);
     this.#peers = new PeerEventfds(parts.libc, arena);
     this.#epoll.add(parts.wake, WAKE);
+    this.#listeners = new Listeners({
+      libc: parts.libc,
+      watch: (fd, ready) => this.#watch(fd, ready),
+      unwatch: (fd, token) => this.#unwatch(fd, token),
+      now: () => performance.now(),
+    });
   }
 
   /** Serves one more endpoint. Throws what its device's parts throw, such as ImageError. */
@@ -103,37 +119,43 @@ export class Control {
       ...{ connection: undefined, token: 0, channelToken: 0, channel: undefined },
     };
     this.#posts.push(post);
-    if (endpoint.listening) this.#watch(endpoint.fd, () => this.#accept(post));
+    if (endpoint.listening) this.#listen(post);
     else this.#connect(post, endpoint.fd);
   }
 
   /** Serves until `end`; `mail` is called when somebody has woken this thread. */
   run(mail: () => void): void {
     while (!this.#ended && !this.#parts.quitting()) {
-      this.#epoll.wait(-1, (token) => {
+      this.#epoll.wait(this.#listeners.patience, (token) => {
         if (token === WAKE) this.#eventfds.clear(this.#parts.wake);
         else this.#ready.get(token)?.();
       });
+      this.#listeners.tick();
       for (let event = this.#parts.nextEvent(); event !== undefined; event = this.#parts.nextEvent())
         this.#hear(event);
       mail();
     }
   }
 
-  /** What went wrong at the end: devices whose data may not survive a power cut. */
+  /** What went wrong at the end. */
   get failure(): string | undefined {
-    if (this.#unflushed.length === 0) return undefined;
-    return `what was written last may be lost, for it could not be flushed: ${this.#unflushed.join(', ')}`;
+    const failures = [
+      ...saidOf('what was written last may be lost, for it could not be flushed', this.#unflushed),
+      ...saidOf('not ended in order, for a queue worker hangs', this.#stuck),
+    ];
+    return failures.length === 0 ? undefined : failures.join('; ');
   }
 
-  /** Ends all connections, makes what was written last, and closes all devices. */
+  /** Ends all connections, makes what was written last, and closes all devices: as far as disks allow it in the time. */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#parts.hurry();
     for (const post of this.#posts) {
       if (post.connection !== undefined) this.#disconnect(post);
-      const lasting = post.workers.map((call) => call({ kind: 'remove', endpoint: post.number }));
-      if (lasting.includes(false)) this.#unflushed.push(post.endpoint.name);
+      const endings = post.workers.map((call) => removed(call, post.number));
+      if (endings.includes('unflushed')) this.#unflushed.push(post.endpoint.name);
+      if (endings.includes('stuck')) this.#stuck.push(post.endpoint.name);
     }
   }
 
@@ -167,9 +189,20 @@ export class Control {
     this.#epoll.remove(fd);
   }
 
-  #accept(post: Post): void {
-    const fd = acceptFrom(this.#parts.libc, post.endpoint.fd);
-    if (fd < 0) return;
+  #listen(post: Post): void {
+    this.#listeners.add({
+      fd: post.endpoint.fd,
+      taken: (fd) => this.#taken(post, fd),
+      stuck: (reason) =>
+        this.#say(
+          post,
+          'warn',
+          `${reason}; it is tried again when one ends, and each second (limit: ulimit -n)`,
+        ),
+    });
+  }
+
+  #taken(post: Post, fd: number): void {
     this.#hearOut(post);
     if (post.connection === undefined) {
       this.#connect(post, fd);
@@ -188,13 +221,16 @@ export class Control {
   }
 
   #connect(post: Post, fd: number): void {
-    const { libc, restricted, sealed } = this.#parts;
+    const { libc, restricted, sealed, traceRings } = this.#parts;
     const session = this.#nextSession++;
     const { number: endpoint, offer: device, workers } = post;
     try {
       post.connection = new VhostConnection({
         ...{ libc, fd, session, endpoint, device, restricted, sealed, workers },
         signal: this.#signal,
+        onRefused: (request, { detail, clause }) =>
+          this.#say(post, 'warn', `refused ${request}: ${detail}`, clause),
+        traceRings: traceRings && ((rings) => traceRings(endpoint, rings)),
       });
     } catch (error) {
       libc.close(fd);
@@ -262,8 +298,10 @@ export class Control {
     try {
       connection.close();
     } catch (error) {
-      this.#say(post, 'error', `a session did not end in order: ${messageOf(error)}`);
+      const unanswered = error instanceof WorkerStuck ? ` (${connection.unanswered})` : '';
+      this.#say(post, 'error', `a session did not end in order: ${messageOf(error)}${unanswered}`);
     }
+    this.#listeners.wake();
     countConnection(post);
     if (level !== 'info') post.block[CONTROL_BLOCK.at.closed]++;
     if (why !== undefined) this.#say(post, level, why, clause);
@@ -293,6 +331,20 @@ export class Control {
       ...(clause === undefined ? {} : { clause }),
     });
   }
+}
+
+/** Closes a worker's instance of a device. */
+function removed(call: CallWorker, endpoint: number): 'flushed' | 'unflushed' | 'stuck' {
+  try {
+    return call({ kind: 'remove', endpoint }) === true ? 'flushed' : 'unflushed';
+  } catch (error) {
+    if (error instanceof WorkerStuck) return 'stuck';
+    throw error;
+  }
+}
+
+function saidOf(what: string, devices: readonly string[]): string[] {
+  return devices.length === 0 ? [] : [`${what}: ${devices.join(', ')}`];
 }
 
 /** Counts what a post's connection has, or that there is none. */

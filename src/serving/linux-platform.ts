@@ -90,10 +90,10 @@ export class LinuxPlatform implements VhostPlatform {
     this.#signal(fd);
   }
 
-  send(fd: number, bytes: Uint8Array): void {
+  send(fd: number, bytes: Uint8Array): boolean {
     const { u8, address } = this.#message;
     u8.set(bytes);
-    this.#libc.send(fd, address, bytes.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return this.#libc.send(fd, address, bytes.length, MSG_NOSIGNAL | MSG_DONTWAIT) === bytes.length;
   }
 
   /** Throws for memory of which pages can go away that nothing can bring back. */

@@ -6,7 +6,7 @@ import { type MailboxEnds, MailboxServer } from './mailbox.ts';
 
 /** What a call of the tests asks for. */
 export interface TestCall {
-  readonly kind: 'echo' | 'violation' | 'failure' | 'end';
+  readonly kind: 'echo' | 'violation' | 'failure' | 'hang' | 'end';
   readonly value: unknown;
   /** So often the caller is woken without an answer before it gets one. */
   readonly falseAlarms: number;
@@ -18,6 +18,7 @@ const ANSWERS = 1;
 function serve({ kind, value, falseAlarms }: TestCall, words: Int32Array): unknown {
   // A wake counts when there was somebody who waited.
   for (let woken = 0; woken < falseAlarms; ) woken += Atomics.notify(words, ANSWERS);
+  if (kind === 'hang') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
   if (kind === 'violation') throw new ProtocolViolation('§0', String(value));
   if (kind === 'failure') throw new RangeError(String(value));
   return value;

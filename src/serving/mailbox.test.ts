@@ -3,11 +3,18 @@ import { type TestContext, test } from 'node:test';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { ProtocolViolation } from '../errors.ts';
-import { MailboxCaller, MailboxServer, mailboxWords } from './mailbox.ts';
+import { MailboxCaller, MailboxServer, mailboxWords, WorkerStuck } from './mailbox.ts';
 import type { TestCall } from './mailbox-thread.test.helper.ts';
 
 /** A caller whose calls are answered in another thread, which looks for them all the time. */
 function callThread(t: TestContext): (call: Partial<TestCall>) => unknown {
+  const caller = callerOf(t);
+  return (call) => caller.call({ ...ECHO, ...call });
+}
+
+const ECHO: TestCall = { kind: 'echo', value: undefined, falseAlarms: 0 };
+
+function callerOf(t: TestContext): MailboxCaller {
   const { port1, port2 } = new MessageChannel();
   const words = mailboxWords();
   const worker = new Worker(new URL('./mailbox-thread.test.helper.js', import.meta.url), {
@@ -18,12 +25,11 @@ function callThread(t: TestContext): (call: Partial<TestCall>) => unknown {
     port1.close();
     await worker.terminate();
   });
-  const caller = new MailboxCaller(
+  return new MailboxCaller(
     { words, port: port1, wake: -1 },
     () => undefined,
     () => undefined,
   );
-  return (call) => caller.call({ kind: 'echo', value: undefined, falseAlarms: 0, ...call });
 }
 
 test('a call returns what the worker answers', (t) => {
@@ -76,4 +82,13 @@ test('nobody is waiting before a call, and nothing is answered twice', () => {
   assert.deepEqual(caller.call('a'), ['a']);
   assert.deepEqual(caller.call('b'), ['b']);
   port1.close();
+});
+
+test('a worker that hangs is waited for until the end that was set, and is not asked again', (t) => {
+  const caller = callerOf(t);
+  assert.equal(caller.call({ ...ECHO, value: 1 }), 1);
+  caller.hurry(20);
+  assert.throws(() => caller.call({ ...ECHO, kind: 'hang' }), WorkerStuck);
+  assert.ok(caller.isLost);
+  assert.throws(() => caller.call(ECHO), WorkerStuck);
 });

@@ -16,6 +16,16 @@ const PATIENCE = 30_000;
 /** After so long it may be that a peer keeps it from answering. Milliseconds. */
 const SUSPICION = 250;
 
+/** A worker has not answered: it is stuck in a system call, or lost. It is not asked any more. */
+export class WorkerStuck extends Error {
+  constructor(seconds: number) {
+    super(
+      `a queue worker has not answered for ${seconds} s: it hangs in a system call, as with a disk that hangs`,
+    );
+    this.name = 'WorkerStuck';
+  }
+}
+
 /** What two threads need to call each other; it can be sent to a thread. */
 export interface MailboxEnds {
   readonly words: Int32Array;
@@ -41,7 +51,10 @@ export class MailboxCaller {
   readonly #ends: MailboxEnds;
   readonly #ring: (fd: number) => void;
   readonly #drain: (fd: number) => void;
-  #lost = false;
+  /** Why it is not asked any more. */
+  #lost: WorkerStuck | undefined;
+  /** Nobody waits for an answer beyond this time, in milliseconds of the monotonic clock. */
+  #end = Number.POSITIVE_INFINITY;
 
   /**
    * @param ring adds one to an eventfd
@@ -53,18 +66,29 @@ export class MailboxCaller {
     this.#drain = drain;
   }
 
-  /** Returns what the worker answers. Throws the ProtocolViolation that it met, or an error of its own. */
+  /** Whether it is not asked any more. */
+  get isLost(): boolean {
+    return this.#lost !== undefined;
+  }
+
+  /** Has all answers that are still to come come within `milliseconds`, counted from now: the process is to end. */
+  hurry(milliseconds: number): void {
+    this.#end = performance.now() + milliseconds;
+  }
+
+  /** Returns what the worker answers. Throws the ProtocolViolation that it met, an error of its own, or WorkerStuck. */
   call(command: unknown): unknown {
-    if (this.#lost) throw new Error('a queue worker is stuck, and serves nobody any more');
+    if (this.#lost !== undefined) throw this.#lost;
     const { words, port, wake } = this.#ends;
     const answered = Atomics.load(words, ANSWERS);
     port.postMessage(command);
     Atomics.add(words, CALLS, 1);
     this.#ring(wake);
+    const asked = performance.now();
     if (!this.#awaitAnswer(answered)) {
       // Its answer may still come, and would be taken for that of the next call.
-      this.#lost = true;
-      throw new Error(`a queue worker has not answered for ${PATIENCE / 1000} s`);
+      this.#lost = new WorkerStuck(Math.round((performance.now() - asked) / 1000));
+      throw this.#lost;
     }
     const answer = receiveMessageOnPort(port)?.message as Answer;
     if ('violation' in answer) throw new ProtocolViolation(answer.violation.clause, answer.violation.detail);
@@ -75,10 +99,11 @@ export class MailboxCaller {
   /** Returns false when none came. The wake of the answer before may come as late as now, and is none. */
   #awaitAnswer(answered: number): boolean {
     const { words } = this.#ends;
-    const limit = performance.now() + PATIENCE;
+    const limit = Math.min(performance.now() + PATIENCE, this.#end);
     while (Atomics.load(words, ANSWERS) === answered) {
-      if (performance.now() >= limit) return false;
-      if (Atomics.wait(words, ANSWERS, answered, SUSPICION) !== 'timed-out') continue;
+      const left = limit - performance.now();
+      if (left <= 0) return false;
+      if (Atomics.wait(words, ANSWERS, answered, Math.min(left, SUSPICION)) !== 'timed-out') continue;
       const fd = Atomics.load(words, WRITING);
       if (fd >= 0) this.#drain(fd);
     }

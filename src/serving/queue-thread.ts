@@ -1,11 +1,13 @@
 // A queue worker's thread. Started by vhost-server.ts, before queue-worker.ts.
 
 import { type MessagePort, workerData } from 'node:worker_threads';
+import type { TraceRing } from '../audit/trace-ring.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Eventfds } from '../hosts/linux/epoll.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
 import { type MailboxEnds, MailboxServer } from './mailbox.ts';
 import { QueueWorker } from './queue-worker.ts';
+import { isQuitting, leave } from './thread-exit.ts';
 
 /** What the thread is started with. */
 export interface QueueThreadData {
@@ -16,13 +18,15 @@ export interface QueueThreadData {
   readonly pollMicroseconds: number;
   /** Whether guests share the process that do not trust each other. */
   readonly sealed: boolean;
-  /** One word that is not zero when the process is about to end. */
+  /** Words that all threads share (thread-exit.ts). */
   readonly quit: Int32Array;
   /** Where it counts what it does (counter-blocks.ts). */
   readonly counters: Float64Array;
+  /** Where it reports what requests have in hand, if somebody is to know. */
+  readonly trace: TraceRing | undefined;
 }
 
-function start({ mail, events, wakeControl, quit, ...rest }: QueueThreadData): void {
+async function start({ mail, events, wakeControl, quit, trace, ...rest }: QueueThreadData): Promise<void> {
   const libc = loadLibc();
   const eventfds = new Eventfds(libc, new Arena(libc, 4096));
   new QueueWorker({
@@ -32,9 +36,11 @@ function start({ mail, events, wakeControl, quit, ...rest }: QueueThreadData): v
       events.postMessage(event);
       eventfds.ring(wakeControl);
     },
-    quitting: () => Atomics.load(quit, 0) !== 0,
+    quitting: () => isQuitting(quit),
+    needsOf: trace && (await import('./thread-tracing.ts')).needsIn(trace),
     ...rest,
   }).run();
+  leave(quit);
 }
 
-start(workerData as QueueThreadData);
+await start(workerData as QueueThreadData);

@@ -10,6 +10,7 @@ import type { Libc } from '../hosts/linux/libc.ts';
 import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
 import { Watches } from '../hosts/linux/watches.ts';
+import type { NeedTracer } from '../memory/traced-memory.ts';
 import { LocalRings } from '../transports/vhost-user/local-rings.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
 import { WORKER_BLOCK } from './counter-blocks.ts';
@@ -57,6 +58,8 @@ export interface QueueWorkerParts {
   readonly quitting: () => boolean;
   /** Where it counts what it does itself (counter-blocks.ts). */
   readonly counters: Float64Array;
+  /** Who is told what requests of an endpoint's guest have in hand, if anybody is. */
+  readonly needsOf: ((endpoint: number) => NeedTracer) | undefined;
 }
 
 type InstallCommand = Extract<WorkerCommand, { readonly kind: 'install' }>;
@@ -81,6 +84,7 @@ export class QueueWorker {
   readonly #hosting: DeviceHosting;
   readonly #poller = new RingPoller((ring, error) => this.#break(ring, error));
   readonly #counters: Float64Array;
+  readonly #needsOf: QueueWorkerParts['needsOf'];
   /** What devices have under way in the kernel, if they have asked for that. */
   #uring: IoUring | undefined;
   /** When something has ended there last. */
@@ -88,13 +92,15 @@ export class QueueWorker {
   #nextToken = URING + 1;
   #ended = false;
 
-  constructor({ libc, mail, tell, pollMicroseconds, sealed, counters, quitting }: QueueWorkerParts) {
+  constructor(parts: QueueWorkerParts) {
+    const { libc, mail, tell, pollMicroseconds, sealed, counters, quitting, needsOf } = parts;
     const arena = new Arena(libc, ARENA);
     this.#libc = libc;
     this.#mail = mail;
     this.#tell = tell;
     this.#quitting = quitting;
     this.#counters = counters;
+    this.#needsOf = needsOf;
     this.#epoll = new Epoll(libc, arena);
     this.#eventfds = new Eventfds(libc, arena);
     this.#signal = sealed ? this.#signalSafely(arena) : (fd) => this.#signalFast(fd);
@@ -203,7 +209,7 @@ export class QueueWorker {
       case 'remove':
         return this.#remove(command.endpoint);
       case 'open':
-        return this.#open(command.session, this.#devices.get(command.endpoint)!);
+        return this.#open(command.session, command.endpoint);
       default:
         return this.#obeySession(command, this.#sessions.get(command.session)!);
     }
@@ -221,6 +227,8 @@ export class QueueWorker {
         return rings.setMemory(receivedMemory(this.#libc, command.memory));
       case 'translate':
         return rings.translate(command.entry);
+      case 'refuse':
+        return rings.refuse(command.iova);
       case 'invalidate':
         return rings.invalidate(command.iova, command.size);
       case 'start':
@@ -251,7 +259,8 @@ export class QueueWorker {
     return lasts;
   }
 
-  #open(session: number, { device, counters }: Instance): void {
+  #open(session: number, endpoint: number): void {
+    const { device, counters } = this.#devices.get(endpoint)!;
     const events = {
       interrupt: (index: number) => this.#tell({ session, kind: 'interrupt', index }),
       failed: (index: number, { clause, detail }: { clause: string; detail: string }) =>
@@ -259,7 +268,8 @@ export class QueueWorker {
       miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
       configChanged: (config: Uint8Array) => this.#tell({ session, kind: 'config', config }),
     };
-    this.#sessions.set(session, new LocalRings(device, events, this.#signal, counters));
+    const needs = this.#needsOf?.(endpoint);
+    this.#sessions.set(session, new LocalRings(device, events, this.#signal, counters, undefined, needs));
   }
 
   #start(session: number, rings: LocalRings, setup: SentSetup): boolean {

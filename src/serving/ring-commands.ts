@@ -40,6 +40,7 @@ export type RingCommand = { readonly session: number } & (
   | { readonly kind: 'features'; readonly features: bigint }
   | { readonly kind: 'memory'; readonly memory: SentMemory }
   | { readonly kind: 'translate'; readonly entry: Translation }
+  | { readonly kind: 'refuse'; readonly iova: number }
   | { readonly kind: 'invalidate'; readonly iova: number; readonly size: number }
   | { readonly kind: 'start'; readonly setup: SentSetup }
   | { readonly kind: 'stop'; readonly index: number }

@@ -9,6 +9,7 @@ import {
   STATUSES,
   WORKER_BLOCK,
 } from './counter-blocks.ts';
+import type { ExposureSums } from './exposure-watch.ts';
 import { BUCKETS } from './log-buckets.ts';
 import { OPERATIONS, type Operation, operationsOf } from './operations.ts';
 
@@ -57,6 +58,8 @@ export interface DeviceFigures {
   readonly operations: readonly OperationFigures[];
   /** Rules that its frontends broke, and how often. */
   readonly violations: ReadonlyMap<string, number>;
+  /** What its backend could reach over time, where somebody follows that. */
+  readonly exposure?: ExposureSums;
 }
 
 /** One queue worker. */
@@ -71,6 +74,8 @@ export interface WorkerFigures {
 export interface ServingFigures {
   readonly devices: readonly DeviceFigures[];
   readonly workers: readonly WorkerFigures[];
+  /** Events that are not in the sums of exposure, where there are any. */
+  readonly eventsLost?: number;
 }
 
 /** A device as it is counted. */

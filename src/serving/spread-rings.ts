@@ -3,6 +3,7 @@
 
 import { ProtocolViolation } from '../errors.ts';
 import type { Translation } from '../memory/iotlb.ts';
+import { headsUnderWay } from '../transports/vhost-user/inflight-journal.ts';
 import type { RingEvents, RingMemory, RingRunner, RingSetup } from '../transports/vhost-user/platform.ts';
 import {
   type RingCommand,
@@ -24,6 +25,8 @@ export class SpreadRings implements RingRunner {
   readonly #events: RingEvents;
   /** Ring i is served by worker i, counted round. */
   readonly #workers: readonly CallWorker[];
+  /** Rings that run. */
+  readonly #running = new Map<number, RingSetup>();
 
   /** @param workers those that have an instance of the device of `endpoint` */
   constructor(session: number, endpoint: number, workers: readonly CallWorker[], events: RingEvents) {
@@ -45,16 +48,29 @@ export class SpreadRings implements RingRunner {
     this.#tellAll({ kind: 'translate', entry });
   }
 
+  refuse(iova: number): void {
+    this.#tellAll({ kind: 'refuse', iova });
+  }
+
   invalidate(iova: number, size: number): void {
     this.#tellAll({ kind: 'invalidate', iova, size });
   }
 
   start(setup: RingSetup): boolean {
-    return this.#ask(setup.index, { kind: 'start', setup: sentSetup(setup) }) === true;
+    const isRunning = this.#ask(setup.index, { kind: 'start', setup: sentSetup(setup) }) === true;
+    if (isRunning) this.#running.set(setup.index, setup);
+    return isRunning;
   }
 
   stop(index: number): number {
-    return this.#ask(index, { kind: 'stop', index }) as number;
+    const base = this.#ask(index, { kind: 'stop', index }) as number;
+    this.#running.delete(index);
+    return base;
+  }
+
+  /** What is under way in rings that could not be stopped, in words, as far as the frontend's buffer tells. */
+  get unanswered(): string {
+    return [...this.#running.values()].map(unansweredIn).join('; ');
   }
 
   setCall(index: number, fd: number): void {
@@ -90,4 +106,13 @@ export class SpreadRings implements RingRunner {
   #tellAll(command: Command): void {
     for (const call of this.#workers) call({ session: this.#session, ...command } as RingCommand);
   }
+}
+
+function unansweredIn({ index, size, inflight }: RingSetup): string {
+  if (inflight === undefined)
+    return `queue ${index}: what is under way is lost, for the frontend keeps no buffer of it`;
+  const heads = headsUnderWay(inflight, size);
+  return heads.length === 0
+    ? `queue ${index}: nothing is under way`
+    : `queue ${index}: ${heads.length} requests, of heads ${heads.join(', ')}, are for the next backend`;
 }

@@ -8,11 +8,13 @@ import { FdSocket } from '../hosts/linux/fd-socket.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { MAX_PAYLOAD, MessageReader, type VhostMessage } from '../transports/vhost-user/message-reader.ts';
 import { VhostUserSession } from '../transports/vhost-user/session.ts';
+import type { RingRunner } from '../transports/vhost-user/platform.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
 import { LinuxPlatform } from './linux-platform.ts';
 import { usable } from './peer-descriptors.ts';
 import type { RingEvent } from './ring-commands.ts';
 import { type CallWorker, SpreadRings } from './spread-rings.ts';
+import type { TracedRings } from './traced-rings.ts';
 
 /** Messages dealt with before others get their turn (case F25). */
 const TURN = 64;
@@ -40,6 +42,10 @@ export interface ConnectionParts {
   readonly signal: (fd: number) => void;
   /** Those that have an instance of the device. */
   readonly workers: readonly CallWorker[];
+  /** A request was answered with a failure; the connection goes on. */
+  readonly onRefused: (request: string, why: ProtocolViolation) => void;
+  /** Puts a trace in front of its rings, if there is one. */
+  readonly traceRings: ((rings: RingRunner) => TracedRings) | undefined;
 }
 
 /** A stream of messages, on a socket. */
@@ -63,10 +69,23 @@ export class VhostConnection {
   readonly #main: Stream;
   readonly #vhost: VhostUserSession;
   #rings!: SpreadRings;
+  #traced: TracedRings | undefined;
   #channel: Channel | undefined;
 
   constructor(parts: ConnectionParts) {
-    const { libc, fd, session, device, endpoint, workers, restricted, sealed, signal } = parts;
+    const {
+      libc,
+      fd,
+      session,
+      device,
+      endpoint,
+      workers,
+      restricted,
+      sealed,
+      signal,
+      onRefused,
+      traceRings,
+    } = parts;
     this.session = session;
     this.#libc = libc;
     this.#arena = new Arena(libc, ARENA);
@@ -83,12 +102,14 @@ export class VhostConnection {
       xen: false,
       runner: (events) => {
         this.#rings = new SpreadRings(session, endpoint, workers, events);
-        return this.#rings;
+        this.#traced = traceRings?.(this.#rings);
+        return this.#traced ?? this.#rings;
       },
       send: (bytes, fds) => {
         if (!this.#main.socket.send(bytes, fds))
           throw new ProtocolViolation('vhost-user', 'the frontend takes no answers');
       },
+      onRefused,
     });
   }
 
@@ -125,12 +146,18 @@ export class VhostConnection {
     this.#rings.hear(event);
   }
 
-  /** Ends the session and closes all that belongs to it. */
+  /** What is under way in queues that could not be stopped, in words. */
+  get unanswered(): string {
+    return this.#rings.unanswered;
+  }
+
+  /** Ends the session and closes all that belongs to it. Throws WorkerStuck, with its memory mapped still. */
   close(): void {
     try {
       this.#vhost.close();
       this.#rings.close();
     } finally {
+      this.#traced?.close();
       this.#endChannel();
       const { socket, reader } = this.#main;
       socket.closeAll(reader.pendingFds);

@@ -5,12 +5,18 @@ import { MessageChannel, type TransferListItem, Worker } from 'node:worker_threa
 import { Arena } from '../hosts/linux/arena.ts';
 import { Eventfds, newEventfd } from '../hosts/linux/epoll.ts';
 import { type Libc, loadLibc } from '../hosts/linux/libc.ts';
+import { threadFile } from '../hosts/linux/thread-file.ts';
 import type { Endpoint, Notice } from './control.ts';
 import type { ControlThreadData, FromControl, ToControl } from './control-thread.ts';
 import { newDeviceCounters, newWorkerCounters } from './counter-blocks.ts';
+import type { ExposureWatch } from './exposure-watch.ts';
 import { mailboxWords } from './mailbox.ts';
 import type { QueueThreadData } from './queue-thread.ts';
 import { deviceFigures, type ServingFigures, workerFigures } from './serving-figures.ts';
+import { quitAll, quitWords } from './thread-exit.ts';
+
+/** Threads that have not left so long after the process was to end are not waited for. Milliseconds. */
+const EXIT_LIMIT = 1000;
 
 /** How a server is made. */
 export interface ServerOptions {
@@ -22,6 +28,8 @@ export interface ServerOptions {
   readonly restricted: boolean;
   /** Refuse guests' memory that may shrink, which ends the process for all of its guests. */
   readonly sealed: boolean;
+  /** Follows what may be reached, made for as many workers; nobody does without. */
+  readonly watch?: ExposureWatch;
   readonly onNotice: (notice: Notice) => void;
   /**
    * All is over: `end` was called, or the last connection of a process without listening sockets has ended. With
@@ -60,18 +68,23 @@ export class VhostServer {
     this.#options = options;
     this.#wake = () => eventfds.ring(wake);
     this.#workerCounters = Array.from({ length: options.workers }, newWorkerCounters);
-    const quit = new Int32Array(new SharedArrayBuffer(4));
-    const { pollMicroseconds, restricted, sealed } = options;
-    const workers = this.#workerCounters.map((counters) =>
-      startQueueThread(libc, { wakeControl: wake, pollMicroseconds, sealed, quit, counters }),
-    );
-    const data: ControlThreadData = { wake, workers, restricted, sealed, quit };
-    // Node waits for its threads before the process ends, and these would sleep in a system call.
-    process.once('exit', () => {
-      Atomics.store(quit, 0, 1);
-      for (const fd of [wake, ...workers.map(({ mail }) => mail.wake)]) eventfds.ring(fd);
+    const quit = quitWords(options.workers + 1);
+    const { pollMicroseconds, restricted, sealed, watch } = options;
+    const workers = this.#workerCounters.map((counters, i) => {
+      const trace = watch?.workers[i];
+      return startQueueThread(libc, { wakeControl: wake, pollMicroseconds, sealed, quit, counters, trace });
     });
-    this.#control = new Worker(new URL('./control-thread.js', import.meta.url), {
+    const data: ControlThreadData = { wake, workers, restricted, sealed, quit, trace: watch?.control };
+    const wakes = [wake, ...workers.map(({ mail }) => mail.wake)];
+    const wakeAll = (): void => {
+      for (const fd of wakes) eventfds.ring(fd);
+    };
+    // Node waits for its threads before the process ends, and these would sleep in a system call.
+    process.once('exit', (status) => {
+      watch?.close();
+      if (!quitAll(quit, wakeAll, EXIT_LIMIT)) libc._exit(status);
+    });
+    this.#control = new Worker(threadFile('control-thread', import.meta.url), {
       workerData: data,
       transferList: workers.flatMap(({ mail, events }): TransferListItem[] => [mail.port, events]),
     });
@@ -95,9 +108,14 @@ export class VhostServer {
 
   /** What has been counted until now. No other thread is asked. */
   get figures(): ServingFigures {
+    const { workers, watch } = this.#options;
     return {
-      devices: this.#devices.map((device) => deviceFigures(device, this.#options.workers)),
+      devices: this.#devices.map((device, endpoint) => ({
+        ...deviceFigures(device, workers),
+        ...(watch && { exposure: watch.of(endpoint) }),
+      })),
       workers: this.#workerCounters.map(workerFigures),
+      ...(watch && { eventsLost: watch.lost }),
     };
   }
 
@@ -162,7 +180,7 @@ function startQueueThread(
     mail: { words, wake, port: mail.port2 },
     events: events.port2,
   };
-  const worker = new Worker(new URL('./queue-thread.js', import.meta.url), {
+  const worker = new Worker(threadFile('queue-thread', import.meta.url), {
     workerData: data,
     transferList: [mail.port2, events.port2],
   });

@@ -1,6 +1,7 @@
 // A backend in a driver domain, seen from the main thread, which stays free for signals, log and service manager: all
 // work is done by one thread. After cli/xen-backend-run.ts, before xen-thread.ts.
 
+import { threadFile } from '../hosts/linux/thread-file.ts';
 import { Worker } from 'node:worker_threads';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Eventfds, newEventfd } from '../hosts/linux/epoll.ts';
@@ -39,7 +40,7 @@ export class XenServer {
       this.#wake();
     });
     const data: XenThreadData = { work, folder, wake, quit };
-    this.#thread = new Worker(new URL('./xen-thread.js', import.meta.url), { workerData: data });
+    this.#thread = new Worker(threadFile('xen-thread', import.meta.url), { workerData: data });
     const { promise: serving, resolve, reject } = settler<number>();
     const { promise: ended, resolve: end } = settler<Error | undefined>();
     this.serving = serving;

@@ -65,7 +65,7 @@ async function serve({ work, folder, wake, quit }: XenThreadData, port: MessageP
     );
   } finally {
     // What was to end has ended; whatever else there is, is for a successor.
-    host.close(records !== undefined);
+    host.close({ keepServers: records !== undefined });
     wakes.close();
   }
   say({ kind: 'ended', failure: loop.failure });

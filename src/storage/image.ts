@@ -30,6 +30,8 @@ export function resultOf(error: unknown): StoreResult {
 /** How an image is opened. */
 export interface ImageOptions {
   readonly readOnly: boolean;
+  /** What whoever asked for the image does to have it only read, for the message: "say ...". */
+  readonly readOnlyHint: string;
   /** Further flags of open(2). */
   readonly flags?: number;
   /** Bytes of a block device; without it block devices are refused. */
@@ -52,10 +54,10 @@ export class Image {
   #untrusted = false;
 
   /** @throws ImageError when the image is missing, no file, empty, or no whole number of sectors */
-  constructor(path: string, { readOnly, flags = 0, deviceSize }: ImageOptions) {
+  constructor(path: string, { readOnly, readOnlyHint, flags = 0, deviceSize }: ImageOptions) {
     this.path = path;
     this.readOnly = readOnly;
-    this.fd = openDescriptor(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | flags);
+    this.fd = openDescriptor(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | flags, readOnlyHint);
     try {
       const stat = fstatSync(this.fd);
       this.isDevice = stat.isBlockDevice() && deviceSize !== undefined;
@@ -97,7 +99,7 @@ export class Image {
   }
 }
 
-function openDescriptor(path: string, flags: number): number {
+function openDescriptor(path: string, flags: number, readOnlyHint: string): number {
   try {
     // O_NONBLOCK: opening a named pipe to read from it would wait for a writer for ever.
     return openSync(path, flags | constants.O_NONBLOCK);
@@ -107,7 +109,7 @@ function openDescriptor(path: string, flags: number): number {
     if (code === 'EISDIR') throw new ImageError(`disk image ${path}: is a directory, not an image`, error);
     if (code === 'EACCES' || code === 'EROFS' || code === 'EPERM')
       throw new ImageError(
-        `disk image ${path}: may not be opened for writing; add ",ro" to serve it read-only`,
+        `disk image ${path}: may not be opened for writing; ${readOnlyHint} to serve it read-only`,
         error,
       );
     if (code === 'EINVAL' && flags & constants.O_DIRECT)

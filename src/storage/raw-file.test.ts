@@ -84,3 +84,8 @@ for (const readOnly of [false, true]) {
 test('a device node is refused', () => {
   refused('/dev/zero', true, /neither a file nor a directory/);
 });
+
+test('an image that may not be written is refused with what a user of this store does about it', () => {
+  // A file of sysfs that has nothing to write to may not be opened so, not even by root.
+  refused('/sys/devices/system/cpu/online', false, /writing; add ",ro" to serve it read-only/);
+});

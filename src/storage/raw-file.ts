@@ -66,7 +66,7 @@ export class RawFile implements BlockStore {
 
   /** @throws ImageError when the image is missing, no file, empty, or no whole number of sectors */
   constructor(path: string, readOnly: boolean) {
-    this.#image = new Image(path, { readOnly });
+    this.#image = new Image(path, { readOnly, readOnlyHint: 'add ",ro"' });
     this.#fd = this.#image.fd;
     this.size = this.#image.size;
     this.readOnly = readOnly;

@@ -297,6 +297,7 @@ export class DeviceState {
     const features = {
       indirect: (this.driverFeatures & VIRTIO_F_INDIRECT_DESC) !== 0n,
       eventIndex: (this.driverFeatures & VIRTIO_F_EVENT_IDX) !== 0n,
+      longestChain: this.device.queueSizes[index],
     };
     const journals = this.#journals;
     const start = again

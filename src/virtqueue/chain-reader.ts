@@ -29,6 +29,7 @@ export class ChainReader {
   readonly len: Uint32Array;
 
   readonly #size: number;
+  readonly #longest: number;
   readonly #table: DescriptorTable;
   readonly #indirect: boolean;
   /** Private copy of an indirect table, and the mapping through which it is fetched. */
@@ -36,14 +37,25 @@ export class ChainReader {
   readonly #copyTable: DescriptorTable;
   readonly #tableAccess: ChainAccess;
 
-  constructor(size: number, table: DescriptorTable, indirect: boolean, memory: DeviceMemory) {
+  /**
+   * @param size descriptors of the ring
+   * @param longest descriptors of the longest chain, `size` or more
+   */
+  constructor(
+    size: number,
+    longest: number,
+    table: DescriptorTable,
+    indirect: boolean,
+    memory: DeviceMemory,
+  ) {
     this.#size = size;
+    this.#longest = longest;
     this.#table = table;
     this.#indirect = indirect;
-    this.low = new Uint32Array(size);
-    this.high = new Uint32Array(size);
-    this.len = new Uint32Array(size);
-    const region = regionOver(new ArrayBuffer(size * VIRTQ_DESC_SIZE));
+    this.low = new Uint32Array(longest);
+    this.high = new Uint32Array(longest);
+    this.len = new Uint32Array(longest);
+    const region = regionOver(new ArrayBuffer(longest * VIRTQ_DESC_SIZE));
     this.#copy = region.u8;
     this.#copyTable = new DescriptorTable({ region, offset: 0 });
     this.#tableAccess = memory.newChainAccess();
@@ -65,7 +77,7 @@ export class ChainReader {
 
   #walk(table: DescriptorTable, entries: number, first: number, inIndirect: boolean): number {
     let index = first;
-    for (let steps = 0; steps < this.#size; steps++) {
+    for (let steps = 0; steps < entries; steps++) {
       if (index >= entries)
         throw new ProtocolViolation('§2.7.5', `descriptor ${index} of a table of ${entries}`);
       const low = table.addressLow(index);
@@ -78,12 +90,12 @@ export class ChainReader {
       if ((flags & VIRTQ_DESC_F_NEXT) === 0) return 0;
       index = next;
     }
-    throw new ProtocolViolation('§2.7.5.2', `a chain of more than ${this.#size} descriptors, or a loop`);
+    throw new ProtocolViolation('§2.7.5.2', `a chain that loops in a table of ${entries} descriptors`);
   }
 
   #append(low: number, high: number, len: number, writable: boolean): void {
-    if (this.count === this.#size)
-      throw new ProtocolViolation('§2.7.5.3.1', `a chain longer than the queue size ${this.#size}`);
+    if (this.count === this.#longest)
+      throw new ProtocolViolation('§2.7.5.3.1', `a chain of more than ${this.#longest} descriptors`);
     if (!writable && this.readableCount < this.count)
       throw new ProtocolViolation('§2.7.4.2', 'a device-readable descriptor after a device-writable one');
     this.byteLength += len;
@@ -105,10 +117,10 @@ export class ChainReader {
     if (nested) throw new ProtocolViolation('§2.7.5.3.1', 'an indirect descriptor inside an indirect table');
     if (flags & VIRTQ_DESC_F_NEXT)
       throw new ProtocolViolation('§2.7.5.3.1', 'an indirect descriptor with VIRTQ_DESC_F_NEXT');
-    if (len === 0 || len % VIRTQ_DESC_SIZE !== 0 || len > this.#size * VIRTQ_DESC_SIZE)
+    if (len === 0 || len % VIRTQ_DESC_SIZE !== 0 || len > this.#longest * VIRTQ_DESC_SIZE)
       throw new ProtocolViolation(
         '§2.7.5.3.1',
-        `an indirect table of ${len} bytes for a queue of ${this.#size}`,
+        `an indirect table of ${len} bytes, expected 1 to ${this.#longest} descriptors of ${VIRTQ_DESC_SIZE}`,
       );
     const status = this.#tableAccess.map(low, high, len, false) || this.#tableAccess.ready();
     if (status !== 0) return status;

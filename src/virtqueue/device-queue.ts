@@ -41,6 +41,15 @@ export class Chain {
   }
 }
 
+/** What a device takes from the driver of a queue. */
+export interface DeviceQueueFeatures extends QueueFeatures {
+  /**
+   * Descriptors of the longest chain: the queue size that the device announced (§2.7.5.3.1). A driver that made its ring
+   * smaller may take that for the limit of an indirect table still, as Linux does. The ring's own size when left out.
+   */
+  readonly longestChain?: number;
+}
+
 /** A queue that the driver has enabled. Every method may throw ProtocolViolation: the device is then broken. */
 export class DeviceQueue {
   readonly size: number;
@@ -63,6 +72,8 @@ export class DeviceQueue {
   #again: number[] | undefined;
   /** Whether the next chain waits for the platform to say where its buffers are. */
   #pending = false;
+  /** Its head, if the reader has read it; -1 otherwise. */
+  #read = -1;
   #inFlight = 0;
   #closed = false;
 
@@ -74,7 +85,7 @@ export class DeviceQueue {
     size: number,
     rings: RingAreas,
     memory: DeviceMemory,
-    features: QueueFeatures,
+    features: DeviceQueueFeatures,
     start: QueueStart = FRESH_QUEUE,
     meter?: QueueMeter,
   ) {
@@ -83,7 +94,8 @@ export class DeviceQueue {
     this.#memory = memory;
     this.#available = new AvailableRing(rings.driver, size);
     this.#used = new UsedRing(rings.device, size);
-    this.#reader = new ChainReader(size, new DescriptorTable(rings.descriptor), features.indirect, memory);
+    const table = new DescriptorTable(rings.descriptor);
+    this.#reader = new ChainReader(size, features.longestChain ?? size, table, features.indirect, memory);
     this.#eventIndex = features.eventIndex;
     this.#nextAvailable = start.base;
     this.#nextUsed = start.used;
@@ -230,8 +242,11 @@ export class DeviceQueue {
     if (head >= this.size) throw new ProtocolViolation('§2.7.6', `head ${head} in a queue of ${this.size}`);
     const chain = this.#chainAt(head);
     if (chain.inFlight) throw new ProtocolViolation('§2.7.6', `head ${head} made available while in flight`);
-    const fault = this.#reader.read(head) || this.#mapBuffers(chain);
+    // A chain that waits for its buffers is not read again.
+    const unread = head === this.#read ? 0 : this.#reader.read(head);
+    const fault = unread || this.#mapBuffers(chain);
     this.#pending = fault === MAPPING_PENDING;
+    this.#read = this.#pending && unread === 0 ? head : -1;
     if (this.#pending) return undefined;
     chain.fault = fault;
     chain.byteLength = this.#reader.byteLength;

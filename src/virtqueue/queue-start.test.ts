@@ -87,6 +87,16 @@ test('a chain whose buffer is not known yet stays the next one, and nobody waits
   assert.equal(chain.writable.byteLength, 8);
 });
 
+test('a chain that waits is not read again: what its driver changes meanwhile has no effect', () => {
+  const { queue, table, offer, setPending } = scene();
+  setPending(true);
+  offer(1);
+  assert.equal(queue.pop(), undefined);
+  table.write(1, 1024, 0, 3, 2, 0);
+  setPending(false);
+  assert.equal(queue.pop()!.writable.byteLength, 8);
+});
+
 test('a chain to be served again waits as well', () => {
   const { queue, available, setPending } = scene({ base: 2, used: 0, again: [1, 0] });
   available.index = 2;

@@ -17,13 +17,7 @@ import {
 } from '../../src/abi/virtio-console.ts';
 import { VIRTIO_ID_CONSOLE } from '../../src/abi/virtio.ts';
 import { CONSOLE_BACKLOG } from '../../src/devices/console-port.ts';
-import {
-  ConsoleScene,
-  RawConsole,
-  someBytes,
-  terminal,
-  TestEndpoint,
-} from '../support/console.test.helper.ts';
+import { rawTerminal, someBytes, terminalScene } from '../support/console.test.helper.ts';
 import { HostileScene, HostileDisk } from '../support/hostile-disk.test.helper.ts';
 import { BASE } from '../support/scene.test.helper.ts';
 
@@ -105,15 +99,14 @@ test('D9: a name full of escape sequences is one that no terminal obeys, and it 
 });
 
 test('B17: a device that returns every buffer with nothing in it is not asked for ever', async () => {
-  const scene = new ConsoleScene([terminal(new TestEndpoint())], { mode: 'copy', access: 'map' });
+  const { scene } = terminalScene({ mode: 'copy', access: 'map' });
   await scene.rest();
   assert.match(scene.console.failure ?? '', /nothing in them/);
   scene.finish();
 });
 
 test('F33: a guest that posts no buffers: the host is told that nothing fits, and of room when there is some', async () => {
-  const endpoint = new TestEndpoint();
-  const scene = new ConsoleScene([terminal(endpoint)]);
+  const { endpoint, scene } = terminalScene();
   const accepted = endpoint.line.send(new Uint8Array(10 * CONSOLE_BACKLOG));
   assert.equal(accepted, CONSOLE_BACKLOG);
   assert.equal(endpoint.line.send(new Uint8Array(1)), 0);
@@ -125,8 +118,7 @@ test('F33: a guest that posts no buffers: the host is told that nothing fits, an
 });
 
 test('F33 F26: a driver that asks for everything again and again, and is reset with buffers posted', async () => {
-  const endpoint = new TestEndpoint();
-  const raw = new RawConsole([terminal(endpoint)]);
+  const { endpoint, raw } = rawTerminal();
   raw.tell(0, VIRTIO_CONSOLE_PORT_READY);
   raw.tell(7, VIRTIO_CONSOLE_PORT_OPEN);
   assert.equal(raw.device.ignored, 2, 'nothing was announced, and there is no port 7');
@@ -145,8 +137,7 @@ test('F33 F26: a driver that asks for everything again and again, and is reset w
 });
 
 test('F25 D9: whatever a guest writes is data, in pieces of a page at most', async () => {
-  const endpoint = new TestEndpoint();
-  const raw = new RawConsole([terminal(endpoint)]);
+  const { endpoint, raw } = rawTerminal();
   const pages = raw.scene.driver.share(4);
   pages.bytes.set(someBytes(4 * 4096));
   raw.write(1, { at: pages, length: 4 * 4096 }, { at: pages, length: 100 });
@@ -156,8 +147,7 @@ test('F25 D9: whatever a guest writes is data, in pieces of a page at most', asy
 });
 
 test('F25 F5: buffers of the wrong direction, or of no length, come back and carry nothing', async () => {
-  const endpoint = new TestEndpoint();
-  const raw = new RawConsole([terminal(endpoint)]);
+  const { endpoint, raw } = rawTerminal();
   const page = raw.scene.driver.share(1);
   page.bytes.fill(0x5a);
   for (const event of [VIRTIO_CONSOLE_DEVICE_READY, VIRTIO_CONSOLE_PORT_READY, VIRTIO_CONSOLE_PORT_OPEN])
@@ -175,7 +165,7 @@ test('F25 F5: buffers of the wrong direction, or of no length, come back and car
 });
 
 test('F33: control messages that are too short, or buffers too short for them, are counted', async () => {
-  const raw = new RawConsole([terminal(new TestEndpoint())]);
+  const { raw } = rawTerminal();
   const page = raw.scene.driver.share(1);
   raw.write(3, { at: page, length: 7 });
   assert.equal(raw.device.ignored, 1);

@@ -2,6 +2,7 @@
 // be written, and the process is told to end under load.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { readFileSync, truncateSync } from 'node:fs';
 import { test } from 'node:test';
 import * as user from '../../src/abi/vhost-user.ts';
@@ -168,5 +169,26 @@ test(
         image[sector * 512] === expected[sector * 512] || (!done.has(sector) && sector < made),
         `${sector}`,
       );
+  },
+);
+
+test(
+  'with no descriptor left, a frontend waits to be taken, the one that is served goes on, and the log says so once',
+  native,
+  async (t) => {
+    const program = new DiskProgram(t);
+    await program.start();
+    const guest = new DiskGuest(program.connect()).begin();
+    assert.equal(guest.read(3)[0], firstByte(3));
+    const limitFiles = (count: number) =>
+      execFileSync('prlimit', ['--pid', `${program.running.pid}`, `--nofile=${count}:`]);
+    limitFiles(3);
+    const next = program.connect();
+    await program.running.says(/accept4 failed: EMFILE/);
+    assert.equal(guest.read(4)[0], firstByte(4));
+    limitFiles(1024);
+    guest.close();
+    assert.equal(new DiskGuest(next).begin().read(5)[0], firstByte(5));
+    assert.equal(program.running.stderr.match(/EMFILE/g)?.length, 1);
   },
 );

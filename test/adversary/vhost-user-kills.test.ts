@@ -2,31 +2,48 @@
 // requests under way and brings it back to the next process: each request is done, and reported exactly once.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import * as user from '../../src/abi/vhost-user.ts';
 import { VIRTIO_BLK_T_OUT } from '../../src/abi/virtio-blk.ts';
-import { native } from '../../src/hosts/linux/native.test.helper.ts';
+import { native, uring } from '../../src/hosts/linux/native.test.helper.ts';
 import { randomFrom } from '../../src/machine/random.ts';
-import type { VhostMessage } from '../../src/transports/vhost-user/message-reader.ts';
 import { DISK_BYTES } from '../support/vhost-backend.test.helper.ts';
 import { DiskGuest } from '../support/vhost-guest.test.helper.ts';
 import { DiskProgram } from '../support/vhost-program.test.helper.ts';
 
 const SEED = 0x5eed_c1;
-const SECTORS = DISK_BYTES / 512;
 
-/** Writes of sectors, each with a value of its own, and what has become of them. */
+/** Why images of tests cannot be read past the page cache. */
+function whyNotDirect(): string | false {
+  const folder = mkdtempSync(join(tmpdir(), 'grantio-test-'));
+  try {
+    closeSync(openSync(join(folder, 'image'), constants.O_CREAT | constants.O_RDWR | constants.O_DIRECT));
+    return false;
+  } catch (error) {
+    return `the folder for temporary files has no direct I/O: ${error}`;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+const directUring = { skip: uring.skip || whyNotDirect() };
+
+/** Writes of blocks, each with a value of its own, and what has become of them. */
 class Writes {
   readonly #guest: DiskGuest;
-  /** The value that a sector has when what is under way is done. */
+  /** Bytes of a block. */
+  readonly #block: number;
+  /** What the disk has when what is under way is done. */
   readonly expected: Uint8Array;
-  readonly underWay = new Map<number, number>();
+  readonly underWay = new Set<number>();
   reported = 0;
   #made = 0;
 
-  constructor(guest: DiskGuest, image: Uint8Array) {
+  constructor(guest: DiskGuest, image: Uint8Array, block: number) {
     this.#guest = guest;
+    this.#block = block;
     this.expected = image;
   }
 
@@ -34,13 +51,13 @@ class Writes {
   fill(): void {
     for (let head = 0; head < 64; head += 4) {
       if (this.underWay.has(head)) continue;
-      const sector = this.#made++ % SECTORS;
+      const at = (this.#made++ * this.#block) % DISK_BYTES;
       const value = (this.#made * 31 + 5) & 0xff;
       const { memory } = this.#guest;
-      memory.u8.fill(value, this.#guest.dataAt(head), this.#guest.dataAt(head) + 512);
-      this.expected.fill(value, sector * 512, (sector + 1) * 512);
-      this.underWay.set(head, sector);
-      this.#guest.request(head, VIRTIO_BLK_T_OUT, sector, 512);
+      memory.u8.fill(value, this.#guest.dataAt(head), this.#guest.dataAt(head) + this.#block);
+      this.expected.fill(value, at, at + this.#block);
+      this.underWay.add(head);
+      this.#guest.request(head, VIRTIO_BLK_T_OUT, at / 512, this.#block);
     }
     this.#guest.kick();
   }
@@ -55,32 +72,18 @@ class Writes {
   }
 }
 
-/** Begins a session that goes on where the last one was killed. */
-function begin(guest: DiskGuest, inflight: VhostMessage | undefined): VhostMessage {
-  const { frontend } = guest;
-  const [owner, protocol, features, memory] = guest.beginning();
-  for (const [request, payload, fds] of [owner, protocol, features, memory])
-    frontend.send(request, payload, fds);
-  const buffer =
-    inflight ??
-    frontend.ask(
-      user.VHOST_USER_GET_INFLIGHT_FD,
-      user.vhostUserInflight.make({ num_queues: 1, queue_size: 64 }).bytes,
-    );
-  frontend.send(user.VHOST_USER_SET_INFLIGHT_FD, buffer.payload, buffer.fds);
-  const [ring] = guest.rings;
-  for (const [request, payload, fds] of guest.ringMessages(0, ring, ring.used.index))
-    frontend.send(request, payload, fds);
-  return buffer;
-}
-
-async function killAndRestart(t: TestContext, lives: number, words: readonly string[]): Promise<void> {
+async function killAndRestart(
+  t: TestContext,
+  lives: number,
+  words: readonly string[],
+  block = 512,
+): Promise<void> {
   const random = randomFrom(SEED);
   const program = new DiskProgram(t);
   await program.start(words);
   const guest = new DiskGuest(program.connect());
-  const writes = new Writes(guest, readFileSync(program.image));
-  let inflight = begin(guest, undefined);
+  const writes = new Writes(guest, readFileSync(program.image), block);
+  let inflight = guest.resume();
   for (let life = 0; life < lives; life++) {
     const limit = writes.reported + Math.floor(random() * 200);
     do {
@@ -91,7 +94,7 @@ async function killAndRestart(t: TestContext, lives: number, words: readonly str
     assert.equal((await program.running.ended).signal, 'SIGKILL');
     await program.start(words);
     guest.frontend.reconnect(program.socket);
-    inflight = begin(guest, inflight);
+    inflight = guest.resume(inflight);
   }
   guest.kick();
   while (writes.underWay.size > 0) {
@@ -106,6 +109,13 @@ test(
   `C1: killed 10 times at any step (seed ${SEED}): each request is done and reported exactly once`,
   native,
   (t) => killAndRestart(t, 10, []),
+);
+
+test(
+  `C1: the same past the page cache, with requests under way in the kernel (seed ${SEED})`,
+  directUring,
+  // Blocks of a page: some file systems take no less past the page cache.
+  (t) => killAndRestart(t, 10, ['--direct', '--engine', 'io_uring'], 4096),
 );
 
 test(`C1: the same where it sleeps in between (seed ${SEED})`, native, (t) =>

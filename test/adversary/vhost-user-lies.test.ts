@@ -116,6 +116,31 @@ test('T5: memory that cannot be is refused', native, async (t) => {
   await stage.assertSentAway(many, /more than 32 regions/, 'more regions than there is room for');
 });
 
+test(
+  'T2: a request that is refused by an answer is logged with the reason, and the connection goes on',
+  native,
+  async (t) => {
+    const stage = await Stage.set(t);
+    const guest = stage.liar();
+    const overlapping = singleBytes({ guest: GUEST, size: 4096, user: 4096 });
+    const answer = guest.frontend.askNumber(
+      user.VHOST_USER_ADD_MEM_REG,
+      overlapping,
+      [guest.memory.fd],
+      user.VHOST_USER_NEED_REPLY,
+    );
+    assert.notEqual(answer, 0n);
+    const { level, message } = await stage.backend.says(/refused/);
+    assert.equal(level, 'warn');
+    assert.match(
+      message,
+      /^refused ADD_MEM_REG: regions at guest addresses 0x100000000 and 0x100000000 overlap$/,
+    );
+    assert.equal(guest.read(1)[0], firstByte(1));
+    await stage.assertGone(guest, 'after a refusal');
+  },
+);
+
 test('T5: memory of things that are no memory is refused', native, async (t) => {
   const stage = await Stage.set(t);
   const things: readonly (readonly [string, (guest: DiskGuest) => number])[] = [

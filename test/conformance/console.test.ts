@@ -17,8 +17,10 @@ import { ConsoleDevice } from '../../src/devices/console.ts';
 import {
   ConsoleScene,
   RawConsole,
+  rawTerminal,
   someBytes,
   terminal,
+  terminalScene,
   TestEndpoint,
 } from '../support/console.test.helper.ts';
 
@@ -33,8 +35,7 @@ test('§5.3.2 a device of n ports has 2n + 2 queues; 31 are the most, and none i
 });
 
 test('§5.3.5 without MULTIPORT there is one port, open from the start, and its size is in the configuration', async () => {
-  const endpoint = new TestEndpoint();
-  const scene = new ConsoleScene([terminal(endpoint)], { hidden: VIRTIO_CONSOLE_F_MULTIPORT });
+  const { endpoint, scene } = terminalScene({ hidden: VIRTIO_CONSOLE_F_MULTIPORT });
   assert.deepEqual(endpoint.openings, [true]);
   const port = await scene.open();
   assert.deepEqual(port.size, { columns: 80, rows: 24 });
@@ -49,8 +50,7 @@ test('§5.3.5 without MULTIPORT there is one port, open from the start, and its 
 });
 
 test('§5.3.6.2 a new size is told by a control message; of a storm of sizes the last one counts', async () => {
-  const endpoint = new TestEndpoint();
-  const scene = new ConsoleScene([terminal(endpoint)]);
+  const { endpoint, scene } = terminalScene();
   const port = await scene.open();
   const sizes: number[] = [];
   port.onResize = ({ columns }) => sizes.push(columns);
@@ -87,7 +87,7 @@ test('§5.3.6.2 what a device says, in which order, and that it says nothing bef
 });
 
 test('§5.3.6.2.1 a port that exists is not announced again', async () => {
-  const raw = new RawConsole([terminal(new TestEndpoint())]);
+  const { raw } = rawTerminal();
   for (const value of [0, 1, 1]) raw.tell(0, VIRTIO_CONSOLE_DEVICE_READY, value);
   assert.equal(raw.hearAll().length, 1);
   raw.tell(0, VIRTIO_CONSOLE_DEVICE_READY);
@@ -96,8 +96,7 @@ test('§5.3.6.2.1 a port that exists is not announced again', async () => {
 });
 
 test('§5.3.6.2 a port that the driver cannot use (PORT_READY 0) is told nothing, and is closed', async () => {
-  const endpoint = new TestEndpoint();
-  const raw = new RawConsole([terminal(endpoint)]);
+  const { endpoint, raw } = rawTerminal();
   raw.tell(0, VIRTIO_CONSOLE_DEVICE_READY);
   raw.tell(0, VIRTIO_CONSOLE_PORT_READY);
   raw.tell(0, VIRTIO_CONSOLE_PORT_OPEN);

@@ -5,7 +5,13 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { EchoEndpoint } from '../../src/devices/echo-endpoint.ts';
 import { EXPOSURE_MODES, type ExposureMode } from '../../src/dma/exposure-modes.ts';
-import { ConsoleScene, someBytes, terminal, TestEndpoint } from '../support/console.test.helper.ts';
+import {
+  ConsoleScene,
+  someBytes,
+  terminal,
+  terminalScene,
+  TestEndpoint,
+} from '../support/console.test.helper.ts';
 import { ACCESSES } from '../support/scene.test.helper.ts';
 
 /** A backend cannot map parts of pages. */
@@ -25,8 +31,7 @@ for (const mode of EXPOSURE_MODES) {
   }
 
   test(`${mode}: after a suspension the guest goes on where it was, and writes again what was not taken`, async () => {
-    const endpoint = new TestEndpoint();
-    const scene = new ConsoleScene([terminal(endpoint)], { mode, access: 'copy' });
+    const { endpoint, scene } = terminalScene({ mode, access: 'copy' });
     const port = await scene.open();
     endpoint.allowance = 0;
     const [bytes, read] = [someBytes(10_000), port.read()];
@@ -73,8 +78,7 @@ test('three ports: each has its name, its kind and its own bytes', async () => {
 });
 
 test('a program that is done closes its port: the host is told, and what it sends waits for the next one', async () => {
-  const endpoint = new TestEndpoint();
-  const scene = new ConsoleScene([terminal(endpoint)]);
+  const { endpoint, scene } = terminalScene();
   const port = await scene.open();
   const read = port.read();
   port.close();
@@ -90,8 +94,7 @@ test('a program that is done closes its port: the host is told, and what it send
 });
 
 test('a guest writes to nobody: it waits until somebody is there', async () => {
-  const endpoint = new TestEndpoint();
-  const scene = new ConsoleScene([terminal(endpoint)]);
+  const { endpoint, scene } = terminalScene();
   const port = await scene.open();
   endpoint.line.setOpen(false);
   await scene.rest();
@@ -106,8 +109,7 @@ test('a guest writes to nobody: it waits until somebody is there', async () => {
 });
 
 test('detached while a write waits: it fails, readers get the end, and so does whoever waits for a port', async () => {
-  const endpoint = new TestEndpoint();
-  const scene = new ConsoleScene([terminal(endpoint)]);
+  const { endpoint, scene } = terminalScene();
   const port = await scene.open();
   endpoint.allowance = 10;
   const outcomes = Promise.allSettled([port.write(someBytes(5000)), port.read(), scene.console.port(5)]);

@@ -2,6 +2,11 @@
 // and takes them away after, and the backend can reach nothing else.
 
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { metricSamples } from '../../src/cli/top/metric-samples.ts';
+import { readMetrics } from '../../src/cli/top/read-metrics.ts';
+import { GRANTIO } from '../support/grantio.ts';
 import { diskWords, qemuArguments, serve, storageDaemon } from './rig/backend.ts';
 import { checkDisk, diskScript, makeDisk, PATTERN } from './rig/disk-work.ts';
 import { E2FSCK, STORAGE_DAEMON } from './rig/needs.ts';
@@ -19,10 +24,30 @@ tell "group $(basename $(readlink -f /sys/block/vda/device/../iommu_group))"
 tell "access platform $(cut -c 34 /sys/block/vda/device/features)"
 ${diskScript(QUEUES)}`;
 
+interface Audited {
+  readonly runs: readonly {
+    readonly total: Readonly<Record<string, number>>;
+    readonly findings: readonly { readonly rule: string }[];
+  }[];
+}
+
+/** The audit of the trace that the backend wrote. */
+async function audit(trace: string): Promise<Audited['runs'][number]> {
+  const words = [GRANTIO, 'audit', trace, '--json', '--fail-on', 'never'];
+  const { stdout } = await promisify(execFile)(process.execPath, words, { maxBuffer: 2 ** 28 });
+  return (JSON.parse(stdout) as Audited).runs[0];
+}
+
+/** The device's metrics, by their names. */
+async function metrics(path: string): Promise<ReadonlyMap<string, number>> {
+  return new Map(metricSamples(await readMetrics({ path })).map(({ name, value }) => [name, value]));
+}
+
 rigTest('QEMU: blk behind an emulated IOMMU, grantio serve', [...QEMU_NEEDS, E2FSCK], async (rig) => {
   const [disk, socket] = [makeDisk(rig), rig.path('socket')];
   const device = [...diskWords(disk, QUEUES), '--restricted'];
-  const backend = await serve(rig, socket, ...device);
+  const [trace, place] = [rig.path('trace.json'), rig.path('metrics')];
+  const backend = await serve(rig, socket, ...device, '--trace', trace, '--metrics', place);
   const words = await qemuArguments(rig, socket, ...device);
   const files = {
     modules: ['virtio_blk', 'crc32c_generic', 'ext4'],
@@ -33,7 +58,26 @@ rigTest('QEMU: blk behind an emulated IOMMU, grantio serve', [...QEMU_NEEDS, E2F
   await guest.says(/^GRANTIO group \d+/);
   await guest.says(/^GRANTIO access platform 1/);
   await checkDisk(rig, guest, disk, QUEUES);
+  const measured = await metrics(place);
   await backend.end();
+
+  const { total, findings } = await audit(trace);
+  const windows = measured.get('grantio_stale_windows_total')!;
+  const { bytesNeeded, bytesExposed, foreignReadableBytes, foreignWritableBytes, pagesGranted } = total;
+  rig.log.note(`the audit: ${JSON.stringify(total)}, ${windows} stale windows`);
+  assert.deepEqual([total['contradictions'], total['leakedGrants'], total['pagesReached']], [0, 0, 0]);
+  assert.equal(measured.get('grantio_trace_events_lost_total'), 0);
+  // Linux maps whole pages: beside the header of each request, and its status, lies what else the kernel has there.
+  assert.ok(bytesNeeded <= bytesExposed, `${bytesNeeded} bytes needed of ${bytesExposed}`);
+  assert.ok(foreignReadableBytes > 0);
+  // Linux maps the header for reading; QEMU hands every translation over for writing as well.
+  assert.equal(foreignWritableBytes, foreignReadableBytes);
+  assert.equal(measured.get('grantio_foreign_readable_bytes_total'), foreignReadableBytes);
+  assert.equal(measured.get('grantio_given_pages_total'), pagesGranted);
+  // A page is taken away after the guest has heard that its request is done, which the backend sees as a stale window.
+  assert.ok(windows > 0 && windows < 2 * pagesGranted, `${windows} windows of ${pagesGranted} pages`);
+  const rules = new Set(findings.map(({ rule }) => rule));
+  assert.ok(rules.has('foreign-writable') && rules.has('stale-declared'), [...rules].join());
 });
 
 rigTest(

@@ -132,6 +132,15 @@ export class ConsoleScene {
   }
 }
 
+/** A console of one terminal, and the host's end of that. */
+export function terminalScene(options?: ConsoleSceneOptions): {
+  readonly endpoint: TestEndpoint;
+  readonly scene: ConsoleScene;
+} {
+  const endpoint = new TestEndpoint();
+  return { endpoint, scene: new ConsoleScene([terminal(endpoint)], options) };
+}
+
 /** Bytes that differ from place to place. */
 export function someBytes(length: number, salt = 0): Uint8Array {
   return Uint8Array.from({ length }, (_, i) => (i * 7) ^ (i >>> 8) ^ salt);
@@ -195,4 +204,10 @@ export class RawConsole {
     this.scene.driver.chain(queue, head, [{ at: this.#answers, length: 128, writable: true }]);
     this.scene.driver.submit(queue, head);
   }
+}
+
+/** A console of one terminal and a driver by hand, and the host's end. */
+export function rawTerminal(): { readonly endpoint: TestEndpoint; readonly raw: RawConsole } {
+  const endpoint = new TestEndpoint();
+  return { endpoint, raw: new RawConsole([terminal(endpoint)]) };
 }

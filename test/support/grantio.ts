@@ -61,6 +61,11 @@ export class Running {
     this.ended.catch(() => undefined);
   }
 
+  /** Its process; undefined when it could not be started. */
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
   get stderr(): string {
     return this.#stderr;
   }

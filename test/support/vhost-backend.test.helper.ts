@@ -61,6 +61,8 @@ export function openThings(): Record<string, number> {
 export class TestBackend {
   readonly folder: string;
   readonly notices: Notice[] = [];
+  /** What went wrong when it ended. */
+  failure: Error | undefined;
   #server!: VhostServer;
   #heard: (() => void)[] = [];
   #seen = 0;
@@ -76,10 +78,12 @@ export class TestBackend {
     backend.#server = new VhostServer({
       ...{ workers, restricted: false, sealed, pollMicroseconds: options.pollMicroseconds ?? 50 },
       onNotice: (notice) => backend.#hear(notice),
-      onEnd: () => undefined,
+      onEnd: (failure) => {
+        backend.failure ??= failure;
+      },
     });
     t.after(async () => {
-      await backend.#server.end();
+      await backend.end();
       rmSync(backend.folder, { recursive: true });
     });
     for (let i = 0; i < disks; i++) {
@@ -99,6 +103,11 @@ export class TestBackend {
     const libc = loadLibc();
     const fd = listenOn(libc, new Arena(libc, 4096), this.socketOf(name));
     await this.#server.add({ name, device, fd, listening: true });
+  }
+
+  /** Told to end, as by SIGTERM. */
+  end(): Promise<void> {
+    return this.#server.end();
   }
 
   imageOf(disk: number): string {

@@ -18,6 +18,7 @@ import {
   state,
   tableBytes,
 } from '../../src/transports/vhost-user/frontend.test.helper.ts';
+import type { VhostMessage } from '../../src/transports/vhost-user/message-reader.ts';
 import { AvailableRing, DescriptorTable, UsedRing } from '../../src/virtqueue/split-ring.ts';
 import type { VhostFrontend } from './vhost-frontend.test.helper.ts';
 
@@ -175,6 +176,24 @@ export class DiskGuest {
   begin(): this {
     for (const [request, payload, fds] of this.beginning()) this.frontend.send(request, payload, fds);
     return this;
+  }
+
+  /**
+   * Begins a session of the first ring that goes on where the last one ended, however that was.
+   *
+   * @param inflight the buffer of requests under way, as the last call returned it; a new one when there was none
+   */
+  resume(inflight?: VhostMessage): VhostMessage {
+    const { frontend } = this;
+    for (const [request, payload, fds] of this.beginning().slice(0, 4)) frontend.send(request, payload, fds);
+    const [ring] = this.rings;
+    const shape = { num_queues: 1, queue_size: ring.size };
+    const buffer =
+      inflight ?? frontend.ask(user.VHOST_USER_GET_INFLIGHT_FD, user.vhostUserInflight.make(shape).bytes);
+    frontend.send(user.VHOST_USER_SET_INFLIGHT_FD, buffer.payload, buffer.fds);
+    for (const [request, payload, fds] of this.ringMessages(0, ring, ring.used.index))
+      frontend.send(request, payload, fds);
+    return buffer;
   }
 
   /** Where the data of head `head` lie: 4 KiB each. */

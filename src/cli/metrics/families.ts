@@ -3,6 +3,7 @@
 
 import { DEPTHS, STATUSES } from '../../serving/counter-blocks.ts';
 import { bucketOf } from '../../serving/log-buckets.ts';
+import type { ExposureSums } from '../../serving/exposure-watch.ts';
 import { movesData } from '../../serving/operations.ts';
 import type {
   DeviceFigures,
@@ -88,6 +89,16 @@ function ofDevice(
         return found === undefined ? [] : [{ labels: { device: device.name }, value: found }];
       }),
   };
+}
+
+/** The same of what its backend could reach, where somebody follows that. */
+function ofExposure(
+  type: 'counter' | 'gauge',
+  name: string,
+  help: string,
+  value: (sums: ExposureSums) => number,
+): Family {
+  return ofDevice(type, name, help, ({ exposure }) => exposure && value(exposure));
 }
 
 /** A family with values for each operation of each device. */
@@ -186,6 +197,53 @@ export const FAMILIES: readonly Family[] = [
     "Bytes of the guest's memory that the backend can reach now: all that it was given, or what the IOMMU maps.",
     ({ exposedBytes }) => exposedBytes,
   ),
+  ofExposure(
+    'counter',
+    'grantio_given_pages_total',
+    'Pages that the backend was given to reach, each time one was.',
+    ({ pages }) => pages,
+  ),
+  ofExposure(
+    'gauge',
+    'grantio_unneeded_pages',
+    'Of the pages given, those that no request has spoken of.',
+    ({ unneededPages }) => unneededPages,
+  ),
+  ofExposure(
+    'counter',
+    'grantio_foreign_readable_bytes_total',
+    'Bytes in the pages given that requests did not speak of when they began to use the page.',
+    ({ foreignReadableBytes }) => foreignReadableBytes,
+  ),
+  ofExposure(
+    'counter',
+    'grantio_foreign_writable_bytes_total',
+    'The same in pages that the backend could write.',
+    ({ foreignWritableBytes }) => foreignWritableBytes,
+  ),
+  ofExposure(
+    'counter',
+    'grantio_stale_windows_total',
+    'Times that a page stayed within reach after its last use, and was taken away or used again later.',
+    ({ staleWindows }) => staleWindows,
+  ),
+  ofExposure(
+    'counter',
+    'grantio_stale_seconds_total',
+    'Time that they took, all together.',
+    ({ staleSeconds }) => staleSeconds,
+  ),
+  ofExposure(
+    'gauge',
+    'grantio_longest_stale_seconds',
+    'The longest of them, and of those that go on.',
+    ({ longestStaleSeconds }) => longestStaleSeconds,
+  ),
+  {
+    ...{ type: 'counter', name: 'grantio_trace_events_lost_total', labels: [] },
+    help: 'Events that are not in these sums nor in the trace, because they came faster than they could be taken.',
+    samples: ({ eventsLost }) => (eventsLost === undefined ? [] : [{ labels: {}, value: eventsLost }]),
+  },
   ofDevice(
     'gauge',
     'grantio_mappings',

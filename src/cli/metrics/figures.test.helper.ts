@@ -15,6 +15,11 @@ export interface DoneRequests {
 
 const SOME: DoneRequests = { reads: 3, writes: 2, failed: 1 };
 
+const SOME_EXPOSURE = {
+  ...{ pages: 40, unneededPages: 3, foreignReadableBytes: 8159, foreignWritableBytes: 4079 },
+  ...{ staleWindows: 36, staleSeconds: 0.018, longestStaleSeconds: 0.002 },
+};
+
 /** The figures of a process that serves a disk, by this name, and a source of entropy. */
 export function someFigures(name = 'root', done: DoneRequests = SOME): Figures {
   const disk = newDeviceCounters(1);
@@ -48,10 +53,15 @@ export function someFigures(name = 'root', done: DoneRequests = SOME): Figures {
   const violations = new Map([['§2.7.5', 1]]);
   return {
     devices: [
-      { ...deviceFigures({ name, kind: 'blk', counters: disk, violations }, 1), exposedBytes: 2 ** 20 },
+      {
+        ...deviceFigures({ name, kind: 'blk', counters: disk, violations }, 1),
+        exposedBytes: 2 ** 20,
+        exposure: SOME_EXPOSURE,
+      },
       deviceFigures({ name: 'noise', kind: 'rng', counters: newDeviceCounters(1), violations: new Map() }, 1),
     ],
     workers: [{ looks: 100, busyLooks: 6, sleeps: 4, sleptSeconds: 1.5 }],
+    eventsLost: 2,
     process: { version: '1.2.3', cpuSeconds: 2.5, residentBytes: 2 ** 26, startTime: 1_600_000_000 },
   };
 }

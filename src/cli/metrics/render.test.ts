@@ -58,6 +58,22 @@ grantio_needed_bytes_total{device="noise"} 0
 # TYPE grantio_exposed_bytes gauge
 grantio_exposed_bytes{device="root"} 1048576
 grantio_exposed_bytes{device="noise"} 0
+# TYPE grantio_given_pages counter
+grantio_given_pages_total{device="root"} 40
+# TYPE grantio_unneeded_pages gauge
+grantio_unneeded_pages{device="root"} 3
+# TYPE grantio_foreign_readable_bytes counter
+grantio_foreign_readable_bytes_total{device="root"} 8159
+# TYPE grantio_foreign_writable_bytes counter
+grantio_foreign_writable_bytes_total{device="root"} 4079
+# TYPE grantio_stale_windows counter
+grantio_stale_windows_total{device="root"} 36
+# TYPE grantio_stale_seconds counter
+grantio_stale_seconds_total{device="root"} 0.018
+# TYPE grantio_longest_stale_seconds gauge
+grantio_longest_stale_seconds{device="root"} 0.002
+# TYPE grantio_trace_events_lost counter
+grantio_trace_events_lost_total 2
 # TYPE grantio_mappings gauge
 grantio_mappings{device="root"} 1
 grantio_mappings{device="noise"} 0

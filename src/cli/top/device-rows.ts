@@ -27,6 +27,8 @@ export interface DeviceRow {
   readonly cpu: number | undefined;
   /** Bytes of the guest that the backend can reach. */
   readonly exposed: number;
+  /** Bytes that it could read and that no request spoke of, since the process was started; where that is followed. */
+  readonly foreign: number | undefined;
   /** Failed requests, and broken rules, since the process was started. */
   readonly errors: number;
   readonly violations: number;
@@ -92,6 +94,7 @@ export function deviceRows(now: Look, before: Look | undefined, wall: number): r
       connected: since === undefined ? undefined : Math.max(0, wall - since),
       ...work(samples, previous && (previous.get(device) ?? none), now.time - (earlier?.time ?? 0)),
       exposed: samples.sum('grantio_exposed_bytes'),
+      foreign: samples.value('grantio_foreign_readable_bytes_total'),
       errors: samples.sum('grantio_request_errors_total'),
       violations: samples.sum('grantio_violations_total'),
     };

@@ -44,6 +44,7 @@ const COLUMNS: readonly Column[] = [
   { heading: 'depth', text: ({ depth }) => known(depth, (value) => value.toFixed(1)), dispensable: 1 },
   { heading: 'CPU', text: ({ cpu }) => known(cpu, (value) => `${(value * 100).toFixed(1)} %`) },
   { heading: 'exposed', text: ({ exposed }) => bytesText(exposed), dispensable: 6 },
+  { heading: 'foreign', text: ({ foreign }) => known(foreign, bytesText), dispensable: 0 },
   { heading: 'errors', text: ({ errors }) => countText(errors), isBad: ({ errors }) => errors > 0 },
   {
     heading: 'violations',

@@ -64,6 +64,7 @@ test('a row has what was done between two looks, for each second', async () => {
   assert.ok(Math.abs(root.mean! - (104 * 8e-6 + 100 * 32e-6) / 204) < 1e-9);
   assert.ok(root.p99! > 32e-6 && root.p99! < 50e-6);
   assert.deepEqual([root.depth, root.cpu, root.exposed], [2, 0.25, 2 ** 20]);
+  assert.deepEqual([root.foreign, noise.foreign], [8159, undefined]);
   assert.deepEqual([root.connected, root.errors, root.violations], [7265, 4, 1]);
   assert.deepEqual(
     [noise.device, noise.iops, noise.mean, noise.connected],
@@ -139,10 +140,12 @@ test('a text that is cut off, or is something else, is refused', async () => {
 const ROW: DeviceRow = {
   ...{ device: 'root', kind: 'blk', connected: 11_000, iops: 151_234, bytesPerSecond: 619_454_464 },
   ...{ mean: 6.1e-6, p99: 0.0000189, depth: 31.4, cpu: 0.988, exposed: 2 ** 30, errors: 0, violations: 2 },
+  foreign: 3 * 2 ** 20,
 };
 const IDLE: DeviceRow = {
   ...{ device: 'disk10', kind: 'blk', connected: undefined, iops: 0, bytesPerSecond: 0, mean: undefined },
   ...{ p99: undefined, depth: undefined, cpu: 0.988, exposed: 0, errors: 0, violations: 0 },
+  foreign: undefined,
 };
 
 test('the table, as docs/operation.md shows it', () => {

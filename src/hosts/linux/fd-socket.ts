@@ -200,6 +200,6 @@ export function listenOn(libc: Libc, arena: Arena, path: string): number {
 }
 
 /** Takes the next connection of a listening socket; reading it blocks unless it is told not to. Returns its descriptor, or -1 when there is none. */
-export function acceptFrom(libc: Libc, listening: number): number {
+export function acceptFrom(libc: Pick<Libc, 'accept4'>, listening: number): number {
   return libc.accept4(listening, 0, 0, 0x80000);
 }

@@ -1,7 +1,7 @@
 // The real machine of a vhost-user frontend: descriptors, waiting, and memory that a backend cannot make dangerous.
 
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { Arena } from './arena.ts';
 import { LinuxFrontendPlatform } from './frontend-platform.ts';
@@ -15,6 +15,11 @@ const skip = process.platform === 'linux' ? false : 'Linux only';
 
 function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length;
+}
+
+/** Contexts of asynchronous writes. */
+function contexts(): number {
+  return readFileSync('/proc/self/maps', 'utf8').split('/[aio]').length;
 }
 
 test('messages and descriptors cross a pair of sockets; nothing comes of waiting but time', { skip }, () => {
@@ -38,6 +43,18 @@ test('messages and descriptors cross a pair of sockets; nothing comes of waiting
   for (const fd of [other, event, ...fds]) platform.close(fd);
   platform.release();
   assert.equal(openDescriptors(), before);
+});
+
+test('a machine with no descriptor left refuses, and nothing stays open', { skip }, () => {
+  const libc = loadLibc();
+  const arena = new Arena(libc, 64 * 1024);
+  const before = [openDescriptors(), contexts()];
+  const none = { open: () => -1, syscall: () => -1, epoll_create1: () => -1 };
+  for (const [name, fail] of Object.entries(none)) {
+    const made = () => new LinuxFrontendPlatform({ ...libc, [name]: fail }, arena);
+    assert.throws(made, /failed/, name);
+    assert.deepEqual([openDescriptors(), contexts()], before, name);
+  }
 });
 
 test('B8: an eventfd that the backend has made wait does not make us wait', { skip }, () => {

@@ -25,14 +25,23 @@ export class LinuxFrontendPlatform implements FrontendPlatform {
   readonly #pair: Scratch;
   readonly #waiting: Epoll;
 
-  /** @param arena scratch memory, 16 KiB of it, for as long as this object is used */
+  /**
+   * Throws SystemError, with nothing open, when this process has no descriptor left.
+   *
+   * @param arena scratch memory, 16 KiB of it, for as long as this object is used
+   */
   constructor(libc: Libc, arena: Arena) {
     this.#libc = libc;
     this.#arena = arena;
     this.#eventfds = new Eventfds(libc, this.#arena);
-    this.#peers = new PeerEventfds(libc, this.#arena);
     this.#pair = this.#arena.take(8);
     this.#waiting = new Epoll(libc, this.#arena);
+    try {
+      this.#peers = new PeerEventfds(libc, this.#arena);
+    } catch (error) {
+      this.#waiting.close();
+      throw error;
+    }
   }
 
   now(): number {

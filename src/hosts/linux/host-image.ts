@@ -70,6 +70,8 @@ export function openHostImage(
 ): HostImage {
   const image = new Image(path, {
     readOnly,
+    // As the options of a device are called, on the command line and in files.
+    readOnlyHint: 'say --read-only',
     flags: direct ? constants.O_DIRECT : 0,
     deviceSize: (fd) => deviceSize(libc, arena, fd),
   });

@@ -201,6 +201,7 @@ export class IoUring {
     let count = 0;
     // Those that are begun meanwhile wait for the next time.
     for (const most = this.#inFlight; count < most && this.#hasResult; count++) this.#takeResult();
+    if (count > 0) Atomics.store(this.#ring, this.#at.cqHead, this.#cqHead);
     return count;
   }
 
@@ -312,7 +313,6 @@ export class IoUring {
     const slot = this.#ring[at];
     const result = this.#ring[at + 2] | 0;
     this.#cqHead = (this.#cqHead + 1) >>> 0;
-    Atomics.store(this.#ring, this.#at.cqHead, this.#cqHead);
     const operation = this.#operations[slot];
     assert(operation !== undefined, 'the kernel ends what is under way', slot);
     this.#operations[slot] = undefined;

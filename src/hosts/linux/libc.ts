@@ -60,7 +60,8 @@ export interface Libc {
   send(fd: number, address: number, length: number, flags: number): number;
   sendmsg(fd: number, message: number, flags: number): number;
   recvmsg(fd: number, message: number, flags: number): number;
-  /** A system call that the library has no function for. */
+  /** Ends the process at once, with all of its threads: nothing is done before. */
+  _exit(status: number): void;
   /** Why the last call failed. */
   errno(): number;
   /**
@@ -117,6 +118,7 @@ const PROTOTYPES = [
   'int64_t send(int, int64_t, size_t, int)',
   'int64_t sendmsg(int, int64_t, int)',
   'int64_t recvmsg(int, int64_t, int)',
+  'void _exit(int)',
 ] as const;
 
 /** What of koffi is used. */

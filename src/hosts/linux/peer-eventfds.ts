@@ -4,7 +4,7 @@
 // ring is a write of nothing to /dev/null that ends by ringing. It costs about a microsecond more than write(2).
 
 import type { Arena, Scratch } from './arena.ts';
-import { checked, type Libc } from './libc.ts';
+import { checked, type Libc, SystemError } from './libc.ts';
 
 /** Numbers of the system calls: those of x86-64, and those of all newer machines. */
 const [IO_SETUP, IO_DESTROY, IO_SUBMIT] = process.arch === 'x64' ? [206, 207, 209] : [0, 1, 2];
@@ -34,15 +34,20 @@ export class PeerEventfds {
   /** A list of one request. */
   readonly #list: Scratch;
 
-  /** Throws SystemError where the kernel has no asynchronous writes. */
+  /** Throws SystemError where the kernel has no asynchronous writes, or no descriptor is left; nothing is open then. */
   constructor(libc: Libc, arena: Arena) {
     this.#libc = libc;
     this.#list = arena.take(8);
     this.#request = arena.take(IOCB_SIZE);
-    checked(libc, 'io_setup', libc.syscall(IO_SETUP, ROOM, this.#list.address, 0, 0, 0, 0), 'waking peers');
+    this.#null = checked(libc, 'open', libc.open('/dev/null', O_WRONLY_CLOEXEC, 0), 'waking peers');
+    const made = libc.syscall(IO_SETUP, ROOM, this.#list.address, 0, 0, 0, 0);
+    if (made < 0) {
+      const errno = libc.errno();
+      libc.close(this.#null);
+      throw new SystemError('io_setup', errno, 'waking peers');
+    }
     this.#context = Number(this.#list.view.getBigUint64(0, true));
     this.#completions = new Uint32Array(libc.view(this.#context, RING_HEADER));
-    this.#null = checked(libc, 'open', libc.open('/dev/null', O_WRONLY_CLOEXEC, 0), 'waking peers');
     const { view, address } = this.#request;
     view.setUint16(OPCODE, IOCB_CMD_PWRITE, true);
     view.setUint32(FILE, this.#null, true);

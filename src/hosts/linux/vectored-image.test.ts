@@ -276,6 +276,15 @@ test('direct I/O moves what it can itself, the rest by way of our memory or the 
   assert.deepEqual(memory.u8.slice(), bytes.slice(0, 65536));
 });
 
+test('an image that may not be written is refused with the option of who serves it', native, () => {
+  // A file of sysfs that has nothing to write to may not be opened so, not even by root.
+  assert.throws(() => new VectoredImage(imageHost(), '/sys/devices/system/cpu/online', { readOnly: false }), {
+    name: 'ImageError',
+    message:
+      'disk image /sys/devices/system/cpu/online: may not be opened for writing; say --read-only to serve it read-only',
+  });
+});
+
 test(
   'direct I/O without a file system that has it is refused in words, and nothing stays open',
   native,

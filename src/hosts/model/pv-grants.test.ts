@@ -3,10 +3,19 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import {
+  GNTMAP_APPLICATION_MAP,
+  GNTMAP_CONTAINS_PTE,
+  GNTMAP_DEVICE_MAP,
+  GNTMAP_HOST_MAP,
+  GNTST_GENERAL_ERROR,
+} from '../../abi/grant.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import type { FrameNumber, GrantRef } from '../../xen/ids.ts';
+import { GRANT_WINDOW } from './address-map.ts';
 import { PageFault } from './address-space.ts';
 import { addDomain, bootTestMachine } from './domains.test.helper.ts';
+import { Unmapping } from './grants/mapping.ts';
 import { sharedEntry } from './grants/recount.test.helper.ts';
 
 const REF = 8 as GrantRef;
@@ -63,6 +72,25 @@ for (const [granterKind, mapperKind] of [
     assert.throws(() => addressSpace.write(place, Uint8Array.of(1)), PageFault);
   });
 }
+
+test('a PV domain maps for an application, and names an entry of a page table only where it needs one', () => {
+  const { granter, mapper, frame } = machine('pv', 'pv');
+  granter.ports.grantTable.grant(REF, 1, mapper.id, frame, false);
+  const map = (flags: number) => {
+    const handle = mapper.xen.grants.map(mapper.record, GRANT_WINDOW, flags, REF, granter.id);
+    if (handle < 0) return handle;
+    const { busAddress } = mapper.xen.grants;
+    const op = Object.assign(new Unmapping(), { handle, gfn: GRANT_WINDOW, busAddress });
+    assert.equal(mapper.xen.grants.detach(op, mapper.record), 0);
+    mapper.xen.grants.complete(op);
+    return 0;
+  };
+  assert.equal(map(GNTMAP_HOST_MAP | GNTMAP_APPLICATION_MAP), 0);
+  assert.equal(map(GNTMAP_DEVICE_MAP | GNTMAP_APPLICATION_MAP), 0);
+  assert.equal(map(GNTMAP_DEVICE_MAP | GNTMAP_CONTAINS_PTE), 0);
+  assert.equal(map(GNTMAP_HOST_MAP | GNTMAP_CONTAINS_PTE), GNTST_GENERAL_ERROR);
+  assert.equal(granter.ports.grantTable.revoke(REF, 1), 0, 'nothing is pinned');
+});
 
 test('the entries of a PV guest hold machine frames, those of a translated one its own', () => {
   for (const kind of ['pv', 'pvh'] as const) {

@@ -34,15 +34,28 @@ export function messageBytes(request: number, flags: number, payload: Uint8Array
   return bytes;
 }
 
+/** Answers that are waited for at a time: as many addresses as two queues miss (iotlb.ts). */
+const MOST_EXPECTED = 2048;
+
+/** An answer that is to come. They come in the order of the requests. */
+interface Expected {
+  readonly request: number;
+  readonly answered: (value: bigint) => void;
+}
+
 /** The backend's requests. Without a socket they are not sent: the frontend did not want them. */
 export class BackendChannel {
   readonly #platform: VhostPlatform;
   readonly #socket: OwnedFd;
+  readonly #onNoTranslation: (iova: number) => void;
+  readonly #expected: Expected[] = [];
   /** Whether the frontend has not answered the last change of configuration, and whether there was one since. */
   #changeAsked = false;
   #changedAgain = false;
 
-  constructor(platform: VhostPlatform) {
+  /** @param onNoTranslation the frontend answers that an address that was missed has no translation */
+  constructor(platform: VhostPlatform, onNoTranslation: (iova: number) => void) {
+    this.#onNoTranslation = onNoTranslation;
     this.#platform = platform;
     this.#socket = new OwnedFd(platform);
   }
@@ -55,6 +68,7 @@ export class BackendChannel {
   /** Takes the socket, -1 for none, in place of the one before. */
   open(fd: number): void {
     this.#socket.replace(fd);
+    this.#expected.length = 0;
     this.#changeAsked = false;
   }
 
@@ -64,23 +78,25 @@ export class BackendChannel {
       this.#changedAgain = true;
       return;
     }
-    this.#changeAsked = acknowledged && this.fd >= 0;
-    this.#send(
-      VHOST_USER_BACKEND_CONFIG_CHANGE_MSG,
-      acknowledged ? VHOST_USER_NEED_REPLY : 0,
-      new Uint8Array(0),
-    );
+    const request = VHOST_USER_BACKEND_CONFIG_CHANGE_MSG;
+    const nothing = new Uint8Array(0);
+    if (acknowledged) this.#changeAsked = this.#ask(request, nothing, () => this.#changeAnswered());
+    else this.#send(request, 0, nothing);
   }
 
-  /** Asks for the translation of an address of the guest's IOMMU. */
-  iotlbMiss(iova: number, permission: number): void {
+  /** Asks for the translation of an address of the guest's IOMMU. With `acknowledged`, for a word if there is none. */
+  iotlbMiss(iova: number, permission: number, acknowledged: boolean): void {
     const { bytes } = vhostUserIotlb.make({
       iovaLow: iova % HIGH,
       iovaHigh: Math.floor(iova / HIGH),
       permission,
       type: VHOST_IOTLB_MISS,
     });
-    this.#send(VHOST_USER_BACKEND_IOTLB_MSG, 0, bytes);
+    const answered = (value: bigint): void => {
+      if (value !== 0n) this.#onNoTranslation(iova);
+    };
+    if (acknowledged) this.#ask(VHOST_USER_BACKEND_IOTLB_MSG, bytes, answered);
+    else this.#send(VHOST_USER_BACKEND_IOTLB_MSG, 0, bytes);
   }
 
   /** Interrupts the driver of a ring that has no call descriptor. */
@@ -95,16 +111,31 @@ export class BackendChannel {
 
   /** Takes an answer of the frontend's. Throws ProtocolViolation for one that nobody asked for. */
   answered({ request, flags, payload }: VhostMessage): void {
-    const expected = this.#changeAsked && request === VHOST_USER_BACKEND_CONFIG_CHANGE_MSG;
-    if (!expected || (flags & VHOST_USER_REPLY) === 0 || payload.length !== vhostUserU64.size)
+    const [expected] = this.#expected;
+    const isAnswer = (flags & VHOST_USER_REPLY) !== 0 && payload.length === vhostUserU64.size;
+    if (!isAnswer || expected?.request !== request)
       throw new ProtocolViolation('vhost-user backend request', `an answer ${request} that nobody asked for`);
+    this.#expected.shift();
+    expected.answered(vhostUserU64.over(payload).value);
+  }
+
+  #changeAnswered(): void {
     this.#changeAsked = false;
     if (!this.#changedAgain) return;
     this.#changedAgain = false;
     this.configChanged(true);
   }
 
-  #send(request: number, flags: number, payload: Uint8Array): void {
-    if (this.fd >= 0) this.#platform.send(this.fd, messageBytes(request, flags, payload));
+  /** Sends a request that is answered; one too many is sent without. Returns whether an answer will come. */
+  #ask(request: number, payload: Uint8Array, answered: Expected['answered']): boolean {
+    const isAnswered = this.#expected.length < MOST_EXPECTED;
+    if (!this.#send(request, isAnswered ? VHOST_USER_NEED_REPLY : 0, payload) || !isAnswered) return false;
+    this.#expected.push({ request, answered });
+    return true;
+  }
+
+  /** Returns whether it was sent. */
+  #send(request: number, flags: number, payload: Uint8Array): boolean {
+    return this.fd >= 0 && this.#platform.send(this.fd, messageBytes(request, flags, payload));
   }
 }

@@ -6,19 +6,13 @@ import { ProtocolViolation } from '../../errors.ts';
 import { messageBytes } from './backend-channel.ts';
 import type { FrontendPlatform } from './frontend-port.ts';
 import { MessageReader, type VhostMessage } from './message-reader.ts';
+import { requestName } from './request-shapes.ts';
 
 /** Milliseconds that a backend has for a whole answer, however slowly it sends it. */
 export const ANSWER_LIMIT = 10_000;
 /** Milliseconds between two looks at what the backend asks meanwhile. */
 const SLICE = 50;
 const EMPTY = new Uint8Array(0);
-
-/** A request's name as the protocol's text has it, for messages to people. */
-export function requestName(request: number): string {
-  const isRequest = /^VHOST_USER_(GET|SET|RESET)_/;
-  const found = Object.entries(user).find(([name, value]) => value === request && isRequest.test(name));
-  return found?.[0].replace('VHOST_USER_', '') ?? `request ${request}`;
-}
 
 /** The connection to the backend is over; the message says why. */
 export class ConnectionLost extends Error {

@@ -27,6 +27,8 @@ export class CountingPlatform implements VhostPlatform {
   readonly sent: Uint8Array[] = [];
   readonly xenMaps: (XenMemory | undefined)[] = [];
   mappings = 0;
+  /** Whether the frontend takes messages that we send by ourselves. */
+  takes = true;
   #next = 100;
 
   /** A new descriptor of a file; the same file may have several. */
@@ -64,9 +66,11 @@ export class CountingPlatform implements VhostPlatform {
     this.signals.push(fd);
   }
 
-  send(fd: number, bytes: Uint8Array): void {
+  send(fd: number, bytes: Uint8Array): boolean {
     assert.ok(this.open.has(fd), `socket ${fd} is open when it is written`);
+    if (!this.takes) return false;
     this.sent.push(bytes);
+    return true;
   }
 }
 
@@ -85,6 +89,8 @@ export class TestFrontend {
   readonly session: VhostUserSession;
   rings!: LocalRings;
   readonly replies: Reply[] = [];
+  /** Requests that were answered with a failure, and why. */
+  readonly refusals: string[] = [];
   readonly #reader = new MessageReader();
 
   constructor(
@@ -109,6 +115,7 @@ export class TestFrontend {
         const payload = bytes.slice(vhostUserHeader.size);
         this.replies.push({ request, flags, payload, file: platform.open.get(fds[0] ?? -1) });
       },
+      onRefused: (request, { detail }) => this.refusals.push(`${request}: ${detail}`),
     });
   }
 

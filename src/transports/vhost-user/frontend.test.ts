@@ -213,3 +213,21 @@ test('a ring that the backend finds in error has the device reset, and its reque
   disk.close();
   loopback.finish();
 });
+
+test('with no descriptor left at any step, the frontend throws so and leaves nothing open', () => {
+  for (let left = 0; ; left++) {
+    const loopback = new Loopback();
+    loopback.descriptorsLeft = left;
+    let disk: BlkDriver | undefined;
+    try {
+      disk = start(loopback);
+    } catch (error) {
+      assert.match(`${error}`, /EMFILE/);
+    }
+    disk?.close();
+    loopback.finish();
+    if (disk === undefined) continue;
+    assert.ok(left >= 4, 'two eventfds, a pair of sockets, and an eventfd for the ring');
+    return;
+  }
+});

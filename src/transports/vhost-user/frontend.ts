@@ -47,8 +47,9 @@ import type { DriverTransport } from '../../virtio/transport.ts';
 import type { RingAddresses } from '../../virtqueue/driver-queue.ts';
 import { BackendRequests } from './backend-requests.ts';
 import { type Agreement, agree } from './frontend-features.ts';
-import { ConnectionLost, FrontendLink, requestName } from './frontend-link.ts';
+import { ConnectionLost, FrontendLink } from './frontend-link.ts';
 import type { FrontendPlatform } from './frontend-port.ts';
+import { requestName } from './request-shapes.ts';
 
 /** Where no device is, all bits read as one. */
 const NO_DEVICE = 0xffff_ffff;
@@ -104,14 +105,16 @@ export class VhostUserFrontend implements DriverTransport {
   #interrupts = 0;
   #open = true;
 
-  /** Begins a conversation. Throws DeviceRefused, with the socket closed, when the backend is none that can be used. */
+  /**
+   * Begins a conversation. Throws, with the socket closed: DeviceRefused when the backend is none that can be used, and
+   * what the machine says when it has no descriptor left.
+   */
   constructor({ platform, socket, deviceId, memory }: FrontendParts) {
     this.deviceId = deviceId;
     this.#platform = platform;
     this.#socket = socket;
     this.#memory = memory;
-    this.#call = platform.newEvent();
-    this.#error = platform.newEvent();
+    [this.#call, this.#error] = openEvents(platform, socket);
     this.#link = new FrontendLink(platform, socket, () => this.#requests?.look());
     const agreement = this.#attempt(() => this.#introduce());
     if (agreement === undefined) throw new DeviceRefused(this.failure ?? 'the backend refuses to be used');
@@ -358,4 +361,16 @@ function ringAddresses(index: number, addresses: RingAddresses): Uint8Array {
     logLow: 0,
     logHigh: 0,
   }).bytes;
+}
+
+/** Two eventfds. Where there are no two any more, closes all that is open, `socket` included, and throws. */
+function openEvents(platform: FrontendPlatform, socket: number): readonly [number, number] {
+  const open = [socket];
+  try {
+    open.push(platform.newEvent());
+    return [open[1], platform.newEvent()];
+  } catch (error) {
+    for (const fd of open) platform.close(fd);
+    throw error;
+  }
 }

@@ -81,7 +81,11 @@ export class GuestMemory {
         size: entry.size,
         right: entry.permission,
       });
-    else throw new ProtocolViolation('vhost-user IOTLB', `a message of type ${entry.type}`);
+    else
+      throw new ProtocolViolation(
+        'vhost-user IOTLB',
+        `a message of type ${entry.type}, expected ${VHOST_IOTLB_UPDATE} or ${VHOST_IOTLB_INVALIDATE}`,
+      );
   }
 
   /** Ends all mappings: no ring runs any more. */

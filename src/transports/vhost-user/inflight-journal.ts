@@ -118,7 +118,12 @@ function settleLastBatch({ region, offset }: InflightArea, size: number, used: n
   header.used_idx = used;
 }
 
-/** Heads of the requests under way, in the order in which they were taken, and the counter of the next. */
+/** Heads of the requests that a queue of `size` has under way, in the order in which they were taken. */
+export function headsUnderWay(area: InflightArea, size: number): number[] {
+  return underWay(area, size).heads;
+}
+
+/** The same, and the counter of the next. */
 function underWay({ region, offset }: InflightArea, size: number): { heads: number[]; counter: number } {
   const descriptor = inflightDescriptor.over(region.u8);
   const found: { head: number; counter: number }[] = [];

@@ -7,9 +7,10 @@ import { ProtocolViolation } from '../../errors.ts';
 import type { DeviceMemory } from '../../memory/device-memory.ts';
 import { DirtyLog } from '../../memory/dirty-log.ts';
 import { Iotlb, type Translation } from '../../memory/iotlb.ts';
-import { IotlbMemory } from '../../memory/iotlb-memory.ts';
+import { IotlbMemory, NO_TRANSLATION } from '../../memory/iotlb-memory.ts';
 import { LoggedMemory } from '../../memory/logged-memory.ts';
 import { RegionTable } from '../../memory/region-table.ts';
+import { type NeedTracer, TracedMemory } from '../../memory/traced-memory.ts';
 import type { DeviceHost, VirtioDevice } from '../../virtio/device.ts';
 import { serveAvailable, serveTurn, TURN } from '../../virtio/serve-turn.ts';
 import { DeviceQueue } from '../../virtqueue/device-queue.ts';
@@ -27,6 +28,7 @@ const READ_WRITE = 3;
 
 /** A ring that runs. */
 interface Running {
+  readonly index: number;
   readonly queue: DeviceQueue;
   readonly logged: LoggedRing | undefined;
   readonly interrupt: () => void;
@@ -47,6 +49,7 @@ export class LocalRings implements RingRunner {
   readonly #events: RingEvents;
   readonly #signal: (fd: number) => void;
   readonly #running = new Map<number, Running>();
+  readonly #byQueue = new Map<DeviceQueue, Running>();
   readonly #calls = new Map<number, number>();
   #features = 0n;
   #started = false;
@@ -58,13 +61,14 @@ export class LocalRings implements RingRunner {
   #grantMemory: DeviceMemory | undefined;
   #granted: readonly GrantedRegion[] = [];
   readonly #grantsOf: GrantsOf | undefined;
+  readonly #needs: NeedTracer | undefined;
   readonly #host: DeviceHost = {
     completed: (queue) => {
-      for (const [index, ring] of this.#running)
-        if (ring.queue === queue && queue.takeInterrupt()) this.#interrupt(index);
+      if (queue.takeInterrupt()) this.#byQueue.get(queue)?.interrupt();
     },
     failed: (queue, violation) => {
-      for (const [index, ring] of this.#running) if (ring.queue === queue) this.#fail(index, ring, violation);
+      const ring = this.#byQueue.get(queue);
+      if (ring !== undefined) this.#fail(ring, violation);
     },
     configChanged: () => this.#events.configChanged(this.#device.config),
   };
@@ -73,6 +77,7 @@ export class LocalRings implements RingRunner {
    * @param signal adds one to an eventfd
    * @param meter counts what the device does
    * @param grantsOf how grants of a Xen domain are reached, on a host that can
+   * @param needs told what requests have in hand, if anybody is; of rings it is not told
    */
   constructor(
     device: VirtioDevice,
@@ -80,12 +85,14 @@ export class LocalRings implements RingRunner {
     signal: (fd: number) => void,
     meter?: DeviceMeter,
     grantsOf?: GrantsOf,
+    needs?: NeedTracer,
   ) {
     this.#device = device;
     this.#events = events;
     this.#signal = signal;
     this.meter = meter;
     this.#grantsOf = grantsOf;
+    this.#needs = needs;
     this.#iotlb = new Iotlb((iova, right) => events.miss(iova, right));
   }
 
@@ -110,6 +117,10 @@ export class LocalRings implements RingRunner {
     this.#countExposed();
   }
 
+  refuse(iova: number): void {
+    this.#iotlb.refuse(iova);
+  }
+
   invalidate(iova: number, size: number): void {
     this.#iotlb.invalidate(iova, size);
     this.#countExposed();
@@ -124,11 +135,14 @@ export class LocalRings implements RingRunner {
     const features = {
       indirect: (this.#features & VIRTIO_F_INDIRECT_DESC) !== 0n,
       eventIndex: (this.#features & VIRTIO_F_EVENT_IDX) !== 0n,
+      longestChain: this.#device.queueSizes[setup.index],
     };
     const meter = this.meter?.queue(setup.index, setup.size);
     const queue = new DeviceQueue(setup.size, areas, this.#bufferMemory(), features, start, meter);
     const interrupt = (): void => this.#interrupt(setup.index);
-    this.#running.set(setup.index, { queue, logged, interrupt, meter, quiet: false, failed: false });
+    const ring = { index: setup.index, queue, logged, interrupt, meter, quiet: false, failed: false };
+    this.#running.set(setup.index, ring);
+    this.#byQueue.set(queue, ring);
     return true;
   }
 
@@ -137,6 +151,7 @@ export class LocalRings implements RingRunner {
     this.#device.drain?.();
     const ring = this.#running.get(index)!;
     this.#running.delete(index);
+    this.#byQueue.delete(ring.queue);
     this.#iotlb.forgetMisses();
     const { base } = ring.queue;
     ring.logged?.markRing();
@@ -201,15 +216,15 @@ export class LocalRings implements RingRunner {
       return step(ring);
     } catch (error) {
       if (!(error instanceof ProtocolViolation)) throw error;
-      this.#fail(index, ring, error);
+      this.#fail(ring, error);
       return false;
     }
   }
 
-  #fail(index: number, ring: Running, violation: ProtocolViolation): void {
+  #fail(ring: Running, violation: ProtocolViolation): void {
     if (ring.failed) return;
     ring.failed = true;
-    this.#events.failed(index, violation);
+    this.#events.failed(ring.index, violation);
   }
 
   /** All of the memory, or what the IOMMU maps of it. */
@@ -236,6 +251,11 @@ export class LocalRings implements RingRunner {
   }
 
   #bufferMemory(): DeviceMemory {
+    const memory = this.#untracedMemory();
+    return this.#needs === undefined ? memory : new TracedMemory(memory, this.#needs);
+  }
+
+  #untracedMemory(): DeviceMemory {
     if (this.#grantMemory !== undefined) return unlogged(this.#grantMemory, this.#log);
     const memory = this.#iotlbMemory ?? this.#table;
     return this.#log === undefined ? memory : new LoggedMemory(memory, this.#table, this.#log);
@@ -248,7 +268,8 @@ export class LocalRings implements RingRunner {
     const statuses = ringPieces(size, places).map(([low, high, length, right]) =>
       memory.reach(low, high, length, right),
     );
-    if (statuses.some((status) => status < 0))
+    // A ring that is not mapped yet is waited for: its driver may map it when the device looks again.
+    if (statuses.some((status) => status < 0 && status !== NO_TRANSLATION))
       throw new ProtocolViolation('§2.7', 'the IOMMU does not let the device use its ring');
     return statuses.every((status) => status === 0);
   }

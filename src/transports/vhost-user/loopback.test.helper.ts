@@ -91,6 +91,8 @@ export class Loopback implements FrontendPlatform {
   serves = true;
   /** Most bytes that one read returns. */
   cut = 4096;
+  /** So often the frontend may still open something. */
+  descriptorsLeft = Number.POSITIVE_INFINITY;
   /** Reads of the main socket, and of the other one. */
   reads = 0;
   time = 0;
@@ -131,6 +133,7 @@ export class Loopback implements FrontendPlatform {
         return this.#rings[0];
       },
       send: (bytes, fds) => this.say({ request: vhostUserHeader.over(bytes).request, bytes, fds }),
+      onRefused: () => undefined,
     });
   }
 
@@ -259,11 +262,13 @@ export class Loopback implements FrontendPlatform {
   }
 
   socketPair(): readonly [number, number] {
+    this.#takeOne();
     this.#channel = this.machine.descriptor();
     return [this.#channel, this.machine.descriptor()];
   }
 
   newEvent(): number {
+    this.#takeOne();
     return this.machine.descriptor();
   }
 
@@ -283,6 +288,10 @@ export class Loopback implements FrontendPlatform {
   close(fd: number): void {
     this.machine.close(fd);
     if (fd === this.#socket) this.die();
+  }
+
+  #takeOne(): void {
+    if (this.descriptorsLeft-- <= 0) throw new Error('EMFILE');
   }
 
   #noteRing(payload: Uint8Array): void {

@@ -72,7 +72,7 @@ export class MemorySlots {
     if (regions > MAX_SLOTS || payload.length < size || fds.length !== regions)
       throw new ProtocolViolation(
         'vhost-user SET_MEM_TABLE',
-        `${regions} regions in ${payload.length} bytes with ${fds.length} descriptors`,
+        `${regions} regions in ${payload.length} bytes with ${fds.length} descriptors, expected up to ${MAX_SLOTS} with one each`,
       );
     const described = Array.from({ length: regions }, (_, i) =>
       describedAt(payload, vhostUserMemoryHeader.size + i * regionSize(xen), xen),
@@ -98,7 +98,7 @@ export class MemorySlots {
     if (slot === undefined)
       throw new ProtocolViolation(
         'vhost-user REM_MEM_REG',
-        `no region of ${gone.size} bytes at 0x${gone.guest.toString(16)}`,
+        `no region of ${gone.size} bytes at 0x${gone.guest.toString(16)}, expected one of ${this.#slots.length}`,
       );
     return this.#change(
       this.#slots.filter((other) => other !== slot),

@@ -80,7 +80,7 @@ export class Negotiation {
     if (unknown !== 0n)
       throw new ProtocolViolation(
         'vhost-user SET_FEATURES',
-        `features 0x${unknown.toString(16)} are not offered`,
+        `features 0x${unknown.toString(16)} are not offered, expected some of 0x${this.offered.toString(16)}`,
       );
     if (this.#restricted && (features & VIRTIO_F_ACCESS_PLATFORM) === 0n)
       throw new ProtocolViolation('§6.1', 'a restricted device needs VIRTIO_F_ACCESS_PLATFORM');
@@ -93,7 +93,7 @@ export class Negotiation {
     if (unknown !== 0n)
       throw new ProtocolViolation(
         'vhost-user SET_PROTOCOL_FEATURES',
-        `protocol features 0x${unknown.toString(16)} are not offered`,
+        `protocol features 0x${unknown.toString(16)} are not offered, expected some of 0x${this.offeredProtocol.toString(16)}`,
       );
     const needed = VHOST_USER_PROTOCOL_F_BACKEND_REQ | VHOST_USER_PROTOCOL_F_REPLY_ACK;
     if (features & VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS && (features & needed) !== needed)

@@ -37,8 +37,8 @@ export interface VhostPlatform {
   close(fd: number): void;
   /** Adds one to an eventfd of the frontend's; a descriptor that is none is the frontend's loss. */
   signal(fd: number): void;
-  /** Sends bytes over a socket of the frontend's. A frontend that does not take them loses them. */
-  send(fd: number, bytes: Uint8Array): void;
+  /** Sends bytes over a socket of the frontend's. Returns false when it does not take them: then they are lost. */
+  send(fd: number, bytes: Uint8Array): boolean;
 }
 
 /** Memory of a Xen domain that is mapped piece by piece, when it is used: an address in it names a grant. */
@@ -90,6 +90,8 @@ export interface RingRunner {
   setMemory(memory: RingMemory): void;
   /** Takes a translation of the guest's IOMMU; the rings that wait for it are then kicked or started. */
   translate(entry: Translation): void;
+  /** The IOMMU has no translation of an address that was missed; the rings that wait for it are then kicked. */
+  refuse(iova: number): void;
   /** Forgets translations of [iova, iova + size); no ring runs. */
   invalidate(iova: number, size: number): void;
   /**

@@ -1,4 +1,5 @@
-// How long the payload of each request is, and how many descriptors it brings (cases T2, T4). Before session.ts.
+// What each request is called, how long its payload is, and how many descriptors it brings (cases T2, T4). Before
+// session.ts and frontend-link.ts.
 
 import * as user from '../../abi/vhost-user.ts';
 import { ProtocolViolation } from '../../errors.ts';
@@ -56,6 +57,18 @@ const SHAPES: ReadonlyMap<number, Shape> = new Map([
   [user.VHOST_USER_GET_STATUS, NOTHING],
 ]);
 
+/** Names of requests in the protocol's text; those of the backend have the same numbers. */
+const REQUEST_NAME = /^VHOST_USER_((GET|SET|RESET|ADD|REM)_.*|IOTLB_MSG|VRING_KICK)$/;
+
+/** A request's name as the protocol's text has it, for messages to people. */
+export function requestName(request: number): string {
+  for (const [name, value] of Object.entries(user)) {
+    const found = value === request ? REQUEST_NAME.exec(name) : null;
+    if (found !== null) return found[1];
+  }
+  return `request ${request}`;
+}
+
 /** Throws ProtocolViolation for a request that there is not, or that cannot look like that. */
 export function checkShape({ request, payload, fds }: VhostMessage): void {
   const shape = SHAPES.get(request);
@@ -64,11 +77,11 @@ export function checkShape({ request, payload, fds }: VhostMessage): void {
   if (payload.length < bytes || (payload.length > bytes && !rest))
     throw new ProtocolViolation(
       'vhost-user',
-      `request ${request} with ${payload.length} bytes, expected ${bytes}`,
+      `${requestName(request)} with ${payload.length} bytes, expected ${bytes}`,
     );
   if (shape.withFd && fds.length !== 1)
     throw new ProtocolViolation(
       'vhost-user',
-      `request ${request} with ${fds.length} descriptors, expected 1`,
+      `${requestName(request)} with ${fds.length} descriptors, expected 1`,
     );
 }

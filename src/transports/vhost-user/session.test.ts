@@ -276,6 +276,9 @@ test('T2: what is refused is answered where an acknowledgement was asked for, an
   const fd = frontend.platform.descriptor(guest.file);
   assert.notEqual(ask(user.VHOST_USER_ADD_MEM_REG, singleBytes({ ...REGION, user: 0 }), [fd]), 0n);
   assert.equal(frontend.platform.mappings, 1);
+  assert.equal(frontend.refusals.length, 2, 'who serves it learns why');
+  assert.equal(frontend.refusals[0], 'request 99: request 99 is unknown');
+  assert.match(frontend.refusals[1], /^ADD_MEM_REG: regions at guest addresses \w+ and \w+ overlap/);
   setUpRing(frontend);
   guest.offer(0, GUEST + BUFFERS, 8);
   startRing(frontend);
@@ -458,7 +461,8 @@ function setUpRingAddress(frontend: TestFrontend): void {
   );
 }
 
-test('behind an IOMMU a chain waits for its translation, is served when that comes, and not after it has gone', () => {
+/** A device behind an IOMMU, whose ring is translated, and what its monitor does. */
+function behindIommu() {
   const device = new RecordingDevice();
   const frontend = new TestFrontend(device, { restricted: true });
   const guest = new TestGuest(SIZE);
@@ -483,6 +487,17 @@ test('behind an IOMMU a chain waits for its translation, is served when that com
     });
     assert.equal(frontend.askNumber(user.VHOST_USER_IOTLB_MSG, bytes, [], user.VHOST_USER_NEED_REPLY), 0n);
   };
+  /** The monitor answers the oldest miss that it has not answered. */
+  const answerMiss = (value: bigint) =>
+    frontend.session.handleAnswer({
+      ...{ request: user.VHOST_USER_BACKEND_IOTLB_MSG, flags: user.VHOST_USER_REPLY },
+      ...{ payload: number(value), fds: [] },
+    });
+  return { device, frontend, guest, platform, translate, answerMiss };
+}
+
+test('behind an IOMMU a chain waits for its translation, is served when that comes, and not after it has gone', () => {
+  const { device, frontend, guest, platform, translate } = behindIommu();
   translate(0x9000_1000, DESCRIPTORS, 0x3000, 3);
   guest.offer(0, 0xa000_0010, 8);
   frontend.rings.kick(0);
@@ -502,5 +517,42 @@ test('behind an IOMMU a chain waits for its translation, is served when that com
   assert.deepEqual(device.done, [0, 1]);
   assert.equal(device.life.length, 1);
   assert.equal(guest.used.len(1), 0, 'read-only: refused, and the request comes back');
+  assertNothingLeft(frontend);
+});
+
+test('behind an IOMMU a chain without a translation fails when the monitor says so, and is asked for anew after', () => {
+  const { device, frontend, guest, platform, translate, answerMiss } = behindIommu();
+  answerMiss(1n);
+  assert.equal(platform.sent.length, 3, 'a ring waits on');
+  translate(0x9000_1000, DESCRIPTORS, 0x3000, 3);
+  for (let areas = 0; areas < 2; areas++) answerMiss(0n);
+  guest.offer(0, 0xa000_0010, 8);
+  frontend.rings.kick(0);
+  assert.equal(user.vhostUserHeader.over(platform.sent[3]).flags & user.VHOST_USER_NEED_REPLY, 8);
+  assert.deepEqual(device.done, []);
+  answerMiss(1n);
+  assert.deepEqual(device.done, [0]);
+  assert.equal(guest.used.len(0), 0, 'refused, and the request comes back');
+  guest.offer(1, 0xa000_0010, 8);
+  frontend.rings.kick(0);
+  assert.equal(platform.sent.length, 5);
+  translate(0xa000_0000, BUFFERS, 4096, 3);
+  answerMiss(0n);
+  assert.deepEqual(device.done, [0, 1]);
+  assert.equal(guest.used.len(1), 1);
+  assert.throws(() => answerMiss(0n), ProtocolViolation);
+  assertNothingLeft(frontend);
+});
+
+test('F33: a miss that the monitor does not take is not answered, and the next answer is for the next one', () => {
+  const { device, frontend, guest, platform, translate, answerMiss } = behindIommu();
+  translate(0x9000_1000, DESCRIPTORS, 0x3000, 3);
+  for (let areas = 0; areas < 3; areas++) answerMiss(0n);
+  platform.takes = false;
+  guest.offer(0, 0xa000_0010, 8);
+  frontend.rings.kick(0);
+  platform.takes = true;
+  assert.throws(() => answerMiss(1n), ProtocolViolation);
+  assert.deepEqual(device.done, []);
   assertNothingLeft(frontend);
 });

@@ -51,7 +51,7 @@ import { MAX_SLOTS, type MemoryChange } from './memory-slots.ts';
 import { Negotiation, type OfferOptions } from './negotiation.ts';
 import { MessageFds } from './owned-fd.ts';
 import type { RingEvents, RingRunner, VhostPlatform } from './platform.ts';
-import { checkShape } from './request-shapes.ts';
+import { checkShape, requestName } from './request-shapes.ts';
 import { applyToRing } from './ring-requests.ts';
 import { Vrings } from './vrings.ts';
 
@@ -63,6 +63,8 @@ export interface SessionParts extends OfferOptions {
   readonly runner: (events: RingEvents) => RingRunner;
   /** Sends bytes to the frontend, and descriptors with them, which stay the session's. */
   readonly send: (bytes: Uint8Array, fds: readonly number[]) => void;
+  /** A request was answered with a failure, of which the frontend does not learn why. */
+  readonly onRefused: (request: string, why: ProtocolViolation) => void;
 }
 
 /** A payload to answer with, and a descriptor that goes with it and is closed after. */
@@ -79,6 +81,7 @@ export class VhostUserSession {
   #config: Uint8Array;
   readonly #platform: VhostPlatform;
   readonly #send: SessionParts['send'];
+  readonly #onRefused: SessionParts['onRefused'];
   readonly #negotiation: Negotiation;
   readonly #channel: BackendChannel;
   readonly #memory: GuestMemory;
@@ -94,14 +97,15 @@ export class VhostUserSession {
     this.#config = device.config;
     this.#platform = platform;
     this.#send = parts.send;
+    this.#onRefused = parts.onRefused;
     this.#negotiation = new Negotiation(device, parts);
-    this.#channel = new BackendChannel(platform);
+    this.#channel = new BackendChannel(platform, (iova) => this.#hasNoTranslation(iova));
     this.#memory = new GuestMemory(platform);
     this.#inflight = new InflightBuffer(platform, device.queueSizes);
     this.#runner = parts.runner({
       interrupt: (index) => this.#interrupt(index),
       failed: (index, violation) => this.#rings.fail(index, violation),
-      miss: (iova, right) => this.#channel.iotlbMiss(iova, right),
+      miss: (iova, right) => this.#channel.iotlbMiss(iova, right, this.#acknowledged),
       configChanged: (config) => this.configChanged(config),
     });
     const session = this;
@@ -150,7 +154,7 @@ export class VhostUserSession {
   /** The device's configuration space has changed to `config`: that of the instance that serves, not of ours. */
   configChanged(config: Uint8Array): void {
     this.#config = config;
-    this.#channel.configChanged(this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_REPLY_ACK));
+    this.#channel.configChanged(this.#acknowledged);
   }
 
   /** Ends the session: rings first, then mappings, then what else is open. Once is enough. */
@@ -168,13 +172,17 @@ export class VhostUserSession {
     return this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS);
   }
 
+  get #acknowledged(): boolean {
+    return this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_REPLY_ACK);
+  }
+
   #interrupt(index: number): void {
     if (this.#inBand) this.#channel.vringCall(index);
   }
 
   #wantsAck({ flags }: VhostMessage): boolean {
     const asked = (flags & VHOST_USER_NEED_REPLY) !== 0;
-    return asked && this.#negotiation.hasProtocol(VHOST_USER_PROTOCOL_F_REPLY_ACK);
+    return asked && this.#acknowledged;
   }
 
   #answerOrRefuse(message: VhostMessage, fds: MessageFds): Answer | undefined {
@@ -185,6 +193,7 @@ export class VhostUserSession {
       return this.#serve(message, fds);
     } catch (error) {
       if (!this.#wantsAck(message) || !(error instanceof ProtocolViolation)) throw error;
+      this.#onRefused(requestName(message.request), error);
       return u64(1n);
     }
   }
@@ -321,6 +330,12 @@ export class VhostUserSession {
     this.#rings.startReady();
   }
 
+  /** A request of whichever ring waits for it fails, instead of waiting for what never comes. */
+  #hasNoTranslation(iova: number): void {
+    this.#runner.refuse(iova);
+    this.#rings.startReady();
+  }
+
   #getVringBase(payload: Uint8Array): Answer {
     const { index } = vhostUserVringState.over(payload);
     return { payload: vhostUserVringState.make({ index, num: this.#rings.takeBase(index) }).bytes };
@@ -343,7 +358,7 @@ export class VhostUserSession {
 
   #setStatus(value: bigint): void {
     if (value > 0xffn)
-      throw new ProtocolViolation('vhost-user SET_STATUS', `status 0x${value.toString(16)} is no byte`);
+      throw new ProtocolViolation('vhost-user SET_STATUS', `status 0x${value.toString(16)}, expected a byte`);
     if (value === 0n) this.#reset();
     else this.#status = Number(value);
   }

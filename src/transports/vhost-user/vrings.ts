@@ -95,7 +95,7 @@ export class Vrings {
   setBase(index: number, base: number): void {
     const ring = this.#stopped(index, 'SET_VRING_BASE');
     if (base > 0xffff)
-      throw new ProtocolViolation('vhost-user SET_VRING_BASE', `ring ${index}: base ${base} is no u16`);
+      throw new ProtocolViolation('vhost-user SET_VRING_BASE', `ring ${index}: base ${base}, expected a u16`);
     ring.base = base;
   }
 

@@ -64,7 +64,19 @@ const refusals: readonly (readonly [
   ['a frame of another domain', GNTST_PERMISSION_DENIED, { ...ownFrame(PAGE), domain: 2 }, own],
   ['a frame to another domain', GNTST_PERMISSION_DENIED, own, { ...ownFrame(PAGE), domain: 2 }],
   ['its own frame by its own id', GNTST_PERMISSION_DENIED, { ...own, domain: 1 }, okay],
-  ['a frame of a domain that is not there', GNTST_PERMISSION_DENIED, { ...own, domain: 99 }, okay],
+  ['a frame of a domain that is not there', GNTST_BAD_DOMAIN, { ...own, domain: 99 }, okay],
+  [
+    'a frame of another domain, but only when both domains are there',
+    GNTST_BAD_DOMAIN,
+    { ...own, domain: 2 },
+    reference(99, 0),
+  ],
+  [
+    'a frame to another domain, but only when the source is good',
+    GNTST_BAD_GNTREF,
+    reference(2, 512),
+    { ...ownFrame(PAGE), domain: 2 },
+  ],
   [
     'from a domain that is not there, before it looks at the destination',
     GNTST_BAD_DOMAIN,

@@ -100,31 +100,18 @@ export class GrantCopying {
    */
   copy(caller: DomainRecord, source: CopyEnd, dest: CopyEnd, length: number, flags: number): number {
     if (length === 0) return GNTST_OKAY;
-    const from = this.#domainOf(caller, source, (flags & GNTCOPY_SOURCE_GREF) !== 0);
-    if (typeof from === 'number') return from;
-    const to = this.#domainOf(caller, dest, (flags & GNTCOPY_DEST_GREF) !== 0);
-    if (typeof to === 'number') return to;
-    let status = this.#claim(
-      this.#source,
-      caller,
-      from,
-      source.page,
-      (flags & GNTCOPY_SOURCE_GREF) !== 0,
-      true,
-    );
+    const from = this.#domains.findFor(caller, source.domain);
+    const to = this.#domains.findFor(caller, dest.domain);
+    if (from === undefined || to === undefined) return GNTST_BAD_DOMAIN;
+    let status = this.#claim(this.#source, caller, from, source, (flags & GNTCOPY_SOURCE_GREF) !== 0, true);
     if (status !== GNTST_OKAY) return status;
-    status = this.#claim(this.#dest, caller, to, dest.page, (flags & GNTCOPY_DEST_GREF) !== 0, false);
+    status = this.#claim(this.#dest, caller, to, dest, (flags & GNTCOPY_DEST_GREF) !== 0, false);
     if (status === GNTST_OKAY) {
       status = this.#move(source.offset, dest.offset, length);
       this.#release(this.#dest, false);
     }
     this.#release(this.#source, true);
     return status;
-  }
-
-  #domainOf(caller: DomainRecord, end: CopyEnd, isReference: boolean): DomainRecord | number {
-    if (end.domain !== DOMID_SELF && !isReference) return GNTST_PERMISSION_DENIED;
-    return this.#domains.findFor(caller, end.domain) ?? GNTST_BAD_DOMAIN;
   }
 
   #move(sourceOffset: number, destOffset: number, length: number): number {
@@ -142,14 +129,16 @@ export class GrantCopying {
     claim: Claim,
     caller: DomainRecord,
     domain: DomainRecord,
-    page: number,
+    end: CopyEnd,
     isReference: boolean,
     readonly: boolean,
   ): number {
     claim.domain = domain;
     claim.ref = -1;
-    if (isReference) return this.#pin(claim, domain, page, caller.id, readonly, true);
-    claim.frame = domain.ownFrame(page);
+    if (isReference) return this.#pin(claim, domain, end.page, caller.id, readonly, true);
+    // Asked for each end of each element, whatever was right for the one before (XSA-523).
+    if (end.domain !== DOMID_SELF) return GNTST_PERMISSION_DENIED;
+    claim.frame = domain.ownFrame(end.page);
     claim.start = 0;
     claim.length = XEN_PAGE_SIZE;
     return claim.frame === 0 ? GNTST_BAD_PAGE : GNTST_OKAY;

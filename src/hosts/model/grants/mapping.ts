@@ -266,9 +266,10 @@ export class GrantMapping {
 
   /** Puts the page into the mapper's address space, in place of memory of its own if that stands there. */
   #place(mapper: DomainRecord, gfn: number, flags: number, frame: number): number {
-    if (flags & (GNTMAP_CONTAINS_PTE | GNTMAP_APPLICATION_MAP)) return GNTST_GENERAL_ERROR;
-    if (mapper.translated && (flags & ~GNTMAP_READONLY) !== GNTMAP_HOST_MAP) return GNTST_GENERAL_ERROR;
     if ((flags & GNTMAP_HOST_MAP) === 0) return GNTST_OKAY;
+    if (mapper.translated && (flags & ~GNTMAP_READONLY) !== GNTMAP_HOST_MAP) return GNTST_GENERAL_ERROR;
+    // Nothing here has page tables whose entries could be named.
+    if (flags & GNTMAP_CONTAINS_PTE) return GNTST_GENERAL_ERROR;
     const entry = p2mEntry(frame, flags & GNTMAP_READONLY ? P2M_GRANT_READONLY : P2M_GRANT_WRITABLE);
     const before = mapper.physmap.get(gfn);
     if (p2mType(before) !== P2M_NONE && p2mType(before) !== P2M_RAM) {

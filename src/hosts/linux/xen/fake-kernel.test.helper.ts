@@ -74,6 +74,8 @@ export class FakeKernel {
   readonly #grants = new Map<string, Grant>();
   readonly #announced = new Map<number, { owner: number; ref: number }>();
   readonly #mapped = new Map<number, number>();
+  /** What privcmd has mapped: addresses, and bytes. */
+  readonly #foreign = new Map<number, number>();
   readonly #channels = new Map<number, Channel>();
   readonly #kernelEnds = new Map<number, number>();
   readonly #vcpuChannels = new Map<string, Channel>();
@@ -97,7 +99,7 @@ export class FakeKernel {
       ioctl: (fd, request, argument) => this.#ioctl(fd, request, argument),
       mmap: (...args) => this.#mmap(...args),
       munmap: (address, length) => {
-        this.#unmapped(address, length);
+        if (!this.#forget(address, length)) return this.#fail(errnos.EINVAL);
         return real.munmap(address, length);
       },
       write: (fd, address, length) => this.#write(fd, address, length),
@@ -271,10 +273,14 @@ export class FakeKernel {
   #mmap(at: number, length: number, protection: number, flags: number, fd: number, offset: number): number {
     const real = this.#real;
     const path = this.#paths.get(fd);
-    if ((flags & MAP_FIXED) !== 0) this.#unmapped(at, length);
+    if ((flags & MAP_FIXED) !== 0 && !this.#forget(at, length)) return this.#fail(errnos.ENOMEM);
     if (path === undefined) return real.mmap(at, length, protection, flags, fd, offset);
     // The other devices give addresses, at which something may be put later.
-    if (path !== '/dev/xen/gntdev') return real.mmap(at, length, protection, 0x22, -1, 0);
+    if (path !== '/dev/xen/gntdev') {
+      const address = real.mmap(at, length, protection, (flags & MAP_FIXED) | 0x22, -1, 0);
+      if (path === '/dev/xen/privcmd') this.#foreign.set(address, length);
+      return address;
+    }
     const wanted = this.#announced.get(offset);
     const grant = wanted && this.#find(wanted.owner, wanted.ref);
     if (typeof grant !== 'object' || (grant.readonly && (protection & PROT_WRITE) !== 0)) {
@@ -286,8 +292,16 @@ export class FakeKernel {
     return real.mmap(at, length, protection, flags, this.#memory, grant.page * XEN_PAGE_SIZE);
   }
 
-  #unmapped(address: number, length: number): void {
-    for (const at of this.#mapped.keys()) if (at >= address && at < address + length) this.#mapped.delete(at);
+  /** Returns false when a part of what privcmd has mapped would go: Linux splits none of that. */
+  #forget(address: number, length: number): boolean {
+    const end = address + length;
+    for (const [at, size] of this.#foreign) {
+      if (at + size <= address || at >= end) continue;
+      if (at < address || at + size > end) return false;
+    }
+    for (const at of this.#foreign.keys()) if (at >= address && at < end) this.#foreign.delete(at);
+    for (const at of this.#mapped.keys()) if (at >= address && at < end) this.#mapped.delete(at);
+    return true;
   }
 
   #copyAll(bytes: Uint8Array): number {

@@ -45,7 +45,7 @@ test('a guest whose first frame is not there, and a PV guest, are refused with t
   const { parts, reported } = scene({ holes: [0] });
   assert.throws(() => mapForeignMemory(parts, GUEST, 'x64'), {
     name: 'RangeError',
-    message: /domain 0 cannot map the memory of domain 4: its frame 0x0 is not there/,
+    message: /domain 0 cannot map the memory of domain 4: the first frame of its memory is not there/,
   });
   assert.deepEqual(reported, ['reach 0,4,0,16', 'end 0,4,0,16']);
   const pv = scene({ kind: 'pv' });

@@ -21,7 +21,7 @@ import type { Privcmd } from './privcmd.ts';
 
 const PROT_READ_WRITE = 3;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
-const MAP_FIXED_HOLE = 0x4032; // MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE
+const MAP_HOLES = 0x4022; // MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
 const FRAME_BYTES = 8;
 const ERROR_BYTES = 4;
 
@@ -67,38 +67,69 @@ export function mapForeignMemory(
 }
 
 function mapFrames(parts: ForeignParts, guest: DomainId, first: number, count: number): Region {
-  const { libc, privcmd } = parts;
+  const { libc } = parts;
   const length = count * (FRAME_BYTES + ERROR_BYTES);
   const lists = libc.mmap(0, length, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
   checked(libc, 'mmap', lists, 'a list of frames');
   try {
     const frames = new BigUint64Array(libc.view(lists, length), 0, count);
     for (let i = 0; i < count; i++) frames[i] = BigInt(first + i);
-    const errors = new Int32Array(libc.view(lists, length), count * FRAME_BYTES, count);
-    const address = privcmd.mapFrames(guest, count, lists, lists + count * FRAME_BYTES);
-    if (address < 0) throw refused(parts, guest, `error ${address}`);
-    if (errors[0] !== 0) {
-      privcmd.unmap(address, count);
-      throw refused(parts, guest, `its frame 0x${first.toString(16)} is not there (error ${errors[0]})`);
-    }
-    fillHoles(libc, address, errors);
-    const bytes = count * XEN_PAGE_SIZE;
-    return regionOver(libc.view(address, bytes), 0, bytes, address);
+    return mapRuns(parts, guest, lists, runsOf(findFrames(parts, guest, lists, count)), count);
   } finally {
     libc.munmap(lists, length);
   }
 }
 
-/** Puts memory of our own wherever a frame has an error, so that every byte of the piece can be looked at. */
-function fillHoles(libc: Libc, address: number, errors: Int32Array): void {
+/** Asks which frames are there, by mapping all of them. Returns the errors, 0 for each that is. */
+function findFrames(parts: ForeignParts, guest: DomainId, lists: number, count: number): Int32Array {
+  const { libc, privcmd } = parts;
+  const at = lists + count * FRAME_BYTES;
+  const address = privcmd.mapFrames(guest, count, lists, at);
+  if (address < 0) throw refused(parts, guest, `error ${address}`);
+  privcmd.unmap(address, count);
+  const errors = new Int32Array(libc.view(at, count * ERROR_BYTES)).slice();
+  if (errors[0] !== 0)
+    throw refused(parts, guest, `the first frame of its memory is not there (error ${errors[0]})`);
+  return errors;
+}
+
+/** Memory of our own, with the guest's frames over it wherever there are some. */
+function mapRuns(parts: ForeignParts, guest: DomainId, lists: number, runs: Run[], count: number): Region {
+  const { libc, privcmd } = parts;
+  const bytes = count * XEN_PAGE_SIZE;
+  const base = libc.mmap(0, bytes, PROT_READ_WRITE, MAP_HOLES, -1, 0);
+  checked(libc, 'mmap', base, "a guest's memory");
+  const errors = lists + count * FRAME_BYTES;
+  const refusals = new Int32Array(libc.view(errors, count * ERROR_BYTES));
+  try {
+    for (const { begin, end } of runs) {
+      const place = base + begin * XEN_PAGE_SIZE;
+      const frames = lists + begin * FRAME_BYTES;
+      const result = privcmd.mapFrames(guest, end - begin, frames, errors, place);
+      const gone = result < 0 || refusals.subarray(0, end - begin).some((error) => error !== 0);
+      if (gone) throw refused(parts, guest, 'frames of it are going while it is mapped');
+    }
+    return regionOver(libc.view(base, bytes), 0, bytes, base);
+  } catch (error) {
+    privcmd.unmap(base, count);
+    throw error;
+  }
+}
+
+/** Frames that are there, from `begin` up to `end`. */
+interface Run {
+  readonly begin: number;
+  readonly end: number;
+}
+
+function runsOf(errors: Int32Array): Run[] {
+  const runs: Run[] = [];
   for (let i = 0; i < errors.length; i++) {
     const begin = i;
-    while (i < errors.length && errors[i] !== 0) i++;
-    if (i === begin) continue;
-    const at = address + begin * XEN_PAGE_SIZE;
-    const result = libc.mmap(at, (i - begin) * XEN_PAGE_SIZE, PROT_READ_WRITE, MAP_FIXED_HOLE, -1, 0);
-    checked(libc, 'mmap', result, "holes of a guest's memory");
+    while (i < errors.length && errors[i] === 0) i++;
+    if (i > begin) runs.push({ begin, end: i });
   }
+  return runs;
 }
 
 function refused({ id }: ForeignParts, guest: DomainId, why: string): RangeError {

@@ -21,6 +21,7 @@ import { openXenDevice } from './device-files.ts';
 
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
+const MAP_FIXED = 0x10;
 /** Bytes of an operation of a device model at most. */
 const DM_OP_SIZE = 64;
 
@@ -89,13 +90,15 @@ export class Privcmd {
   }
 
   /**
-   * Maps `count` frames of `domain`, one after the other, whose numbers are the bytes at `frames`, 8 for each.
+   * Maps `count` frames of `domain`, one after the other, whose numbers are the bytes at `frames`, 8 for each. What is
+   * mapped by one call can only be unmapped as a whole: Linux does not split it.
    *
    * @param errors where the reasons go, 4 bytes for each: 0, or the negative errno of one that is not mapped
+   * @param place address at which they are to be, in stead of what is there; 0 for any
    * @returns the address, to be given to `unmap`; or the negative errno when none is mapped
    */
-  mapFrames(domain: number, count: number, frames: number, errors: number): number {
-    const address = this.#reserve(count);
+  mapFrames(domain: number, count: number, frames: number, errors: number, place = 0): number {
+    const address = this.#reserve(count, place);
     const call = privcmdMmapbatchV2.over(this.#argument.u8);
     call.num = count;
     call.dom = domain;
@@ -130,8 +133,9 @@ export class Privcmd {
   }
 
   /** Addresses at which the device can put pages. */
-  #reserve(count: number): number {
-    const address = this.#libc.mmap(0, count * XEN_PAGE_SIZE, PROT_READ_WRITE, MAP_SHARED, this.fd, 0);
+  #reserve(count: number, place = 0): number {
+    const flags = MAP_SHARED | (place === 0 ? 0 : MAP_FIXED);
+    const address = this.#libc.mmap(place, count * XEN_PAGE_SIZE, PROT_READ_WRITE, flags, this.fd, 0);
     return checked(this.#libc, 'mmap', address, "addresses for pages of Xen's");
   }
 

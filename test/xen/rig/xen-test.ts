@@ -25,7 +25,7 @@ export function xenTest(title: string, work: (xen: Xen) => Promise<void>): void 
     process.stderr.write(`${title}\n`);
     try {
       await work(xen);
-      assert.deepEqual(await xen.domains(), ['Domain-0'], 'domains that are left');
+      await xen.expectGone(...xen.guests);
     } catch (error) {
       throw xen.failure(error);
     } finally {
@@ -39,7 +39,8 @@ export class Xen {
   readonly #title: string;
   readonly #share: string;
   readonly #began = Date.now();
-  readonly #guests: Guest[] = [];
+  /** All that were made. */
+  readonly guests: Guest[] = [];
   readonly #backends: Backend[] = [];
   readonly #logs: string[] = [];
 
@@ -84,10 +85,12 @@ export class Xen {
     return readFileSync(join(this.#share, 'file-of-dom0'));
   }
 
-  /** Names of all domains. */
-  async domains(): Promise<string[]> {
+  /** Fails if one of `guests` is still there, or a dead domain whose memory somebody still maps: a "(null)" one. */
+  async expectGone(...guests: readonly Guest[]): Promise<void> {
     const lines = (await this.run('xl list')).trim().split('\n').slice(1);
-    return lines.map((line) => line.split(/\s+/)[0]!);
+    const gone = ['(null)', ...guests.map(({ name }) => name)];
+    const left = lines.filter((line) => gone.includes(line.split(/\s+/)[0]!));
+    assert.deepEqual(left, [], 'domains that are left');
   }
 
   /** Makes a guest that will run `script` of its shell (../guest/init); it does not run yet. */
@@ -97,7 +100,7 @@ export class Xen {
     const said = await this.run(`guest create ${unique} /share/${unique}.sh`);
     const console = new GrowingFile(join(this.#share, 'consoles', `guest-${unique}.log`));
     const guest = new Guest(this, unique, Number(/^\d+$/m.exec(said)?.[0]), console);
-    this.#guests.push(guest);
+    this.guests.push(guest);
     this.#logs.push(console.path);
     this.tell(`guest ${name} is domain ${guest.id}`);
     return guest;
@@ -117,7 +120,7 @@ export class Xen {
   /** Ends what the test has started and has not ended itself. */
   async clean(): Promise<void> {
     const pids = this.#backends.map(({ pid }) => pid).join(' ');
-    const names = this.#guests.map(({ name }) => name).join(' ');
+    const names = this.guests.map(({ name }) => name).join(' ');
     await this.run(`
       for name in ${names}; do xl destroy $name 2>/dev/null || true; done
       for pid in ${pids}; do kill -9 $pid 2>/dev/null || true; done`);

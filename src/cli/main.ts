@@ -47,6 +47,8 @@ function onLostOutput(error: NodeJS.ErrnoException): void {
   });
 }
 
+const status = main(process.argv.slice(2));
+// To name these streams makes them, which has time until the command's files have been read.
 process.stdout.on('error', onLostOutput);
 process.stderr.on('error', () => undefined);
-process.exitCode = await main(process.argv.slice(2));
+process.exitCode = await status;

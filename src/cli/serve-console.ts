@@ -1,7 +1,7 @@
 // The options of `grantio serve console`: what its ports are called, and what each is connected to.
 // After serve-kinds.ts, before serving/console-device.ts.
 
-import { MAX_CONSOLE_NAME, MAX_CONSOLE_PORTS } from '../devices/console.ts';
+import { MAX_CONSOLE_NAME, MAX_CONSOLE_PORTS } from '../devices/console-limits.ts';
 import type { ConsoleConnection, ConsoleSpec } from '../serving/console-device.ts';
 import type { DeviceSpec } from '../serving/devices.ts';
 import type { OptionReader, ServeOption } from './serve-options.ts';

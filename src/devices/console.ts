@@ -25,15 +25,12 @@ import { assert } from '../errors.ts';
 import type { DeviceHost, VirtioDevice } from '../virtio/device.ts';
 import type { Chain, DeviceQueue } from '../virtqueue/device-queue.ts';
 import type { ConsoleEndpoint } from './console-endpoint.ts';
+import { MAX_CONSOLE_NAME, MAX_CONSOLE_PORTS } from './console-limits.ts';
 import { ConsolePort } from './console-port.ts';
 import { HeldChains } from './held-chains.ts';
 
 /** Descriptors of each queue: no fewer than drivers use that cannot ask, for vhost-user does not tell them. */
 const QUEUE_SIZE = 256;
-/** So many have a pair of queues each, beside the pair for control, among the 64 that can be notified. */
-export const MAX_CONSOLE_PORTS = 31;
-/** Bytes of a name at most: it fits into any buffer that a driver will post for control messages. */
-export const MAX_CONSOLE_NAME = 64;
 const NOTHING = new Uint8Array(0);
 
 /** What is said of a port, in the order in which it is said. */

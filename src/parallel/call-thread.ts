@@ -61,7 +61,14 @@ export class CallThread<Calls extends CallTable> {
     return answer as Promise<Awaited<ReturnType<Calls[Name]>>>;
   }
 
-  /** Ends the thread, whatever it is doing; calls that it has not answered fail. */
+  /**
+   * Ends the thread, whatever it is doing; calls that it has not answered fail.
+   *
+   * In Node 20 there is a moment in the end of each thread in which V8 may still allocate for it in the background,
+   * where Node does not know it any more: should that ask for a collection, Node ends the process (node_platform.cc,
+   * ForIsolate; nodejs/node pull 30909). A thread that ends by itself or by process.exit() is no better off, and one that
+   * ends by itself may wait for ever (nodejs/node issue 54918). Node 24 has neither.
+   */
   async terminate(): Promise<void> {
     this.#stopping = true;
     await this.#worker.terminate();

@@ -17,7 +17,7 @@ import {
 } from '../transports/vhost-user/inflight-journal.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
 import type { DeviceKeeper, KeptRegisters } from '../virtio/device-keeper.ts';
-import type { QueueRegisters } from '../virtio/device-state.ts';
+import type { QueueRegisters } from '../virtio/queue-registers.ts';
 import type { QueueJournals } from '../virtqueue/queue-journal.ts';
 
 /** Journals begin at multiples of this. */

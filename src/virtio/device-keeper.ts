@@ -3,7 +3,7 @@
 // serving/kept-device.ts.
 
 import type { QueueJournals } from '../virtqueue/queue-journal.ts';
-import type { QueueRegisters } from './device-state.ts';
+import type { QueueRegisters } from './queue-registers.ts';
 
 /** A device's registers as the driver has left them. */
 export interface KeptRegisters {

@@ -32,7 +32,8 @@ import {
   MMIO_VERSION_2,
 } from '../../abi/virtio-mmio.ts';
 import type { KeptRegisters } from '../../virtio/device-keeper.ts';
-import type { DeviceState, QueueRegisters } from '../../virtio/device-state.ts';
+import type { DeviceState } from '../../virtio/device-state.ts';
+import type { QueueRegisters } from '../../virtio/queue-registers.ts';
 import type { MmioHandler } from '../../xen/mmio.ts';
 
 /** "grio", little endian: who made the device (§4.2.2, VendorID). */

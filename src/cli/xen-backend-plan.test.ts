@@ -62,6 +62,15 @@ test('without --domain it watches, and is told where consoles lead', () => {
   });
 });
 
+test('devices are kept for a successor, unless the caller does not want that', () => {
+  for (const [given, folder] of [
+    [{}, '/run/grantio/xen'],
+    [{ state: '/run/mine' }, '/run/mine'],
+    [{ state: 'none' }, undefined],
+  ] as const)
+    assert.equal(planXenBackend(given, []).folder, folder);
+});
+
 const BAD: readonly (readonly [given: GivenOptions, words: readonly string[], says: RegExp])[] = [
   [{ domain: '3' }, [], /^--domain needs devices/],
   [{ domain: '3' }, ['disk=x'], /^--disk comes after the --mmio/],

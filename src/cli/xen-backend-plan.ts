@@ -14,6 +14,9 @@ import { connectionOf } from './serve-console.ts';
 import { type GivenOptions, OptionReader, type ServeOption } from './serve-options.ts';
 import { UsageError } from './usage.ts';
 
+/** What a reboot of the host empties, because ids of domains are given anew then. */
+const STATE = '/run/grantio/xen';
+
 /** Options of which the order matters: --mmio is a place, and what comes after it a device there. */
 export const PLACE_OPTIONS: readonly ServeOption[] = [
   { name: 'mmio', value: '<base>,irq=<n>', help: 'where the next device is found by the guest' },
@@ -43,7 +46,7 @@ export const XEN_OPTIONS: readonly ServeOption[] = [
   {
     name: 'state',
     value: '<folder>',
-    help: 'keep devices there, such as in /run/grantio/xen, for a backend that takes the place of this one',
+    help: `keep devices there for a backend that takes the place of this one (default: ${STATE}), or none`,
   },
   ...OPERATION_OPTIONS.filter(({ name }) => name !== 'metrics'),
   { name: 'json', help: 'one line on standard output when everything is served' },
@@ -79,7 +82,8 @@ export function planXenBackend(given: GivenOptions, places: readonly GivenPlace[
     domain === undefined
       ? { watch: { ...devices, console: watchedConsole(options, places) } }
       : { attach: attachedDevices(options, domainId(domain), places, devices) };
-  const folder = options.text('state');
+  const state = options.text('state') ?? STATE;
+  const folder = state === 'none' ? undefined : state;
   return { work, folder, operation, json: options.flag('json') };
 }
 

@@ -22,7 +22,8 @@ With --domain it attaches to one guest by hand, and ends when that guest does:
 
 It needs root, the modules xen-gntdev, xen-evtchn and xen-privcmd, and guests of the kind HVM on x86, or any on Arm;
 docs/xen-backend.md says how to set up a host. It stays in the foreground, says what happens on standard error, and ends
-on SIGTERM, SIGINT and SIGHUP: what was taken is served, and what was written is flushed.
+on SIGTERM, SIGINT and SIGHUP: what was taken is served, what was written is flushed, and guests wait at the registers of
+their devices for the next backend, as they do when this one is killed. With --state none their devices are closed.
 
 Exit status:
   0  ended by a signal, or with the guest of --domain

@@ -112,6 +112,17 @@ export class ConsoleDevice implements VirtioDevice {
     if (isAlone) this.#ports[0].data.setGuestOpen(true);
   }
 
+  /**
+   * The driver knows the ports, and which of them it has opened is not kept: all are taken for open. They are announced
+   * once more, whereupon Linux says again that it uses them, and is told what they are like.
+   */
+  resume(features: bigint, host: DeviceHost): void {
+    this.start(features, host);
+    if ((features & VIRTIO_CONSOLE_F_MULTIPORT) === 0n) return;
+    this.#announce(1);
+    for (const { data } of this.#ports) data.setGuestOpen(true);
+  }
+
   stop(): void {
     this.#host = undefined;
     this.#buffers.clear();

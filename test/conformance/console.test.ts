@@ -108,6 +108,20 @@ test('§5.3.6.2 a port that the driver cannot use (PORT_READY 0) is told nothing
   await raw.scene.finish();
 });
 
+test('C1: a device that takes the place of one that was killed takes its ports for open', () => {
+  const endpoints = [new TestEndpoint(), new TestEndpoint()];
+  const device = new ConsoleDevice(endpoints.map((endpoint) => terminal(endpoint)));
+  const host = { completed: () => undefined, failed: () => undefined, configChanged: () => undefined };
+  device.resume(VIRTIO_CONSOLE_F_MULTIPORT, host);
+  assert.deepEqual(
+    endpoints.map(({ openings }) => openings),
+    [[true], [true]],
+  );
+  device.stop();
+  device.resume(0n, host);
+  assert.deepEqual(endpoints[1].openings, [true, false], 'without MULTIPORT there is one port');
+});
+
 test('§5.3.6.2.2 the driver opens a port that it is told is a console, without being asked', async () => {
   const endpoints = [new TestEndpoint(), new TestEndpoint()];
   const scene = new ConsoleScene([

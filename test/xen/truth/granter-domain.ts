@@ -1,10 +1,9 @@
 // A domain that does nothing but own a few pages and a grant table (Xen 4.17, public/domctl.h). It is made by
-// hypercalls alone, without a toolstack: it has no processor. After privcmd.ts.
+// hypercalls alone, without a toolstack: it has no processor. After hypercalls.ts.
 
 import { struct } from '../../../src/abi/struct.ts';
-import type { Memory, Privcmd } from './privcmd.ts';
+import type { Hypercalls, Memory } from './hypercalls.ts';
 
-const HYPERVISOR_DOMCTL = 36;
 const XEN_DOMCTL_INTERFACE_VERSION = 0x15;
 const XEN_DOMCTL_CREATEDOMAIN = 1;
 const XEN_DOMCTL_DESTROYDOMAIN = 2;
@@ -50,15 +49,15 @@ interface GranterOptions {
 }
 
 export class GranterDomain {
-  readonly #privcmd: Privcmd;
+  readonly #xen: Hypercalls;
   readonly #id: number;
   /** Numbers by which the domain grants its pages: of the machine for a PV domain, its own otherwise. */
   readonly frames: readonly number[];
   readonly pages: Memory;
   readonly table: Memory;
 
-  constructor(privcmd: Privcmd, id: number, { isHvm, pages, tableFrames, maxTableFrames }: GranterOptions) {
-    this.#privcmd = privcmd;
+  constructor(xen: Hypercalls, id: number, { isHvm, pages, tableFrames, maxTableFrames }: GranterOptions) {
+    this.#xen = xen;
     this.#id = id;
     const options = {
       flags: isHvm ? XEN_DOMCTL_CDF_HVM | XEN_DOMCTL_CDF_HAP : 0,
@@ -73,11 +72,11 @@ export class GranterDomain {
     const limit = { max_memkb: (pages + 64) * KIB_PER_PAGE };
     this.#control(maxMem.make({ ...this.#header(XEN_DOMCTL_MAX_MEM), ...limit }).bytes);
     const places = Array.from({ length: pages }, (_, index) => FIRST_GFN + index);
-    const filled = privcmd.reserve(XENMEM_POPULATE_PHYSMAP, id, places);
+    const filled = xen.reserve(XENMEM_POPULATE_PHYSMAP, id, places);
     this.frames = isHvm ? places : filled;
-    this.pages = privcmd.mapFrames(id, this.frames);
-    this.pages.bytes.fill(0);
-    this.table = privcmd.mapResource(id, XENMEM_RESOURCE_GRANT_TABLE, tableFrames);
+    this.pages = xen.mapFrames(id, this.frames);
+    for (const page of this.pages.pages) page.fill(0);
+    this.table = xen.mapResource(id, XENMEM_RESOURCE_GRANT_TABLE, tableFrames);
   }
 
   destroy(): void {
@@ -91,9 +90,7 @@ export class GranterDomain {
   }
 
   #control(bytes: Uint8Array): void {
-    const { result } = this.#privcmd.call(bytes, (address) =>
-      this.#privcmd.hypercall(HYPERVISOR_DOMCTL, address),
-    );
+    const result = this.#xen.domctl(bytes);
     const [command] = new Uint32Array(bytes.buffer, bytes.byteOffset, 1);
     if (result !== 0) throw new Error(`domain ${this.#id}: domctl ${command} gave ${result}`);
   }

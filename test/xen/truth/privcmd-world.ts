@@ -21,7 +21,7 @@ import { DOMID_SELF, XEN_PAGE_SIZE } from '../../../src/abi/xen.ts';
 import { grantEntryV2Full, grantStatusName, GRANT_RESERVED_ENTRIES } from '../../../src/abi/grant.ts';
 import { checked, type Libc, loadLibc } from '../../../src/hosts/linux/libc.ts';
 import { GranterDomain } from './granter-domain.ts';
-import { type Memory, Privcmd } from './privcmd.ts';
+import { type Answer, Hypercalls, type Memory } from './hypercalls.ts';
 import { DOMAIN_IDS, MAX_TABLE_FRAMES, PAGES, type Role, SLOTS, TABLE_FRAMES } from './script.ts';
 import type { World } from './world.ts';
 
@@ -40,7 +40,7 @@ const SCRATCH = PAGES;
 /** Domain 0, for as long as the process lives. */
 export class PrivcmdXen {
   readonly #libc: Libc;
-  readonly #privcmd: Privcmd;
+  readonly #xen: Hypercalls;
   readonly #frames: readonly number[];
   readonly #pages: Memory;
   readonly #table: Memory;
@@ -49,47 +49,45 @@ export class PrivcmdXen {
   /** @throws SystemError where there is no Xen, or this is not its domain 0 */
   constructor() {
     this.#libc = loadLibc();
-    this.#privcmd = new Privcmd(this.#libc);
-    this.#frames = this.#privcmd.addPages(PAGES + 1);
-    this.#pages = this.#privcmd.mapFrames(DOMID_SELF, this.#frames);
-    this.#table = this.#privcmd.mapFrames(DOMID_SELF, this.#growTable());
+    this.#xen = new Hypercalls(this.#libc);
+    this.#frames = this.#xen.addPages(PAGES + 1);
+    this.#pages = this.#xen.mapFrames(DOMID_SELF, this.#frames);
+    this.#table = this.#xen.mapFrames(DOMID_SELF, this.#growTable());
     this.#places = this.#reservePlaces();
   }
 
   /** A world in which nothing was done before. It has to be closed before the next. */
   world(): World {
     this.#emptyTable();
-    this.#pages.bytes.fill(0);
-    return new PrivcmdWorld(this.#privcmd, this.#frames, this.#pages, this.#table, this.#places);
+    for (const page of this.#pages.pages) page.fill(0);
+    return new PrivcmdWorld(this.#xen, this.#frames, this.#pages, this.#table, this.#places);
   }
 
   /** Gives the pages back. */
   close(): void {
     this.#pages.close();
     this.#table.close();
-    this.#privcmd.removePages(this.#frames);
-    this.#privcmd.close();
+    this.#xen.removePages(this.#frames);
+    this.#xen.close();
   }
 
   #growTable(): number[] {
-    const { list } = this.#privcmd;
+    const { list } = this.#xen;
     const argument = { dom: DOMID_SELF, nr_frames: TABLE_FRAMES.self, frame_list: list.address };
-    const answer = this.#privcmd.grantTableOp(GNTTABOP_SETUP_TABLE, gnttabSetupTable.make(argument).bytes, 1);
+    const answer = this.#xen.grantTableOp(GNTTABOP_SETUP_TABLE, gnttabSetupTable.make(argument).bytes, 1);
     const { status } = gnttabSetupTable.over(answer.bytes);
     if (answer.result !== 0 || status !== 0)
       throw new Error(`the grant table of domain 0: setup_table gave ${answer.result}, status ${status}`);
-    return Array.from({ length: TABLE_FRAMES.self }, (_, index) =>
-      Number(list.view.getBigUint64(index * 8, true)),
-    );
+    return this.#xen.frameNumbers(TABLE_FRAMES.self);
   }
 
   /** Through version 2 and back, which clears all but the toolstack's entries. */
   #emptyTable(): void {
     for (const version of [2, 1]) {
       // First: what the last world left there may be what version 1 has no words for.
-      this.#table.bytes.fill(0, 0, GRANT_RESERVED_ENTRIES * grantEntryV2Full.size);
+      this.#table.pages[0].fill(0, 0, GRANT_RESERVED_ENTRIES * grantEntryV2Full.size);
       const { bytes } = gnttabSetVersion.make({ version });
-      const { result } = this.#privcmd.grantTableOp(GNTTABOP_SET_VERSION, bytes, 1);
+      const { result } = this.#xen.grantTableOp(GNTTABOP_SET_VERSION, bytes, 1);
       if (result !== 0)
         throw new Error(
           `domain 0 cannot switch its grant table to version ${version}: ${result}; are grants in use?`,
@@ -122,7 +120,7 @@ export class PrivcmdXen {
 class PrivcmdWorld implements World {
   readonly listAddress: number;
   readonly nowhere = NOWHERE;
-  readonly #privcmd: Privcmd;
+  readonly #xen: Hypercalls;
   readonly #frames: readonly number[];
   readonly #pages: Memory;
   readonly #table: Memory;
@@ -130,20 +128,20 @@ class PrivcmdWorld implements World {
   readonly #granters: Readonly<Record<'pv' | 'hvm', GranterDomain>>;
 
   constructor(
-    privcmd: Privcmd,
+    xen: Hypercalls,
     frames: readonly number[],
     pages: Memory,
     table: Memory,
     places: { address: number; buffer: ArrayBuffer },
   ) {
-    this.#privcmd = privcmd;
+    this.#xen = xen;
     this.#frames = frames;
     this.#pages = pages;
     this.#table = table;
     this.#places = places;
-    this.listAddress = privcmd.list.address;
+    this.listAddress = xen.list.address;
     const granter = (role: 'pv' | 'hvm') =>
-      new GranterDomain(privcmd, DOMAIN_IDS[role], {
+      new GranterDomain(xen, DOMAIN_IDS[role], {
         isHvm: role === 'hvm',
         pages: PAGES,
         tableFrames: TABLE_FRAMES[role],
@@ -152,12 +150,12 @@ class PrivcmdWorld implements World {
     this.#granters = { pv: granter('pv'), hvm: granter('hvm') };
   }
 
-  call(command: number, bytes: Uint8Array, count: number): { result: number; bytes: Uint8Array } {
-    return this.#privcmd.grantTableOp(command, bytes, count);
+  call(command: number, bytes: Uint8Array, count: number): Answer {
+    return this.#xen.grantTableOp(command, bytes, count);
   }
 
   callAt(command: number, address: number, count: number): number {
-    return this.#privcmd.grantTableOpAt(command, address, count);
+    return this.#xen.grantTableOpAt(command, address, count);
   }
 
   frame(of: Role, index: number): number {
@@ -165,21 +163,21 @@ class PrivcmdWorld implements World {
   }
 
   page(of: Role, index: number): Uint8Array {
-    return pageOf(of === 'self' ? this.#pages : this.#granters[of].pages, index);
+    return (of === 'self' ? this.#pages : this.#granters[of].pages).pages[index];
   }
 
   tableFrame(of: Role, index: number): Uint8Array {
-    return pageOf(of === 'self' ? this.#table : this.#granters[of].table, index);
+    return (of === 'self' ? this.#table : this.#granters[of].table).pages[index];
   }
 
   statusFrame(): number {
-    const { list } = this.#privcmd;
+    const { list } = this.#xen;
     const argument = { dom: DOMID_SELF, nr_frames: 1, frame_list: list.address };
     const wanted = gnttabGetStatusFrames.make(argument);
     const answer = this.call(GNTTABOP_GET_STATUS_FRAMES, wanted.bytes, 1);
     const { status } = gnttabGetStatusFrames.over(answer.bytes);
     if (status !== 0) throw new Error(`domain 0 has no frame of statuses: ${grantStatusName(status)}`);
-    return Number(list.view.getBigUint64(0, true));
+    return this.#xen.frameNumbers(1)[0];
   }
 
   /** By a copy: a frame of statuses that is mapped keeps the table from being switched back. */
@@ -194,7 +192,7 @@ class PrivcmdWorld implements World {
     const { status } = gnttabCopy.over(this.call(GNTTABOP_COPY, copy.bytes, 1).bytes);
     if (status !== 0)
       throw new Error(`the statuses of domain 0 cannot be copied: ${grantStatusName(status)}`);
-    return new Uint16Array(pageOf(this.#pages, SCRATCH).slice().buffer);
+    return new Uint16Array(this.#pages.pages[SCRATCH].slice().buffer);
   }
 
   placeAddress(place: number): number {
@@ -218,8 +216,4 @@ class PrivcmdWorld implements World {
   #place(place: number): Uint8Array {
     return new Uint8Array(this.#places.buffer, (FIRST_PLACE + place) * XEN_PAGE_SIZE, XEN_PAGE_SIZE);
   }
-}
-
-function pageOf({ bytes }: Memory, index: number): Uint8Array {
-  return bytes.subarray(index * XEN_PAGE_SIZE, (index + 1) * XEN_PAGE_SIZE);
 }

@@ -117,12 +117,12 @@ export class Privcmd {
   }
 
   /** Makes a hypercall; what its arguments point to has to stay where it is (hypercall-memory). */
-  hypercall(number: number, first: number): number {
+  hypercall(number: number, first: number, second = 0, third = 0): number {
     const call = privcmdHypercall.over(this.#argument.u8);
     call.op = number;
     call.arg0 = first;
-    call.arg1 = 0;
-    call.arg2 = 0;
+    call.arg1 = second;
+    call.arg2 = third;
     call.arg3 = 0;
     call.arg4 = 0;
     return this.#call(IOCTL_PRIVCMD_HYPERCALL);

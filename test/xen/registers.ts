@@ -1,6 +1,6 @@
 // Runs in dom0 of a real Xen: the contract of BackendHost.serveMmio with a guest whose processor makes the accesses
 // (guest/registers.S), and what a PVH guest gets to hear.
-//   node dist/test/xen/registers.js HVM_DOMAIN PVH_DOMAIN
+//   node dist/test/xen/registers.js HVM_DOMAIN PVH_DOMAIN PROGRAM
 // Both guests are there already, paused; the first is set going here.
 
 import assert from 'node:assert/strict';
@@ -16,8 +16,7 @@ import type { IoreqServerRecords } from '../../src/hosts/linux/xen/ioreq-records
 import { type DomainId, domainId } from '../../src/xen/ids.ts';
 import { mmioServerContract } from '../contract/mmio-server.ts';
 
-/** What the guest runs, and where it was loaded. */
-const PROGRAM = '/share/registers';
+/** Where the guest's program was loaded. */
 const LOADED_AT = 0x10_0000;
 /** movl $0x200000, %esp */
 const FIRST_INSTRUCTION = Buffer.from([0xbc, 0x00, 0x00, 0x20, 0x00]);
@@ -33,7 +32,8 @@ const READ: Readonly<Record<number, number>> = { 1: 8, 2: 16, 4: 24 };
 const WRITE: Readonly<Record<number, number>> = { 1: 32, 2: 40, 4: 48 };
 const RAISED_LINES = 56;
 
-const [guest, pvh] = process.argv.slice(2).map((word) => domainId(Number(word)));
+const [guest, pvh] = process.argv.slice(2, 4).map((word) => domainId(Number(word)));
+const program = readFileSync(process.argv[4]);
 const libc = loadLibc();
 const arena = new Arena(libc, 2 ** 18);
 const epoll = new Epoll(libc, arena);
@@ -128,7 +128,6 @@ test('a PVH guest is refused with the reason, and Xen lives', () => {
 test('a guest’s memory is there without grants, and holes in it can be looked at', () => {
   const { region, base, close } = host.mapForeignMemory(guest);
   assert.equal(base, 0);
-  const program = readFileSync(PROGRAM);
   const code = program.subarray(program.indexOf(FIRST_INSTRUCTION));
   assert.deepEqual(region.u8.slice(LOADED_AT, LOADED_AT + 32), new Uint8Array(code.subarray(0, 32)));
   // The graphics card's.

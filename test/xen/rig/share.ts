@@ -57,6 +57,7 @@ function runtimePackages(folder: string): string[] {
 export class Job {
   readonly output: GrowingFile;
   readonly #status: GrowingFile;
+  #ended: Promise<number> | undefined;
 
   constructor(share: string, name: string) {
     const base = join(share, 'jobs', name);
@@ -65,9 +66,9 @@ export class Job {
   }
 
   /** Resolves with the exit status. */
-  async ended(): Promise<number> {
-    const [line] = await this.#status.says(/^\d+$/);
-    return Number(line);
+  ended(): Promise<number> {
+    this.#ended ??= this.#status.says(/^\d+$/).then(([line]) => Number(line));
+    return this.#ended;
   }
 }
 

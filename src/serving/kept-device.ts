@@ -16,8 +16,7 @@ import {
   recoverInflight,
 } from '../transports/vhost-user/inflight-journal.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
-import type { DeviceKeeper, KeptRegisters } from '../virtio/device-keeper.ts';
-import type { QueueRegisters } from '../virtio/device-state.ts';
+import type { DeviceKeeper, KeptRegisters, QueueRegisters } from '../virtio/device-keeper.ts';
 import type { QueueJournals } from '../virtqueue/queue-journal.ts';
 
 /** Journals begin at multiples of this. */

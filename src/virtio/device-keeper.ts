@@ -3,7 +3,20 @@
 // serving/kept-device.ts.
 
 import type { QueueJournals } from '../virtqueue/queue-journal.ts';
-import type { QueueRegisters } from './device-state.ts';
+
+/** A queue as the driver configures it, before and after it is enabled. */
+export interface QueueRegisters {
+  size: number;
+  enabled: boolean;
+  /** Whether the driver has reset it since DRIVER_OK, and so may configure it anew. */
+  wasReset: boolean;
+  descriptorLow: number;
+  descriptorHigh: number;
+  driverLow: number;
+  driverHigh: number;
+  deviceLow: number;
+  deviceHigh: number;
+}
 
 /** A device's registers as the driver has left them. */
 export interface KeptRegisters {

@@ -23,26 +23,12 @@ import { DeviceQueue } from '../virtqueue/device-queue.ts';
 import { FRESH_QUEUE, type QueueJournals } from '../virtqueue/queue-journal.ts';
 import { mapRingAreas } from '../virtqueue/ring-areas.ts';
 import { UsedRing } from '../virtqueue/split-ring.ts';
-import type { KeptRegisters } from './device-keeper.ts';
+import type { KeptRegisters, QueueRegisters } from './device-keeper.ts';
 import type { DeviceHost, VirtioDevice } from './device.ts';
 import { serveTurn } from './serve-turn.ts';
 
 /** §3.1.1: what comes before FEATURES_OK (case F23). */
 const INTRODUCED = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
-
-/** A queue as the driver configures it, before and after it is enabled. */
-export interface QueueRegisters {
-  size: number;
-  enabled: boolean;
-  /** Whether the driver has reset it since DRIVER_OK, and so may configure it anew. */
-  wasReset: boolean;
-  descriptorLow: number;
-  descriptorHigh: number;
-  driverLow: number;
-  driverHigh: number;
-  deviceLow: number;
-  deviceHigh: number;
-}
 
 /** What the transport does for a device. */
 export interface DeviceSignals {

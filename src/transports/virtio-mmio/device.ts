@@ -31,8 +31,8 @@ import {
   MMIO_VERSION,
   MMIO_VERSION_2,
 } from '../../abi/virtio-mmio.ts';
-import type { KeptRegisters } from '../../virtio/device-keeper.ts';
-import type { DeviceState, QueueRegisters } from '../../virtio/device-state.ts';
+import type { KeptRegisters, QueueRegisters } from '../../virtio/device-keeper.ts';
+import type { DeviceState } from '../../virtio/device-state.ts';
 import type { MmioHandler } from '../../xen/mmio.ts';
 
 /** "grio", little endian: who made the device (§4.2.2, VendorID). */

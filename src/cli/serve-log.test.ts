@@ -122,8 +122,10 @@ test('a flood of messages that are all different is bounded too', () => {
 
 test('options that make no sense are refused before anything is started', () => {
   const plan = (options: Readonly<Record<string, string>>) => operationPlan((name) => options[name]);
-  assert.deepEqual(plan({}), { metrics: undefined, logFormat: 'pretty', logLevel: 'info' });
+  const usual = { metrics: undefined, logFormat: 'pretty', logLevel: 'info', trace: undefined };
+  assert.deepEqual(plan({}), usual);
   assert.deepEqual(plan({ metrics: '/run/m', 'log-format': 'json', 'log-level': 'warn' }), {
+    ...usual,
     metrics: { path: '/run/m' },
     logFormat: 'json',
     logLevel: 'warn',

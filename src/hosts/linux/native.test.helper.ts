@@ -59,6 +59,15 @@ export function mappingsOf(name: string): number {
     .filter((line) => line.includes(name)).length;
 }
 
+/** Mappings of this process that have a byte of `length` from `address` on. */
+export function mappingsIn(address: number, length: number): number {
+  const ranges = readFileSync('/proc/self/maps', 'utf8').match(/^[0-9a-f]+-[0-9a-f]+/gm) ?? [];
+  return ranges.filter((range) => {
+    const [start, end] = range.split('-').map((text) => Number.parseInt(text, 16));
+    return start < address + length && end > address;
+  }).length;
+}
+
 /** What a thread has for its images; with `fakes` in place of some calls. */
 export function imageHost(fakes: Partial<Libc> = {}): ImageHost {
   const libc = { ...libcOfTest(), ...fakes };

@@ -1,7 +1,7 @@
 // What a service says to the service manager that started it, if one did: that it is ready, that it lives, that it ends.
-// Used by xen-backend-run.ts, before hosts/linux/service-manager.ts.
+// Used by serve-run.ts and xen-backend-run.ts, before hosts/linux/service-manager.ts.
 
-import { loadLibc } from '../hosts/linux/libc.ts';
+import type { Libc } from '../hosts/linux/libc.ts';
 import { ServiceManager, watchdogTime } from '../hosts/linux/service-manager.ts';
 
 /** A service's end of it. */
@@ -9,9 +9,10 @@ export class Readiness {
   readonly #manager: ServiceManager | undefined;
   #beats: NodeJS.Timeout | undefined;
 
-  constructor() {
+  /** Throws what ServiceManager throws. */
+  constructor(libc: Libc) {
     const address = process.env['NOTIFY_SOCKET'];
-    this.#manager = address ? new ServiceManager(loadLibc(), address) : undefined;
+    this.#manager = address ? new ServiceManager(libc, address) : undefined;
   }
 
   /**

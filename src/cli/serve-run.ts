@@ -2,28 +2,31 @@
 // After serve-call.ts, before serve-service.ts.
 
 import { loadLibc } from '../hosts/linux/libc.ts';
-import { ServiceManager, watchdogTime } from '../hosts/linux/service-manager.ts';
 import type { ServePlan } from './serve-plan.ts';
 import type { Service } from './serve-service.ts';
 import { type Operation, startOperation } from './operation.ts';
+import { Readiness } from './readiness.ts';
 import { ServeSockets } from './serve-sockets.ts';
 import { type Interruption, onInterrupt } from './signals.ts';
 
 /** Serves what is planned by `service`, until a signal. Resolves with the exit status. Rejects when it cannot be served. */
 export async function runServe(plan: ServePlan, service: Service): Promise<number> {
-  const libc = loadLibc();
+  const libc = loadLibc('grantio serve');
   const interruption = onInterrupt('ending the connections');
   const sockets = new ServeSockets(libc);
   let operation: Operation | undefined;
   try {
-    const manager = serviceManager(libc);
+    const readiness = new Readiness(libc);
     operation = await startOperation(plan.operation);
     await service.operate(operation);
     for (const device of plan.devices) await sockets.open(device, (socket) => service.add(device, socket));
-    const beats = tellReady(plan, service, operation, manager);
-    endOnRequest(interruption, service, manager);
+    readiness.ready(`serving ${plan.devices.map(({ name }) => name).join(', ')}`, () => service.ping());
+    // A supervisor says it for this process.
+    if (process.send !== undefined) process.send('ready');
+    else sayServed(plan, operation.log);
+    endOnRequest(interruption, service, readiness);
     const failure = await service.ended;
-    clearInterval(beats);
+    readiness.close();
     if (failure !== undefined) throw failure;
     return 0;
   } finally {
@@ -34,23 +37,6 @@ export async function runServe(plan: ServePlan, service: Service): Promise<numbe
     // The channel to a supervisor would keep this process.
     if (process.connected) process.disconnect();
   }
-}
-
-function serviceManager(libc: ReturnType<typeof loadLibc>): ServiceManager | undefined {
-  const address = process.env['NOTIFY_SOCKET'];
-  return address ? new ServiceManager(libc, address) : undefined;
-}
-
-/** Everybody may connect. Returns the timer of the watchdog, if there is one. */
-function tellReady(plan: ServePlan, service: Service, { log }: Operation, manager?: ServiceManager) {
-  manager?.notify('READY=1', `STATUS=serving ${plan.devices.map(({ name }) => name).join(', ')}`);
-  // A supervisor says it for this process.
-  if (process.send !== undefined) process.send('ready');
-  else sayServed(plan, log);
-  const time = watchdogTime(process.env, process.pid);
-  if (manager === undefined || time === undefined) return undefined;
-  // Twice in the time that is allowed, and only if those who serve have answered.
-  return setInterval(() => void service.ping().then(() => manager.notify('WATCHDOG=1')), time / 2);
 }
 
 function sayServed({ devices, json }: ServePlan, log: Operation['log']): void {
@@ -65,9 +51,9 @@ function sayServed({ devices, json }: ServePlan, log: Operation['log']): void {
 }
 
 /** A signal ends the service, and so does the end of a process that supervises this one. */
-function endOnRequest(interruption: Interruption, service: Service, manager?: ServiceManager): void {
+function endOnRequest(interruption: Interruption, service: Service, readiness: Readiness): void {
   const end = () => {
-    manager?.notify('STOPPING=1', 'STATUS=ending the connections');
+    readiness.stopping('ending the connections');
     void service.end();
   };
   interruption.onSignal(end);

@@ -1,6 +1,7 @@
 // `grantio xen-backend` at work: until a signal, or until the guests have gone to which it was attached.
 // After xen-backend.ts, before serving/xen-server.ts.
 
+import { loadLibc } from '../hosts/linux/libc.ts';
 import { XenServer } from '../serving/xen-server.ts';
 import { startOperation } from './operation.ts';
 import { Readiness } from './readiness.ts';
@@ -10,9 +11,10 @@ import type { XenPlan } from './xen-backend-plan.ts';
 /** Serves what is planned. Resolves with the exit status. Rejects when it cannot be served. */
 export async function runXenBackend({ work, folder, operation: wanted, json }: XenPlan): Promise<number> {
   const ending = folder === undefined ? 'closing the devices' : 'leaving the devices to a successor';
+  const libc = loadLibc('grantio xen-backend');
   const interruption = onInterrupt(ending);
   const operation = await startOperation(wanted);
-  const readiness = new Readiness();
+  const readiness = new Readiness(libc);
   try {
     const server = new XenServer({ work, folder, onNotice: operation.log });
     interruption.onSignal(() => {

@@ -100,7 +100,7 @@ function calls(notify: (notice: VhostProgress) => void): VhostCalls & CallTable 
   return {
     open(options) {
       guest = new VhostGuest(
-        loadLibc(),
+        loadLibc('vhost-user'),
         options,
         new DirectTracer([exposure, live, throughput], nanoseconds),
       );

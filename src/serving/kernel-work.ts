@@ -1,5 +1,5 @@
 // What the devices of a thread have under way in the kernel, if they have asked for io_uring: handed over and taken back
-// once in a turn. Used by xen-loop.ts.
+// once in a turn. Used by queue-worker.ts and xen-wakes.ts.
 
 import type { Arena } from '../hosts/linux/arena.ts';
 import type { Epoll } from '../hosts/linux/epoll.ts';
@@ -30,6 +30,11 @@ export class KernelWork {
     }
     return this.#uring;
   };
+
+  /** Whether anything is under way. */
+  get isBusy(): boolean {
+    return this.#uring !== undefined && this.#uring.inFlight > 0;
+  }
 
   /** Hands over what this turn has begun, and takes what has ended. Returns whether anything has. */
   endTurn(): boolean {

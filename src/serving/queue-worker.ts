@@ -5,7 +5,6 @@
 import { ProtocolViolation } from '../errors.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
-import { IoUring } from '../hosts/linux/io-uring.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
@@ -16,6 +15,7 @@ import type { DeviceOffer } from '../virtio/device.ts';
 import { WORKER_BLOCK } from './counter-blocks.ts';
 import { DeviceCounters } from './device-counters.ts';
 import { type DeviceHosting, makeDevice, type ServedDevice } from './devices.ts';
+import { KernelWork } from './kernel-work.ts';
 import type { MailboxServer } from './mailbox.ts';
 import { PollTime } from './poll-time.ts';
 import { RingPoller, type ServedRing } from './ring-poller.ts';
@@ -33,7 +33,7 @@ import {
 const ARENA = 1 << 20;
 /** The mailbox's token in epoll; rings have the others. */
 const MAIL = 0;
-const URING = 1;
+const KERNEL = 1;
 /** Turns without work between two looks at the clock, which costs as much as a few looks at a ring. */
 const LOOKS = 8;
 /** Turns with work between two looks at the rings that sleep. */
@@ -86,10 +86,10 @@ export class QueueWorker {
   readonly #counters: Float64Array;
   readonly #needsOf: QueueWorkerParts['needsOf'];
   /** What devices have under way in the kernel, if they have asked for that. */
-  #uring: IoUring | undefined;
+  readonly #kernel: KernelWork;
   /** When something has ended there last. */
   #endedAt = 0;
-  #nextToken = URING + 1;
+  #nextToken = KERNEL + 1;
   #ended = false;
 
   constructor(parts: QueueWorkerParts) {
@@ -106,10 +106,11 @@ export class QueueWorker {
     this.#signal = sealed ? this.#signalSafely(arena) : (fd) => this.#signalFast(fd);
     this.#pollTime = new PollTime(pollMicroseconds / 1000);
     this.#watches = new Watches(libc, arena, this.#epoll);
+    this.#kernel = new KernelWork(libc, arena, this.#epoll, KERNEL);
     this.#hosting = {
       ...{ libc, arena, scratch: new TransferScratch(arena) },
       watches: this.#watches,
-      uring: () => this.#startUring(arena),
+      uring: this.#kernel.uring,
     };
     this.#epoll.add(mail.wake, MAIL);
   }
@@ -130,8 +131,7 @@ export class QueueWorker {
       else if (!this.#ended && !this.#mail.isWaiting && !this.#isExpecting()) this.#sleep();
     }
     this.#watches.close();
-    // What is under way when the process ends is the kernel's to end.
-    if (this.#uring?.inFlight === 0) this.#uring.close();
+    this.#kernel.close();
     this.#epoll.close();
   }
 
@@ -150,34 +150,18 @@ export class QueueWorker {
 
   /** Hands to the kernel what this turn has begun, and takes what has ended. Returns whether anything has. */
   #endTurn(): boolean {
-    const uring = this.#uring;
-    if (uring === undefined || uring.inFlight === 0) return false;
-    uring.submit();
-    if (uring.reap() === 0) return false;
+    if (!this.#kernel.endTurn()) return false;
     this.#endedAt = performance.now();
     return true;
   }
 
   /** Whether something may end in the kernel so soon that a sleep would cost more. */
   #isExpecting(): boolean {
-    return (
-      this.#uring !== undefined &&
-      this.#uring.inFlight > 0 &&
-      performance.now() < this.#endedAt + this.#pollTime.current
-    );
-  }
-
-  #startUring(arena: Arena): IoUring {
-    if (this.#uring === undefined) {
-      this.#uring = new IoUring(this.#libc, arena);
-      // Whatever has ended is taken at the end of the turn.
-      this.#epoll.add(this.#uring.wakeFd, URING);
-    }
-    return this.#uring;
+    return this.#kernel.isBusy && performance.now() < this.#endedAt + this.#pollTime.current;
   }
 
   #sleep(): void {
-    if (this.#uring !== undefined && this.#uring.inFlight > 0 && this.#uring.arm()) return;
+    if (this.#kernel.arm()) return;
     const began = performance.now();
     this.#epoll.wait(-1, this.#wakeUp);
     const slept = performance.now() - began;
@@ -191,7 +175,7 @@ export class QueueWorker {
       this.#eventfds.clear(this.#mail.wake);
       return;
     }
-    if (token === URING || this.#watches.wake(token)) return;
+    if (token === KERNEL || this.#watches.wake(token)) return;
     this.#poller.notified(token);
   };
 

@@ -62,7 +62,7 @@ export class VhostServer {
 
   /** Throws NativeUnavailable where the system's C library cannot be called. */
   constructor(options: ServerOptions) {
-    const libc = loadLibc();
+    const libc = loadLibc('grantio serve');
     const wake = newEventfd(libc);
     const eventfds = new Eventfds(libc, new Arena(libc, 4096));
     this.#options = options;

@@ -29,7 +29,7 @@ export class XenServer {
 
   /** Throws NativeUnavailable where the system's C library cannot be called. */
   constructor({ work, folder, onNotice }: XenServerOptions) {
-    const libc = loadLibc();
+    const libc = loadLibc('grantio xen-backend');
     const wake = newEventfd(libc);
     const eventfds = new Eventfds(libc, new Arena(libc, 4096));
     const quit = new Int32Array(new SharedArrayBuffer(4));

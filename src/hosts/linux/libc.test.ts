@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { checked, MOST_VIEWED, SystemError } from './libc.ts';
+import { checked, loadLibc, MOST_VIEWED, SystemError } from './libc.ts';
 import { arenaOfTest, libcOfTest, native } from './native.test.helper.ts';
 
 /** libc.ts as it is in a folder of its own, where no package is installed but what the test puts there. */
-async function loadElsewhere(t: TestContext, koffi?: string): Promise<() => unknown> {
+async function loadElsewhere(t: TestContext, koffi?: string): Promise<(user?: string) => unknown> {
   const folder = mkdtempSync(join(tmpdir(), 'grantio-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const copy = join(folder, 'libc.mjs');
@@ -17,25 +17,39 @@ async function loadElsewhere(t: TestContext, koffi?: string): Promise<() => unkn
     mkdirSync(join(folder, 'node_modules', 'koffi'), { recursive: true });
     writeFileSync(join(folder, 'node_modules', 'koffi', 'index.js'), koffi);
   }
-  const module: { loadLibc: () => unknown } = await import(pathToFileURL(copy).href);
+  const module: { loadLibc: (user?: string) => unknown } = await import(pathToFileURL(copy).href);
   return module.loadLibc;
 }
 
 const onLinux = { skip: process.platform === 'linux' ? false : 'other systems are refused before koffi is' };
 
-test('without koffi there is one sentence that says what to install', onLinux, async (t) => {
-  const load = await loadElsewhere(t);
-  assert.throws(load, {
+test(
+  'without koffi there is one sentence that says what needs it and what to install',
+  onLinux,
+  async (t) => {
+    const load = await loadElsewhere(t);
+    assert.throws(() => load('grantio serve'), {
+      name: 'NativeUnavailable',
+      message: 'grantio serve needs the optional package koffi, which is not installed: npm install koffi',
+    });
+  },
+);
+
+test('another system is refused in a sentence that says who needs Linux', (t) => {
+  const { platform } = process;
+  t.after(() => Object.defineProperty(process, 'platform', { value: platform }));
+  Object.defineProperty(process, 'platform', { value: 'darwin' });
+  assert.throws(() => loadLibc('grantio xen-backend'), {
     name: 'NativeUnavailable',
-    message: 'vhost-user needs the optional package koffi, which is not installed: npm install koffi',
+    message: 'grantio xen-backend is for Linux only, this is darwin',
   });
 });
 
 test('a koffi that does not load is not taken for one that is missing', onLinux, async (t) => {
   const load = await loadElsewhere(t, 'throw new Error("made for another processor")');
-  assert.throws(load, {
+  assert.throws(() => load(), {
     name: 'NativeUnavailable',
-    message: /koffi, which cannot be loaded: made for another processor/,
+    message: /^grantio needs .*koffi, which cannot be loaded: made for another processor/,
   });
 });
 

@@ -136,19 +136,23 @@ export class NativeUnavailable extends Error {
   }
 }
 
-/** The C library of this process, bound anew: once for each thread. Throws NativeUnavailable where it cannot be called. */
-export function loadLibc(): Libc {
-  return bind(loadKoffi());
+/**
+ * The C library of this process, bound anew: once for each thread. Throws NativeUnavailable where it cannot be called.
+ *
+ * @param user what needs it, in that error's sentence
+ */
+export function loadLibc(user = 'grantio'): Libc {
+  return bind(loadKoffi(user));
 }
 
-function loadKoffi(): Koffi {
+function loadKoffi(user: string): Koffi {
   if (process.platform !== 'linux')
-    throw new NativeUnavailable(`vhost-user is for Linux only, this is ${process.platform}`);
+    throw new NativeUnavailable(`${user} is for Linux only, this is ${process.platform}`);
   try {
     return createRequire(import.meta.url)('koffi') as Koffi;
   } catch (error) {
     throw new NativeUnavailable(
-      `vhost-user needs the optional package koffi, which ${whyMissing(error)}`,
+      `${user} needs the optional package koffi, which ${whyMissing(error)}`,
       error,
     );
   }

@@ -5,6 +5,9 @@
 // idle loop panics, as it does with its own idle driver (cpuidle=0); without RDTSCP, in which fully virtualised guests
 // loop for ever. Without XSAVE and what needs it, because QEMU 7.2 now and then loses that state between two domains
 // (Linux: "Bad FPU state detected at os_xrstor").
+//
+// With Xen's older scheduler, because the newer one (credit2) under emulation now and then leaves the first domain in
+// its queue while all processors idle, for ever (as Xen's key "r" showed): two busy guests are enough.
 
 import { appendFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -80,7 +83,8 @@ function qemuWords(share: string, guest: string): string[] {
       '-kernel',
       file('xen'),
       '-append',
-      'com1=115200,8n1 console=com1 dom0_mem=1536M dom0_max_vcpus=1 cpuidle=0 bootscrub=0 guest_loglvl=all',
+      'com1=115200,8n1 console=com1 dom0_mem=1536M dom0_max_vcpus=1 sched=credit ' +
+        'cpuidle=0 bootscrub=0 guest_loglvl=all',
     ],
     ...['-initrd', `${file('vmlinuz')} console=hvc0 rdinit=/init quiet panic=-1,${file('initrd')}`],
     ...['-drive', `file=${file('root.img')},format=raw,if=none,id=root,snapshot=on`],

@@ -46,6 +46,16 @@ test('what a backend maps is what it is exposed to, and what it needs of that is
   assert.equal(exposure.devices()[0].pagesMapped, 2, 'they are the device’s whose need named them');
 });
 
+test('what a backend copies is needed without being mapped, and nobody is accused of touching it', () => {
+  const { exposure, trace } = accounting();
+  trace.need(GUEST, DISK, 8, 64, 16, DMA_TO_DEVICE);
+  trace.touch(BACKEND, GUEST, 8, 64, 16, false);
+  trace.needEnd(GUEST, DISK, 8, 64, 16);
+  const { bytesNeeded, bytesExposed, bytesRead, touchesOutsideNeed, contradictions } = exposure.total();
+  assert.deepEqual([bytesNeeded, bytesExposed, bytesRead], [16, 0, 16]);
+  assert.deepEqual([touchesOutsideNeed, contradictions], [0, 0]);
+});
+
 test('a mapping that a backend keeps is stale from its last use on', () => {
   const { clock, exposure, trace } = accounting();
   trace.map(BACKEND, GUEST, 8, 1, false);

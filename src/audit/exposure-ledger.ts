@@ -358,6 +358,8 @@ export class ExposureLedger {
     for (let left = event.size; left > 0; ref++) {
       const grant = grants?.get(ref);
       const end = Math.min(start + left, XEN_PAGE_SIZE);
+      // What is not mapped was copied, and of that it is not known here what was needed.
+      if (grant === undefined && this.#ofBackend) return;
       if (grant === undefined || !grant.isNeeded(start, end)) {
         tally.touchesOutsideNeed++;
         this.#observer.strayed(event, grant);

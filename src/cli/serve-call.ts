@@ -122,7 +122,7 @@ async function serve(devices: readonly PlannedDevice[], given: GivenOptions): Pr
 /** What serves them: threads of this process, which start here and now, or processes. */
 async function serviceFor(plan: ServePlan): Promise<Service> {
   if (!plan.ownProcess) {
-    const trace = isFollowed(plan) ? new (await import('./serve-trace.ts')).ServeTrace(plan) : undefined;
+    const trace = isFollowed(plan) ? (await import('./serve-trace.ts')).serveTrace(plan) : undefined;
     return new (await import('./serve-server.ts')).ServerService(plan, trace);
   }
   return new (await import('./serve-supervisor.ts')).Supervisor(plan);

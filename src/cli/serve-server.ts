@@ -3,11 +3,11 @@
 
 import type { Notice } from '../serving/control.ts';
 import { VhostServer } from '../serving/vhost-server.ts';
+import type { BackendTrace } from './backend-trace.ts';
 import type { Operation } from './operation.ts';
 import type { PlannedDevice, ServePlan } from './serve-plan.ts';
 import type { Service } from './serve-service.ts';
 import type { OpenSocket } from './serve-sockets.ts';
-import type { ServeTrace } from './serve-trace.ts';
 
 /** A server, as a service. Its threads start with it. */
 export class ServerService implements Service {
@@ -17,7 +17,7 @@ export class ServerService implements Service {
   #log: (notice: Notice) => void = () => undefined;
 
   /** Throws NativeUnavailable where the system's C library cannot be called. */
-  constructor({ workers, pollMicroseconds, restricted, devices }: ServePlan, trace?: ServeTrace) {
+  constructor({ workers, pollMicroseconds, restricted, devices }: ServePlan, trace?: BackendTrace) {
     let over: (failure?: Error) => void;
     this.ended = new Promise((resolve) => {
       over = resolve;

@@ -1,5 +1,5 @@
 // The file of --trace: opened before anything is started. When it cannot be written any more, tracing ends and the run
-// goes on (case O4). Used by trace-output.ts and serve-trace.ts.
+// goes on (case O4). Used by trace-output.ts and backend-trace.ts.
 
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { type TraceHeader, TraceWriter } from '../audit/trace-file.ts';

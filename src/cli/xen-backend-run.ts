@@ -3,20 +3,23 @@
 
 import { loadLibc } from '../hosts/linux/libc.ts';
 import { XenServer } from '../serving/xen-server.ts';
+import type { BackendTrace } from './backend-trace.ts';
 import { startOperation } from './operation.ts';
 import { Readiness } from './readiness.ts';
 import { onInterrupt } from './signals.ts';
+
 import type { XenPlan } from './xen-backend-plan.ts';
 
 /** Serves what is planned. Resolves with the exit status. Rejects when it cannot be served. */
 export async function runXenBackend({ work, folder, operation: wanted, json }: XenPlan): Promise<number> {
   const ending = folder === undefined ? 'closing the devices' : 'leaving the devices to a successor';
   const libc = loadLibc('grantio xen-backend');
+  const trace = wanted.trace === undefined ? undefined : await followed(wanted.trace, work);
   const interruption = onInterrupt(ending);
   const operation = await startOperation(wanted);
   const readiness = new Readiness(libc);
   try {
-    const server = new XenServer({ work, folder, onNotice: operation.log });
+    const server = new XenServer({ work, folder, watch: trace?.watch, onNotice: operation.log });
     interruption.onSignal(() => {
       readiness.stopping(ending);
       void server.end();
@@ -34,9 +37,16 @@ export async function runXenBackend({ work, folder, operation: wanted, json }: X
     return 0;
   } finally {
     readiness.close();
+    trace?.close();
     await operation.close();
     interruption.release();
   }
+}
+
+/** What is loaded only for --trace. */
+async function followed(path: string, work: XenPlan['work']): Promise<BackendTrace> {
+  const { xenTrace } = await import('./xen-backend-trace.ts');
+  return xenTrace(path, work);
 }
 
 function servedJson(work: XenPlan['work'], domain: number): unknown {

@@ -17,6 +17,7 @@ import {
   XENBUS_INITIALISED,
   XENBUS_INITIALISING,
 } from '../toolstack/virtio-nodes.ts';
+import type { NeedTracer } from '../memory/traced-memory.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { DeviceKeeper } from '../virtio/device-keeper.ts';
 import { domainId } from '../xen/ids.ts';
@@ -32,6 +33,8 @@ export interface MadeDevice {
   readonly access?: MemoryAccess;
   /** Keeps it for a successor. */
   readonly keeper?: DeviceKeeper | undefined;
+  /** Told which bytes of the guest's it has in hand. */
+  readonly needs?: NeedTracer | undefined;
   close(): void;
 }
 
@@ -191,7 +194,8 @@ export class BackendDevice {
     try {
       const access = nodes.grantUsage ? made.access : 'plain';
       const { irq } = nodes;
-      return this.#backend.serve(made.device, nodes.guest, nodes.base, access, { irq, keeper: made.keeper });
+      const { device, keeper, needs } = made;
+      return this.#backend.serve(device, nodes.guest, nodes.base, access, { irq, keeper, needs });
     } catch (error) {
       made.close();
       throw error;

@@ -9,6 +9,7 @@ import type { DeviceMemory } from '../memory/device-memory.ts';
 import { GrantCopyMemory } from '../memory/grant-copy-memory.ts';
 import { GrantMemory } from '../memory/grant-memory.ts';
 import { PlainMemory } from '../memory/plain-memory.ts';
+import { type NeedTracer, TracedMemory } from '../memory/traced-memory.ts';
 import { MmioDevice } from '../transports/virtio-mmio/device.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { DeviceKeeper, KeptRegisters } from '../virtio/device-keeper.ts';
@@ -46,6 +47,8 @@ interface ServeOptions {
   readonly irq?: number | undefined;
   /** Keeps the device for a successor, and may have it from a predecessor. */
   readonly keeper?: DeviceKeeper | undefined;
+  /** Told which bytes its requests and rings have in hand; nobody is unless given. */
+  readonly needs?: NeedTracer | undefined;
 }
 
 /** One device at work for one guest. */
@@ -69,13 +72,13 @@ export class ServedDevice {
     device: VirtioDevice,
     guest: DomainId,
     base: number,
-    { irq, keeper }: ServeOptions,
+    { irq, keeper, needs }: ServeOptions,
   ) {
     this.#reach = reach;
     this.#keeper = keeper;
     this.state = new DeviceState(
       device,
-      reach.memory,
+      needs === undefined ? reach.memory : new TracedMemory(reach.memory, needs),
       {
         interruptQueue: () => this.#server.interrupt(MMIO_INTERRUPT_VRING),
         interruptConfig: () => this.#server.interrupt(MMIO_INTERRUPT_CONFIG),

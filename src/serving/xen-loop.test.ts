@@ -7,6 +7,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import { DirectTracer } from '../audit/event-tracer.ts';
+import { Exposure } from '../audit/exposure.ts';
+import type { TraceEvent } from '../audit/events.ts';
 import { imageHost, native } from '../hosts/linux/native.test.helper.ts';
 import { IoUringUnavailable } from '../hosts/linux/io-uring.ts';
 import { Watches } from '../hosts/linux/watches.ts';
@@ -19,6 +22,7 @@ import {
   type VirtioNodes,
   withdrawDevice,
 } from '../toolstack/virtio-nodes.ts';
+import { noTrace, type Tracer } from '../trace.ts';
 import { domainId } from '../xen/ids.ts';
 import { oneTransaction } from '../xenstore/one-transaction.ts';
 import type { Notice } from './control.ts';
@@ -33,12 +37,12 @@ const DISK_OPTIONS = { direct: false, engine: 'auto' as const, queues: 1, queueS
 const OPTIONS = { disk: DISK_OPTIONS, console: undefined, access: 'map' as const };
 
 /** A machine whose domain 1 runs the loop, with two guests. */
-async function stage(t: TestContext) {
+async function stage(t: TestContext, tracer: Tracer = noTrace) {
   const folder = mkdtempSync(join(tmpdir(), 'grantio-xen-loop-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const image = join(folder, 'disk.img');
   writeFileSync(image, new Uint8Array(SIZE).fill(7));
-  const machine = new Machine({ seed: 11, xenstore: true });
+  const machine = new Machine({ seed: 11, xenstore: true, tracer });
   const { ports } = machine.createBackend(BACKEND);
   const guests = [GUEST, OTHER].map((id) => machine.createGuest(id));
   for (const id of [BACKEND, GUEST, OTHER]) await createHome(machine.xenstore, id);
@@ -89,6 +93,8 @@ const attached = (guest: number, image: string): AttachedDevice => ({
   spec: { kind: 'blk', path: image, readOnly: true, ...DISK_OPTIONS, id: 'x' },
 });
 
+/** Numbers of devices from which on they are those of guests' drivers. */
+const DRIVEN = 100;
 const PLACE = { base: BASE, backend: BACKEND, device: 0 };
 
 test('what is announced is served from its image, until it is withdrawn', native, async (t) => {
@@ -112,6 +118,46 @@ test('what is announced is served from its image, until it is withdrawn', native
   await running;
   assert.equal(loop.failure, undefined);
 });
+
+test(
+  'what is mapped and what is needed of it is reported, for each device under a number',
+  native,
+  async (t) => {
+    const exposure = new Exposure(undefined, { side: 'backend' });
+    const consume = (event: TraceEvent): void => {
+      // The guest reports to the same tracer, its devices under other numbers.
+      const isOwn = 'device' in event ? event.device < DRIVEN : 'mapper' in event;
+      if (isOwn) exposure.consume(event);
+    };
+    const { guests, image, loop, running } = await stage(t, new DirectTracer([{ consume }], () => 0));
+    const other = { ...attached(GUEST, image), base: BASE + 0x1000, irq: 34 };
+    await loop.attach([attached(GUEST, image), other]);
+    const [guest] = guests;
+    const options = { queues: 1, queueSize: 16 };
+    const disks = [BASE, other.base].map((base, index) =>
+      guest.attachBlk({ ...PLACE, base, device: DRIVEN + index }, 'direct', options),
+    );
+    for (const disk of disks) await disk.read(0, await disk.buffer(512), 512);
+    for (const disk of disks) guest.detach(disk);
+    await loop.end();
+    await running;
+    const { contradictions, leakedGrants, touchesOutsideNeed } = exposure.total();
+    assert.deepEqual([contradictions, leakedGrants, touchesOutsideNeed], [0, 0, 0]);
+    const devices = exposure.devices();
+    assert.deepEqual(
+      devices.map(({ domain, device }) => [domain, device]),
+      [
+        [GUEST, 0],
+        [GUEST, 1],
+      ],
+    );
+    for (const { bytesNeeded, bytesExposed, foreignReadableBytes } of devices)
+      assert.ok(
+        foreignReadableBytes > 0 && bytesNeeded <= bytesExposed,
+        `${bytesNeeded} needed of ${bytesExposed}, ${foreignReadableBytes} foreign`,
+      );
+  },
+);
 
 test(
   'a device that cannot be made is refused in its nodes and in the log, and others are served',

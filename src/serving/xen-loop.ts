@@ -10,6 +10,7 @@ import type { ProtocolViolation } from '../errors.ts';
 import type { DeviceNews, MadeDevice } from '../machine/backend-device.ts';
 import { BackendDomain, type MemoryAccess, type ServedDevice } from '../machine/backend-domain.ts';
 import { BackendService } from '../machine/backend-service.ts';
+import { type NeedTracer, needsOf } from '../memory/traced-memory.ts';
 import type { DeviceAddress, VirtioNodes } from '../toolstack/virtio-nodes.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { DeviceKeeper } from '../virtio/device-keeper.ts';
@@ -69,6 +70,8 @@ export class XenLoop {
   #service: BackendService | undefined;
   /** Whether guests are served: what waits in one of them may be for the device that is taken over last. */
   #begun = false;
+  /** Devices that have been made, which is how they are numbered in a trace. */
+  #made = 0;
   #ended = false;
   #error: unknown;
   readonly #unflushed: string[] = [];
@@ -117,7 +120,9 @@ export class XenLoop {
     const { name, spec, access, guest, base, irq } = device;
     const made = this.#make(spec, name, guest, base, false);
     try {
-      const served = this.#backend.serve(made.device, guest, base, access, { irq, keeper: made.keeper });
+      const served = this.#backend.serve(made.device, guest, base, access, {
+        ...{ irq, keeper: made.keeper, needs: made.needs },
+      });
       this.#attached.add({ device, made, served });
       this.#follow(name, served);
       this.#say('info', name, servedWords(base, irq, access, served));
@@ -135,11 +140,18 @@ export class XenLoop {
     anew: boolean,
   ): Omit<MadeDevice, 'access'> {
     const { hosting, records } = this.#parts;
-    return madeDevice(spec, {
+    const made = madeDevice(spec, {
       hosting,
       keep: (device) => records?.keeper(guest, base, device, anew),
       onLoss: () => this.#unflushed.push(name),
     });
+    return { ...made, needs: this.#needsOf(guest) };
+  }
+
+  /** The next device, for whoever follows what is reached and needed. */
+  #needsOf(guest: DomainId): NeedTracer | undefined {
+    const { tracer } = this.#parts.host;
+    return tracer.enabled ? needsOf(tracer, guest, this.#made++) : undefined;
   }
 
   /** What was kept of guests that died while nobody was here. */

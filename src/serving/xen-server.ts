@@ -7,6 +7,7 @@ import { Arena } from '../hosts/linux/arena.ts';
 import { Eventfds, newEventfd } from '../hosts/linux/epoll.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
 import type { Notice } from './control.ts';
+import type { ExposureWatch } from './exposure-watch.ts';
 import type { FromXen, ToXen, XenThreadData, XenWork } from './xen-thread.ts';
 
 /** How a backend is made. */
@@ -14,6 +15,8 @@ export interface XenServerOptions {
   readonly work: XenWork;
   /** Where devices are kept for a successor; undefined if they are not. */
   readonly folder: string | undefined;
+  /** Follows what guests' grants are mapped for, with no workers; nobody does without. */
+  readonly watch?: ExposureWatch | undefined;
   readonly onNotice: (notice: Notice) => void;
 }
 
@@ -28,7 +31,7 @@ export class XenServer {
   readonly #pinging: (() => void)[] = [];
 
   /** Throws NativeUnavailable where the system's C library cannot be called. */
-  constructor({ work, folder, onNotice }: XenServerOptions) {
+  constructor({ work, folder, watch, onNotice }: XenServerOptions) {
     const libc = loadLibc('grantio xen-backend');
     const wake = newEventfd(libc);
     const eventfds = new Eventfds(libc, new Arena(libc, 4096));
@@ -36,10 +39,12 @@ export class XenServer {
     this.#wake = () => eventfds.ring(wake);
     // Node waits for its threads before the process ends, and this one would sleep in a system call.
     process.once('exit', () => {
+      // Nor may it wait for room in its ring of events.
+      watch?.close();
       Atomics.store(quit, 0, 1);
       this.#wake();
     });
-    const data: XenThreadData = { work, folder, wake, quit };
+    const data: XenThreadData = { work, folder, wake, quit, trace: watch?.control };
     this.#thread = new Worker(threadFile('xen-thread', import.meta.url), { workerData: data });
     const { promise: serving, resolve, reject } = settler<number>();
     const { promise: ended, resolve: end } = settler<Error | undefined>();

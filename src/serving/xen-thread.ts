@@ -3,10 +3,12 @@
 
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { setImmediate as turn } from 'node:timers/promises';
+import { RingTracer, type TraceRing } from '../audit/trace-ring.ts';
 import { Arena } from '../hosts/linux/arena.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
 import { openXenHost } from '../hosts/linux/xen/host.ts';
 import { openStoreChannel, ownDomainId } from '../hosts/linux/xen/store.ts';
+import { nanoseconds } from '../parallel/clock.ts';
 import { XenstoreClient } from '../xenstore/client.ts';
 import type { Notice } from './control.ts';
 import type { XenDeviceOptions } from './xen-devices.ts';
@@ -29,6 +31,8 @@ export interface XenThreadData {
   readonly wake: number;
   /** One word that is not zero when the process is about to end. */
   readonly quit: Int32Array;
+  /** Where it reports what guests' grants are mapped for; it waits for room there. */
+  readonly trace?: TraceRing | undefined;
 }
 
 /** What the main thread asks for. */
@@ -41,7 +45,7 @@ export type FromXen =
   | { readonly kind: 'pong' }
   | { readonly kind: 'ended'; readonly failure: string | undefined };
 
-async function serve({ work, folder, wake, quit }: XenThreadData, port: MessagePort): Promise<void> {
+async function serve({ work, folder, wake, quit, trace }: XenThreadData, port: MessagePort): Promise<void> {
   const say = (message: FromXen): void => port.postMessage(message);
   const libc = loadLibc();
   const arena = new Arena(libc, ARENA);
@@ -50,7 +54,12 @@ async function serve({ work, folder, wake, quit }: XenThreadData, port: MessageP
   const store = new XenstoreClient(channel);
   const id = await answered(ownDomainId(store), wakes);
   const records = folder === undefined ? undefined : new XenRecords(libc, folder);
-  const host = openXenHost({ libc, arena, id, ...(records && { ioreqServers: records }) });
+  const tracer = trace && new RingTracer(trace, nanoseconds);
+  const host = openXenHost({
+    ...{ libc, arena, id },
+    ...(tracer && { tracer }),
+    ...(records && { ioreqServers: records }),
+  });
   wakes.addEvents(host.descriptors);
   const notify = (notice: Notice): void => say({ kind: 'notice', notice });
   const loop = new XenLoop({ host, store, hosting: wakes.hosting, wakes, records, notify });

@@ -71,9 +71,9 @@ xenTest('a curious backend finds addresses of the kernel beside a Linux guest’
   const said = await xen.run(`node dist/test/xen/peeping.js ${guest.id}`);
   const peeped = JSON.parse(/^\{.*\}$/m.exec(said)![0]) as Peeped;
   xen.tell(`seen: ${JSON.stringify(peeped)}`);
-  const { headers, statuses, busiest, idle, stale } = peeped;
+  const { headers, statuses, tables, busiest, idle, stale } = peeped;
   assert.ok(headers.buffers > 0 && headers.buffers === statuses.buffers);
-  for (const [what, { bytes, addresses }] of Object.entries({ headers, statuses }))
+  for (const [what, { bytes, addresses }] of Object.entries({ headers, statuses, tables }))
     assert.ok(bytes > addresses && addresses > 0, `${what}: ${bytes} bytes, ${addresses} addresses`);
   // Rings stay granted as long as their device is in use, and mapped; buffers, until their request has been answered.
   assert.ok(idle.entries > 0 && idle.entries < busiest.entries, `${idle.entries} of ${busiest.entries}`);

@@ -1,7 +1,7 @@
 // Runs in dom0 of a real Xen, by hand or by the rig: a curious backend. It serves a disk in its memory to a guest by
-// grants, and looks at what lies beside the header and the status of each request, in the pages that it maps for them.
-// Meanwhile, and when the guest has fallen silent, it looks into the guest's grant table: what is granted, and for how
-// long after it was given back.
+// grants, and looks at what lies beside the header, the status and the indirect table of each request, in the pages that
+// it maps for them. Meanwhile, and when the guest has fallen silent, it looks into the guest's grant table: what is
+// granted, and for how long after the backend has let go of it.
 //   node dist/test/xen/peeping.js DOMAIN
 // The guest is there already, paused, and is set going here. What was seen is printed as JSON (Peeped). The counterpart
 // on the embedded Xen is src/parallel/peeping-mapper.ts.
@@ -65,6 +65,8 @@ export interface Windows {
 export interface Peeped {
   readonly headers: Beside;
   readonly statuses: Beside;
+  /** Indirect tables. */
+  readonly tables: Beside;
   /** While requests were in hand, at most; and when the guest had nothing to ask for. */
   readonly busiest: Granted;
   readonly idle: Granted;
@@ -77,6 +79,7 @@ const IRQ = 5;
 const DISK = 2 ** 23;
 const HEADER = 16;
 const STATUS = 1;
+const SECTOR = 512;
 /** Requests before which the guest has not begun, and the silence after which it has ended. */
 const FEWEST = 50;
 const SILENCE_MILLISECONDS = 5000;
@@ -127,6 +130,7 @@ class RememberingMapper implements GrantMapper {
 class Peeper implements NeedTracer {
   readonly headers = nothingSeen();
   readonly statuses = nothingSeen();
+  readonly tables = nothingSeen();
   readonly windows: number[] = [];
   /** References that no request uses any more, and since when. */
   readonly #stale = new Map<number, number>();
@@ -141,9 +145,8 @@ class Peeper implements NeedTracer {
   }
 
   need(ref: number, offset: number, size: number, direction: number): boolean {
-    if (size === HEADER && direction === DMA_TO_DEVICE)
-      look(this.headers, this.#mapper.page(ref), offset, size);
-    else if (size === STATUS) look(this.statuses, this.#mapper.page(ref), offset, size);
+    const seen = this.#kindOf(size, direction);
+    if (seen !== undefined) look(seen, this.#mapper.page(ref), offset, size);
     for (const page of pages(ref, offset, size)) this.#end(page);
     return true;
   }
@@ -155,6 +158,13 @@ class Peeper implements NeedTracer {
   /** Looks which of the pages are granted still. */
   follow(table: GuestTable): void {
     for (const ref of this.#stale.keys()) if (!table.isGranted(ref)) this.#end(ref);
+  }
+
+  /** Where a buffer is counted, by what it must be: the guest only reads, in whole sectors. */
+  #kindOf(size: number, direction: number): Beside | undefined {
+    if (size === STATUS) return this.statuses;
+    if (direction !== DMA_TO_DEVICE || size >= SECTOR) return undefined;
+    return size === HEADER ? this.headers : this.tables;
   }
 
   #end(ref: number): void {
@@ -261,8 +271,8 @@ for (let heard = performance.now(); ; ) {
   for (let worked = true; worked; ) worked = backend.poll();
 }
 const idle = table!.look();
-const { headers, statuses, windows } = peeper;
-const peeped: Peeped = { headers, statuses, busiest, idle, stale: summary(windows) };
+const { headers, statuses, tables, windows } = peeper;
+const peeped: Peeped = { headers, statuses, tables, busiest, idle, stale: summary(windows) };
 process.stdout.write(`${JSON.stringify(peeped)}\n`);
 backend.remove(served);
 host.close();

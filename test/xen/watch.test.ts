@@ -104,6 +104,7 @@ async function refusesPvh(xen: Xen): Promise<void> {
     printf '%s\\n' 'name="pvh"' 'type="pvh"' 'memory=64' 'kernel="/guest/vmlinux"' >/run/pvh.cfg
     xl create -p /run/pvh.cfg >&2
     pvh=$(xl domid pvh)
-    ${announce('$pvh', device)}${awaitBackend('$pvh', device)}`);
+    ${announce('$pvh', device)}${awaitBackend('$pvh', device)}
+    test ! -e /run/grantio/xen/$pvh`);
   assert.match(said, new RegExp(`state ${REFUSED} .*is a PVH guest`));
 }

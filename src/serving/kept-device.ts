@@ -40,7 +40,8 @@ export class KeptDevice implements DeviceKeeper {
   readonly journals: QueueJournals;
   readonly #region: Region;
   readonly #offer: KeptOffer;
-  #end: (forget: boolean) => void;
+  readonly #end: (forget: boolean) => void;
+  #ended = false;
   readonly #device;
   readonly #queue;
 
@@ -110,9 +111,10 @@ export class KeptDevice implements DeviceKeeper {
   }
 
   #finish(forget: boolean): void {
-    const end = this.#end;
-    this.#end = () => undefined;
-    end(forget);
+    if (this.#ended) return;
+    this.#ended = true;
+    // Where nothing was kept, as of a device that could not be served, there is nothing to go on with either.
+    this.#end(forget || this.#device.magic === 0);
   }
 
   #area(index: number): InflightArea {

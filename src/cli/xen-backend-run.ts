@@ -7,7 +7,6 @@ import type { BackendTrace } from './backend-trace.ts';
 import { startOperation } from './operation.ts';
 import { Readiness } from './readiness.ts';
 import { onInterrupt } from './signals.ts';
-
 import type { XenPlan } from './xen-backend-plan.ts';
 
 /** Serves what is planned. Resolves with the exit status. Rejects when it cannot be served. */

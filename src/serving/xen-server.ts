@@ -1,11 +1,11 @@
 // A backend in a driver domain, seen from the main thread, which stays free for signals, log and service manager: all
 // work is done by one thread. After cli/xen-backend-run.ts, before xen-thread.ts.
 
-import { threadFile } from '../hosts/linux/thread-file.ts';
 import { Worker } from 'node:worker_threads';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Eventfds, newEventfd } from '../hosts/linux/epoll.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
+import { threadFile } from '../hosts/linux/thread-file.ts';
 import type { Notice } from './control.ts';
 import type { ExposureWatch } from './exposure-watch.ts';
 import type { FromXen, ToXen, XenThreadData, XenWork } from './xen-thread.ts';

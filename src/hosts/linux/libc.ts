@@ -136,13 +136,17 @@ export class NativeUnavailable extends Error {
   }
 }
 
+let bound: Libc | undefined;
+
 /**
- * The C library of this process, bound anew: once for each thread. Throws NativeUnavailable where it cannot be called.
+ * The C library of this process, bound once for each thread, whoever asks for it there. Throws NativeUnavailable where it cannot be called.
  *
  * @param user what needs it, in that error's sentence
  */
 export function loadLibc(user = 'grantio'): Libc {
-  return bind(loadKoffi(user));
+  const koffi = loadKoffi(user);
+  bound ??= bind(koffi);
+  return bound;
 }
 
 function loadKoffi(user: string): Koffi {

@@ -1,5 +1,10 @@
 // Figures of a benchmark: rounds in turn, medians, and how they are printed.
 
+/** The middle one, or the upper of the two. */
+export function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
+}
+
 /** One measured figure. */
 export interface Figure {
   readonly group: string;

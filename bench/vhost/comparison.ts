@@ -1,6 +1,7 @@
 // All backends at one job, in turn, several rounds: medians, and how they compare. After measurement.ts,
 // before aims.ts and report.ts.
 
+import { median } from '../figures.ts';
 import { type Backend, QEMU_DEFAULT, REFERENCE } from './backends.ts';
 import { type Job, nameOf } from './jobs.ts';
 import { type Conditions, type Measured, measureQuietly } from './measurement.ts';
@@ -33,11 +34,6 @@ export interface Row {
 }
 
 const FIGURES = ['iops', 'us', 'cpu', 'p50', 'p99', 'p999', 'others'] as const;
-
-/** The middle one, or the upper of the two. */
-export function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1];
-}
 
 /** Measures `backends` at `job`, each once a round. A backend that fails once is left out from then on. */
 export async function compare(

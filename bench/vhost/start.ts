@@ -3,7 +3,7 @@
 
 import { execFileSync } from 'node:child_process';
 import type { Backend } from './backends.ts';
-import { median } from './comparison.ts';
+import { median } from '../figures.ts';
 import { activityOf, cachedDisk } from './idle.ts';
 import { type Conditions, type Measured, withBackend } from './measurement.ts';
 import type { Workshop } from './workshop.ts';

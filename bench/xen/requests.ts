@@ -9,6 +9,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { median } from '../figures.ts';
 
 // The log of a guest's console goes on where an earlier guest of its name ended.
 const GUEST = `bench-requests-${process.pid}`;
@@ -126,15 +127,12 @@ function times(said: string): Map<string, number[]> {
   return new Map([...found].map(([key, rounds]) => [key, rounds.slice(1)]));
 }
 
-const medianOf = (numbers: readonly number[]): number =>
-  numbers.toSorted((a, b) => a - b)[numbers.length >> 1]!;
-
 const folder = mkdtempSync(join(tmpdir(), 'grantio-bench-'));
 try {
   const took = times(await run(folder));
   console.log('| requests of a guest | map | copy |\n| --- | ---: | ---: |');
   for (const [load, { name }] of LOADS.entries()) {
-    const [map, copy] = DISKS.map(({ disk }) => medianOf(took.get(`${load} ${disk}`)!));
+    const [map, copy] = DISKS.map(({ disk }) => median(took.get(`${load} ${disk}`)!));
     console.log(`| ${name} | 1.0 | ${(copy / map).toFixed(2)} |`);
   }
 } finally {

@@ -41,6 +41,9 @@ export interface AttachedDevice {
 /** Records of devices, as XenRecords has them. */
 export interface DeviceRecords {
   readonly guests: readonly number[];
+  claim(guest: DomainId): void;
+  claimAnnouncements(): void;
+  release(guest: DomainId): void;
   keeper(guest: DomainId, base: number, device: VirtioDevice, anew: boolean): DeviceKeeper;
   forget(guest: number): void;
 }
@@ -81,9 +84,11 @@ export class XenLoop {
     this.#backend = new BackendDomain(parts.host);
   }
 
-  /** Serves from now on what xenstore announces. Resolves when it is watched. */
+  /** Serves from now on what xenstore announces. Resolves when it is watched; rejects when another backend does. */
   async watch(options: XenDeviceOptions): Promise<void> {
     const { store, records } = this.#parts;
+    // Two would not only want the same devices: the one that is refused would say so in the nodes of the other's.
+    records?.claimAnnouncements();
     const make = (nodes: VirtioNodes, again: boolean): MadeDevice => ({
       ...this.#make(specOf(nodes, options), nameOf(nodes), nodes.guest, nodes.base, !again),
       access: options.access,
@@ -140,12 +145,18 @@ export class XenLoop {
     anew: boolean,
   ): Omit<MadeDevice, 'access'> {
     const { hosting, records } = this.#parts;
-    const made = madeDevice(spec, {
-      hosting,
-      keep: (device) => records?.keeper(guest, base, device, anew),
-      onLoss: () => this.#unflushed.push(name),
-    });
-    return { ...made, needs: this.#needsOf(guest) };
+    records?.claim(guest);
+    try {
+      const made = madeDevice(spec, {
+        hosting,
+        keep: (device) => records?.keeper(guest, base, device, anew),
+        onLoss: () => this.#unflushed.push(name),
+      });
+      return { ...made, needs: this.#needsOf(guest) };
+    } catch (error) {
+      records?.release(guest);
+      throw error;
+    }
   }
 
   /** The next device, for whoever follows what is reached and needed. */

@@ -53,7 +53,7 @@ async function serve({ work, folder, wake, quit, trace }: XenThreadData, port: M
   const wakes = new XenWakes(libc, arena, channel, wake);
   const store = new XenstoreClient(channel);
   const id = await answered(ownDomainId(store), wakes);
-  const records = folder === undefined ? undefined : new XenRecords(libc, folder);
+  const records = folder === undefined ? undefined : new XenRecords(libc, arena, folder);
   const tracer = trace && new RingTracer(trace, nanoseconds);
   const host = openXenHost({
     ...{ libc, arena, id },
@@ -75,6 +75,7 @@ async function serve({ work, folder, wake, quit, trace }: XenThreadData, port: M
   } finally {
     // What was to end has ended; whatever else there is, is for a successor.
     host.close({ keepServers: records !== undefined });
+    records?.close();
     wakes.close();
   }
   say({ kind: 'ended', failure: loop.failure });

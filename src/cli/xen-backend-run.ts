@@ -2,6 +2,7 @@
 // After xen-backend.ts, before serving/xen-server.ts.
 
 import { loadLibc } from '../hosts/linux/libc.ts';
+import { ProcessCounters } from '../serving/process-counters.ts';
 import { XenServer } from '../serving/xen-server.ts';
 import type { BackendTrace } from './backend-trace.ts';
 import { startOperation } from './operation.ts';
@@ -17,8 +18,11 @@ export async function runXenBackend({ work, folder, operation: wanted, json }: X
   const interruption = onInterrupt(ending);
   const operation = await startOperation(wanted);
   const readiness = new Readiness(libc);
+  const watch = trace?.watch;
+  const counters = new ProcessCounters(1, watch);
   try {
-    const server = new XenServer({ work, folder, watch: trace?.watch, onNotice: operation.log });
+    await operation.measure(() => counters.figures);
+    const server = new XenServer({ work, folder, watch, counters, onNotice: operation.log });
     interruption.onSignal(() => {
       readiness.stopping(ending);
       void server.end();

@@ -27,6 +27,8 @@ import { domainId } from '../xen/ids.ts';
 import { oneTransaction } from '../xenstore/one-transaction.ts';
 import { MortalHost } from '../../test/support/mortal-host.test.helper.ts';
 import type { Notice } from './control.ts';
+import { ProcessCounters } from './process-counters.ts';
+import type { DeviceFigures } from './serving-figures.ts';
 import { type AttachedDevice, XenLoop } from './xen-loop.ts';
 import { XenRecords } from './xen-records.ts';
 
@@ -63,6 +65,7 @@ async function stage(t: TestContext, { tracer = noTrace, keeps = false }: StageO
     epoll.close();
   });
   const notices: Notice[] = [];
+  const counted = new ProcessCounters(1);
   const begin = () => {
     const mortal = new MortalHost(ports);
     const records = keeps ? new XenRecords(host.libc, host.arena, join(folder, 'state')) : undefined;
@@ -81,7 +84,12 @@ async function stage(t: TestContext, { tracer = noTrace, keeps = false }: StageO
       },
       wakes: { takeTurn: () => true, look: () => void machine.step(), endTurn: () => false },
       records,
-      notify: (notice) => notices.push(notice),
+      notify: (notice) => {
+        counted.heard(notice);
+        notices.push(notice);
+      },
+      counters: counted.workers[0],
+      counted,
     });
     const running = loop
       .run(
@@ -99,7 +107,7 @@ async function stage(t: TestContext, { tracer = noTrace, keeps = false }: StageO
     for (let turns = 0; turns < 10_000 && !condition(); turns++) await turn();
     assert.ok(condition(), notices.map(({ message }) => message).join('\n'));
   };
-  return { machine, ports, guests, folder, image, loop, running, begin, notices, until };
+  return { machine, ports, guests, folder, image, loop, running, begin, notices, counted, until };
 }
 
 const nodesOf = (guest: number, image: string): VirtioNodes => ({
@@ -137,6 +145,45 @@ test('what is announced is served from its image, until it is withdrawn', native
   await loop.end();
   await running;
   assert.equal(loop.failure, undefined);
+});
+
+/** The requests of one operation. */
+function requestsOf({ operations }: DeviceFigures, name: string): number {
+  return operations.find((operation) => operation.name === name)!.requests;
+}
+
+test('what a device does is counted, and it is there from its announcement on', native, async (t) => {
+  const { machine, guests, image, loop, running, counted, until } = await stage(t);
+  await loop.watch(OPTIONS);
+  const figures = (): readonly DeviceFigures[] => counted.figures.devices;
+  assert.deepEqual(figures(), []);
+  const nodes = nodesOf(GUEST, image);
+  await announceDevice(machine.xenstore, nodes);
+  await until(() => figures().length === 1);
+  const [idle] = figures();
+  assert.deepEqual(
+    [idle.name, idle.kind, idle.guest, idle.connected, idle.mappings],
+    ['2/virtio_disk/51712', 'blk', GUEST, false, 0],
+  );
+  const [guest] = guests;
+  const disk = guest.attachBlk(PLACE, 'direct', { queues: 1, queueSize: 16 });
+  const buffer = await disk.buffer(4096);
+  await disk.read(0, buffer, 4096);
+  await disk.write(0, buffer, 4096);
+  const [busy] = figures();
+  assert.deepEqual([requestsOf(busy, 'read'), requestsOf(busy, 'write')], [1, 1]);
+  assert.deepEqual([busy.connected, busy.sessions, busy.enabledQueues], [true, 1, 1]);
+  assert.deepEqual([busy.mappings > 0, busy.exposedBytes], [true, busy.mappings * 4096], 'the ring');
+  assert.ok(busy.notifications > 0 && busy.interrupts > 0 && busy.depth.sum >= 2);
+  const [{ looks, busyLooks }] = counted.figures.workers;
+  assert.ok(busyLooks > 0 && looks >= busyLooks);
+  guest.detach(disk);
+  const [left] = figures();
+  assert.deepEqual([left.connected, left.enabledQueues, left.mappings, left.exposedBytes], [false, 0, 0, 0]);
+  await withdrawDevice(machine.xenstore, nodes);
+  await until(() => figures().length === 0);
+  await loop.end();
+  await running;
 });
 
 test(
@@ -251,7 +298,7 @@ test('by hand, what cannot be served is an error, and nothing of it is left', na
 });
 
 test('a driver that breaks a rule is told of with its clause', native, async (t) => {
-  const { guests, image, loop, running, notices } = await stage(t);
+  const { guests, image, loop, running, notices, counted } = await stage(t);
   await loop.attach([attached(GUEST, image)]);
   const { mmio } = guests[0].ports;
   for (const [register, value] of [
@@ -270,6 +317,7 @@ test('a driver that breaks a rule is told of with its clause', native, async (t)
   ])
     mmio.write(BASE + register, 4, value);
   assert.deepEqual([notices[1].level, notices[1].clause], ['warn', '§2.7']);
+  assert.deepEqual([...counted.figures.devices[0].violations], [['§2.7', 1]]);
   assert.match(notices[1].message, /^broken by its driver, until that resets it: queue 0: size 3/);
   await loop.end();
   await running;

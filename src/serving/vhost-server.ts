@@ -14,10 +14,7 @@ import { mailboxWords } from './mailbox.ts';
 import { ProcessCounters } from './process-counters.ts';
 import type { QueueThreadData } from './queue-thread.ts';
 import type { ServingFigures } from './serving-figures.ts';
-import { quitAll, quitWords } from './thread-exit.ts';
-
-/** Threads that have not left so long after the process was to end are not waited for. Milliseconds. */
-const EXIT_LIMIT = 1000;
+import { leaveAtExit, quitWords } from './thread-exit.ts';
 
 /** How a server is made. */
 export interface ServerOptions {
@@ -68,14 +65,9 @@ export class VhostServer {
     });
     const data: ControlThreadData = { wake, workers, restricted, sealed, quit, trace: watch?.control };
     const wakes = [wake, ...workers.map(({ mail }) => mail.wake)];
-    const wakeAll = (): void => {
-      for (const fd of wakes) eventfds.ring(fd);
-    };
-    // Node waits for its threads before the process ends, and these would sleep in a system call.
-    process.once('exit', (status) => {
-      // Nor may one wait for room in its ring of events.
+    leaveAtExit(libc, quit, () => {
       watch?.close();
-      if (!quitAll(quit, wakeAll, EXIT_LIMIT)) libc._exit(status);
+      for (const fd of wakes) eventfds.ring(fd);
     });
     this.#control = new Worker(threadFile('control-thread', import.meta.url), {
       workerData: data,

@@ -9,6 +9,7 @@ import { threadFile } from '../hosts/linux/thread-file.ts';
 import type { Notice } from './control.ts';
 import type { ExposureWatch } from './exposure-watch.ts';
 import type { ProcessCounters } from './process-counters.ts';
+import { leaveAtExit, quitWords } from './thread-exit.ts';
 import type { FromXen, ToXen, XenThreadData, XenWork } from './xen-thread.ts';
 
 /** How a backend is made. */
@@ -38,13 +39,10 @@ export class XenServer {
     const libc = loadLibc('grantio xen-backend');
     const wake = newEventfd(libc);
     const eventfds = new Eventfds(libc, new Arena(libc, 4096));
-    const quit = new Int32Array(new SharedArrayBuffer(4));
+    const quit = quitWords(1);
     this.#wake = () => eventfds.ring(wake);
-    // Node waits for its threads before the process ends, and this one would sleep in a system call.
-    process.once('exit', () => {
-      // Nor may it wait for room in its ring of events.
+    leaveAtExit(libc, quit, () => {
       watch?.close();
-      Atomics.store(quit, 0, 1);
       this.#wake();
     });
     const [own] = counters.workers;

@@ -12,6 +12,7 @@ import { nanoseconds } from '../parallel/clock.ts';
 import { XenstoreClient } from '../xenstore/client.ts';
 import type { Notice } from './control.ts';
 import type { NewDevice } from './process-counters.ts';
+import { isQuitting, leave } from './thread-exit.ts';
 import type { XenDeviceOptions } from './xen-devices.ts';
 import { type AttachedDevice, XenLoop } from './xen-loop.ts';
 import { XenRecords } from './xen-records.ts';
@@ -30,7 +31,7 @@ export interface XenThreadData {
   readonly folder: string | undefined;
   /** Eventfd that wakes it. */
   readonly wake: number;
-  /** One word that is not zero when the process is about to end. */
+  /** The words of thread-exit.ts, for one thread. */
   readonly quit: Int32Array;
   /** Where it counts what it does (counter-blocks.ts). */
   readonly counters: Float64Array;
@@ -83,7 +84,7 @@ async function serve(data: XenThreadData, port: MessagePort): Promise<void> {
   try {
     await loop.run(
       () => readMail(port, loop, say),
-      () => Atomics.load(quit, 0) !== 0,
+      () => isQuitting(quit),
     );
   } finally {
     // What was to end has ended; whatever else there is, is for a successor.
@@ -117,5 +118,10 @@ function readMail(port: MessagePort, loop: XenLoop, say: (message: FromXen) => v
   }
 }
 
-// What goes wrong here ends the thread, and the main thread is told why.
-await serve(workerData as XenThreadData, parentPort!);
+const data = workerData as XenThreadData;
+try {
+  await serve(data, parentPort!);
+} finally {
+  // What has gone wrong ends the thread, and the main thread is told why.
+  leave(data.quit);
+}

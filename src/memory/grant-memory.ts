@@ -13,6 +13,11 @@ import type { ChainAccess, DeviceMemory, MappedRing } from './device-memory.ts';
 import { checkGrantRange, GrantedBuffers } from './granted-buffers.ts';
 import { Segments } from './segments.ts';
 
+/** Port: told of pages of the guest's that are mapped, with a negative number when they no longer are. */
+export interface MapMeter {
+  mapped(pages: number): void;
+}
+
 class GrantChainAccess implements ChainAccess {
   readonly readable = new Segments();
   readonly writable = new Segments();
@@ -29,7 +34,7 @@ class GrantChainAccess implements ChainAccess {
 
   map(low: number, high: number, length: number, writable: boolean): number {
     checkGrantRange(low, high, length);
-    const { mapper, owner, tracer } = this.#memory;
+    const { mapper, owner, tracer, meter } = this.#memory;
     const first = this.#handleCount;
     const pages = pagesTouched(low, length);
     const ref = grantAddressRef(low, high);
@@ -40,6 +45,7 @@ class GrantChainAccess implements ChainAccess {
         return handle;
       }
       this.#handles[this.#handleCount++] = handle;
+      meter?.mapped(1);
     }
     this.#push(first, grantAddressOffset(low), length, writable ? this.writable : this.readable);
     if (tracer.enabled) this.#buffers.add(low, high, length, writable);
@@ -75,8 +81,9 @@ class GrantChainAccess implements ChainAccess {
 
   /** Unmaps the handles from index `first` on, last one first. */
   #unmapFrom(first: number): void {
-    const { mapper } = this.#memory;
+    const { mapper, meter } = this.#memory;
     while (this.#handleCount > first) {
+      meter?.mapped(-1);
       const status = mapper.unmap(this.#handles[--this.#handleCount]);
       assert(status === GNTST_OKAY, 'unmap of our own handle', status, GNTST_OKAY);
     }
@@ -97,13 +104,18 @@ export class GrantMemory implements DeviceMemory {
   readonly mapperId: DomainId;
   readonly owner: DomainId;
   readonly tracer: Tracer;
+  readonly meter: MapMeter | undefined;
 
-  /** @param owner the guest; @param mapperId the domain that this backend runs in */
-  constructor(mapper: GrantMapper, mapperId: DomainId, owner: DomainId, tracer: Tracer) {
+  /**
+   * @param owner the guest; @param mapperId the domain that this backend runs in
+   * @param meter counts what is mapped
+   */
+  constructor(mapper: GrantMapper, mapperId: DomainId, owner: DomainId, tracer: Tracer, meter?: MapMeter) {
     this.mapper = mapper;
     this.mapperId = mapperId;
     this.owner = owner;
     this.tracer = tracer;
+    this.meter = meter;
   }
 
   newChainAccess(): ChainAccess {

@@ -1,4 +1,5 @@
-// Counts what one worker's instance of a device does. Made by queue-worker.ts; before queue-counters.ts.
+// Counts what one worker's instance of a device does. Made by queue-worker.ts and xen-counters.ts; before
+// queue-counters.ts.
 
 import type { DeviceMeter, QueueMeter } from '../virtqueue/queue-meter.ts';
 import { QUEUE_BLOCK } from './counter-blocks.ts';
@@ -20,9 +21,16 @@ export class DeviceCounters implements DeviceMeter {
     this.#kind = kind;
   }
 
+  /** How many of its queues are served. */
+  get enabledQueues(): number {
+    return this.#block[at.enabledQueues];
+  }
+
   queue(index: number, size: number): QueueMeter {
     const now = (): number => performance.now();
-    return new QueueCounters({ block: this.#block, kind: this.#kind, index, size, now });
+    const closed = (): void => this.queueClosed();
+    this.#block[at.enabledQueues]++;
+    return new QueueCounters({ block: this.#block, kind: this.#kind, index, size, now, closed });
   }
 
   notified(): void {
@@ -31,5 +39,9 @@ export class DeviceCounters implements DeviceMeter {
 
   exposed(byteLength: number): void {
     this.#block[at.exposedBytes] = byteLength;
+  }
+
+  protected queueClosed(): void {
+    this.#block[at.enabledQueues]--;
   }
 }

@@ -11,6 +11,8 @@ import { DISK_SIZE, job } from './guest-job.ts';
 /** Whether Xen's blkback offers persistent grants to the disks that connect from now on. */
 const BLKBACK_PERSISTENT = '/sys/module/xen_blkback/parameters/feature_persistent';
 const XENBUS_CONNECTED = '4';
+/** How long a guest may take to connect a disk of blkback's, in milliseconds: it boots meanwhile. */
+const CONNECT_LIMIT = 240_000;
 
 /** A disk of a guest: its name there and what serves it. */
 export interface Disk {
@@ -81,5 +83,9 @@ async function attach(
   writeFileSync(BLKBACK_PERSISTENT, persistent ? 'Y' : 'N');
   guest('attach', name, disk, image);
   const state = `/local/domain/0/backend/vbd/${id}/${device}/state`;
-  while (output('xenstore-read', state).trim() !== XENBUS_CONNECTED) await delay(200);
+  const end = Date.now() + CONNECT_LIMIT;
+  while (output('xenstore-read', state).trim() !== XENBUS_CONNECTED) {
+    if (Date.now() > end) throw new Error(`${name} did not connect ${disk}: expected ${state} to become 4`);
+    await delay(200);
+  }
 }

@@ -14,6 +14,7 @@ import { type NeedTracer, needsOf } from '../memory/traced-memory.ts';
 import type { DeviceAddress, VirtioNodes } from '../toolstack/virtio-nodes.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { DeviceKeeper } from '../virtio/device-keeper.ts';
+import { type RequestTracer, requestsOf } from '../virtqueue/traced-queue.ts';
 import type { BackendHost } from '../xen/backend-host.ts';
 import type { DomainId } from '../xen/ids.ts';
 import { type Xenstore, XenstoreError } from '../xen/xenstore.ts';
@@ -85,6 +86,8 @@ export class XenLoop {
   #begun = false;
   /** Devices that have been made, which is how they are numbered in a trace. */
   #made = 0;
+  /** Requests that have been reported to it. */
+  #requests = 0;
   #ended = false;
   #error: unknown;
   readonly #unflushed: string[] = [];
@@ -163,13 +166,21 @@ export class XenLoop {
       made.close();
       counted.remove(name);
     };
-    return { ...made, close, needs: this.#needsOf(guest), meter: new XenCounters(counters, spec.kind) };
+    const traced = this.#traced(guest);
+    const meter = new XenCounters(counters, spec.kind, traced?.requests);
+    return { ...made, close, needs: traced?.needs, meter };
   }
 
   /** The next device, for whoever follows what is reached and needed. */
-  #needsOf(guest: DomainId): NeedTracer | undefined {
+  #traced(guest: DomainId): { readonly needs: NeedTracer; readonly requests: RequestTracer } | undefined {
     const { tracer } = this.#parts.host;
-    return tracer.enabled ? needsOf(tracer, guest, this.#made++) : undefined;
+    if (!tracer.enabled) return undefined;
+    const device = this.#made++;
+    const nextId = (): number => this.#requests++;
+    return {
+      needs: needsOf(tracer, guest, device),
+      requests: requestsOf(tracer, guest, device, nextId),
+    };
   }
 
   /** What was kept of guests that died while nobody was here. */

@@ -27,10 +27,10 @@ const { values } = parseArgs({
   },
 });
 
-/** Runs a script in the first domain and passes on what it says. Resolves with its exit status. */
+/** Runs a script in the first domain, for as long as it takes, and passes on what it says. Resolves with its exit status. */
 async function runJob(share: string, script: string): Promise<number> {
   const job = startJob(share, script);
-  const ended = job.ended();
+  const ended = job.ended(Number.POSITIVE_INFINITY);
   let status: number | undefined;
   ended.then((value) => {
     status = value;

@@ -4,6 +4,7 @@
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import type { ServedMeter } from '../machine/backend-domain.ts';
 import type { QueueMeter } from '../virtqueue/queue-meter.ts';
+import type { RequestTracer } from '../virtqueue/traced-queue.ts';
 import { CONTROL_BLOCK, controlBlock, queueBlock } from './counter-blocks.ts';
 import { DeviceCounters } from './device-counters.ts';
 
@@ -16,9 +17,10 @@ export class XenCounters extends DeviceCounters implements ServedMeter {
   /**
    * @param counters for one worker (counter-blocks.ts)
    * @param kind of device
+   * @param requests told of its requests; nobody is unless given
    */
-  constructor(counters: SharedArrayBuffer, kind: string) {
-    super(queueBlock(counters, 0), kind);
+  constructor(counters: SharedArrayBuffer, kind: string, requests?: RequestTracer) {
+    super(queueBlock(counters, 0), kind, requests);
     this.#control = controlBlock(counters);
   }
 

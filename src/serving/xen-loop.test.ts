@@ -212,6 +212,16 @@ test(
     await running;
     const { contradictions, leakedGrants, touchesOutsideNeed } = exposure.total();
     assert.deepEqual([contradictions, leakedGrants, touchesOutsideNeed], [0, 0, 0]);
+    // The guest's disks ask for their names first.
+    assert.deepEqual(
+      exposure
+        .devices()
+        .map(({ requests, requestsFailed, requestsOpen }) => [requests, requestsFailed, requestsOpen]),
+      [
+        [1, 0, 0],
+        [1, 0, 0],
+      ],
+    );
     const devices = exposure.devices();
     assert.deepEqual(
       devices.map(({ domain, device }) => [domain, device]),

@@ -14,6 +14,7 @@ import { type NeedTracer, needsOf } from '../memory/traced-memory.ts';
 import type { DeviceAddress, VirtioNodes } from '../toolstack/virtio-nodes.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { DeviceKeeper } from '../virtio/device-keeper.ts';
+import { type RequestTracer, requestsOf } from '../virtqueue/traced-queue.ts';
 import type { BackendHost } from '../xen/backend-host.ts';
 import type { DomainId } from '../xen/ids.ts';
 import { type Xenstore, XenstoreError } from '../xen/xenstore.ts';
@@ -88,6 +89,8 @@ export class XenLoop {
   #begun = false;
   /** Devices that have been made, which is how they are numbered in a trace. */
   #made = 0;
+  /** Requests that have been reported to it. */
+  #requests = 0;
   #ended = false;
   #error: unknown;
   readonly #unflushed: string[] = [];
@@ -156,21 +159,35 @@ export class XenLoop {
     base: number,
     anew: boolean,
   ): Omit<MadeDevice, 'access'> {
-    const { hosting, records, counted } = this.#parts;
+    const made = this.#madeClaimed(spec, name, guest, base, anew);
+    const { counted } = this.#parts;
+    const counters = newDeviceCounters(1);
+    counted.add({ name, kind: spec.kind, guest, counters });
+    const close = (): void => {
+      made.close();
+      counted.remove(name);
+    };
+    const traced = this.#traced(guest);
+    const meter = new XenCounters(counters, spec.kind, traced?.requests);
+    return { ...made, close, needs: traced?.needs, meter };
+  }
+
+  /** Throws why it cannot be, and then this backend claims the guest no more than before. */
+  #madeClaimed(
+    spec: DeviceSpec,
+    name: string,
+    guest: DomainId,
+    base: number,
+    anew: boolean,
+  ): ReturnType<typeof madeDevice> {
+    const { hosting, records } = this.#parts;
     records?.claim(guest);
     try {
-      const made = madeDevice(spec, {
+      return madeDevice(spec, {
         hosting,
         keep: (device) => records?.keeper(guest, base, device, anew),
         onLoss: () => this.#unflushed.push(name),
       });
-      const counters = newDeviceCounters(1);
-      counted.add({ name, kind: spec.kind, guest, counters });
-      const close = (): void => {
-        made.close();
-        counted.remove(name);
-      };
-      return { ...made, close, needs: this.#needsOf(guest), meter: new XenCounters(counters, spec.kind) };
     } catch (error) {
       records?.release(guest);
       throw error;
@@ -178,9 +195,15 @@ export class XenLoop {
   }
 
   /** The next device, for whoever follows what is reached and needed. */
-  #needsOf(guest: DomainId): NeedTracer | undefined {
+  #traced(guest: DomainId): { readonly needs: NeedTracer; readonly requests: RequestTracer } | undefined {
     const { tracer } = this.#parts.host;
-    return tracer.enabled ? needsOf(tracer, guest, this.#made++) : undefined;
+    if (!tracer.enabled) return undefined;
+    const device = this.#made++;
+    const nextId = (): number => this.#requests++;
+    return {
+      needs: needsOf(tracer, guest, device),
+      requests: requestsOf(tracer, guest, device, nextId),
+    };
   }
 
   /** What was kept of guests that died while nobody was here. */

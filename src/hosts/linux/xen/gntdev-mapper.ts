@@ -146,7 +146,7 @@ export class GntdevMapper implements GrantMapper {
    */
   #whyRefused(owner: DomainId, ref: number, errno: number): number {
     if (errno !== constants.errno.EINVAL) return statusOfErrno(errno);
-    this.#gntdev.putCopyIn(0, owner, ref, 0, 1, this.#probe.address);
+    this.#gntdev.putCopy(0, true, owner, ref, 0, 1, this.#probe.address);
     const failed = this.#gntdev.copy(1);
     const status = failed === GNTST_OKAY ? this.#gntdev.copyStatus(0) : failed;
     return status === GNTST_OKAY ? GNTST_GENERAL_ERROR : status;

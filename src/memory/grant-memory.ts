@@ -1,27 +1,33 @@
 // A device that reaches exactly what the guest granted: every descriptor's address names a grant, is mapped
-// for the time of its chain, read-only when the device only reads, and unmapped before completion.
+// for the time of its chain, read-only when the device only reads, and unmapped before completion. All pages that are to
+// be read are mapped by one call, and all that are to be written by another.
 // After virtqueue/device-queue.ts, before xen/grant-mapper.ts (hosts/model/grant-mapper.ts).
 
-import { formatAddress, grantAddressOffset, grantAddressRef, pagesTouched } from '../abi/grant-address.ts';
-import { GNTST_OKAY, grantStatusName } from '../abi/grant.ts';
+import { formatAddress, pagesTouched } from '../abi/grant-address.ts';
+import { GNTST_NO_SPACE, GNTST_OKAY, grantStatusName } from '../abi/grant.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert, ProtocolViolation } from '../errors.ts';
 import type { Tracer } from '../trace.ts';
-import type { GrantMapper } from '../xen/grant-mapper.ts';
+import { type GrantMapper, GrantPages } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
 import type { ChainAccess, DeviceMemory, MappedRing } from './device-memory.ts';
 import { checkGrantRange, GrantedBuffers } from './granted-buffers.ts';
 import { Segments } from './segments.ts';
 
+/**
+ * Pages of one chain at most, as many as a backend on a real host maps at the same time: a chain that needs more is
+ * refused, however much its driver describes.
+ */
+const MAX_PAGES = 0x4000;
+
 class GrantChainAccess implements ChainAccess {
   readonly readable = new Segments();
   readonly writable = new Segments();
   readonly #memory: GrantMemory;
-  /** Handles of the pages mapped for this chain, and what the trace says of them. */
-  readonly #handles: number[] = [];
-  #handleCount = 0;
-  /** The same buffer by buffer, for `touch` events. */
   readonly #buffers = new GrantedBuffers();
+  /** The pages of `readable` and of `writable`, as long as they are mapped. */
+  readonly #readablePages = new GrantPages();
+  readonly #writablePages = new GrantPages();
 
   constructor(memory: GrantMemory) {
     this.#memory = memory;
@@ -29,57 +35,79 @@ class GrantChainAccess implements ChainAccess {
 
   map(low: number, high: number, length: number, writable: boolean): number {
     checkGrantRange(low, high, length);
-    const { mapper, owner, tracer } = this.#memory;
-    const first = this.#handleCount;
-    const pages = pagesTouched(low, length);
-    const ref = grantAddressRef(low, high);
-    for (let page = 0; page < pages; page++) {
-      const handle = mapper.map(owner, ref + page, !writable);
-      if (handle < 0) {
-        this.#unmapFrom(first);
-        return handle;
-      }
-      this.#handles[this.#handleCount++] = handle;
-    }
-    this.#push(first, grantAddressOffset(low), length, writable ? this.writable : this.readable);
-    if (tracer.enabled) this.#buffers.add(low, high, length, writable);
+    if (this.#buffers.pages + pagesTouched(low, length) > MAX_PAGES) return GNTST_NO_SPACE;
+    this.#buffers.add(low, high, length, writable);
     return GNTST_OKAY;
   }
 
   ready(): number {
-    return GNTST_OKAY;
+    let status = this.#mapAll(this.#readablePages, this.readable, false);
+    if (status === GNTST_OKAY) status = this.#mapAll(this.#writablePages, this.writable, true);
+    if (status !== GNTST_OKAY) this.#drop();
+    return status;
   }
 
   release(bytesRead: number, bytesWritten: number, bytesAtEnd: number): number {
-    this.readable.clear();
-    this.writable.clear();
-    this.#buffers.eachRead(bytesRead, this.#traceTouch);
-    this.#buffers.eachWritten(bytesWritten, bytesAtEnd, this.#traceTouch);
-    this.#buffers.clear();
-    this.#unmapFrom(0);
+    if (this.#memory.tracer.enabled) {
+      this.#buffers.eachRead(bytesRead, this.#traceTouch);
+      this.#buffers.eachWritten(bytesWritten, bytesAtEnd, this.#traceTouch);
+    }
+    this.#drop();
     return GNTST_OKAY;
   }
 
-  #push(firstHandle: number, offset: number, length: number, segments: Segments): void {
+  /** Maps all buffers of one kind, and makes them segments. */
+  #mapAll(pages: GrantPages, segments: Segments, writable: boolean): number {
+    const { mapper, owner } = this.#memory;
+    const buffers = this.#buffers;
+    for (let index = 0; index < buffers.count; index++)
+      if (buffers.writable[index] === writable) this.#addPages(pages, index);
+    if (pages.count === 0) return GNTST_OKAY;
+    const status = mapper.mapPages(owner, pages, !writable);
+    if (status !== GNTST_OKAY) {
+      pages.clear();
+      return status;
+    }
+    let page = 0;
+    for (let index = 0; index < buffers.count; index++)
+      if (buffers.writable[index] === writable) page = this.#push(segments, index, pages, page);
+    return GNTST_OKAY;
+  }
+
+  #addPages(pages: GrantPages, index: number): void {
+    const { refs, offsets, lengths } = this.#buffers;
+    const end = refs[index] + pagesTouched(offsets[index], lengths[index]);
+    for (let ref = refs[index]; ref < end; ref++) pages.add(ref);
+  }
+
+  /** Makes a buffer, which begins in mapped page number `page`, segments. Returns the page after it. */
+  #push(segments: Segments, index: number, pages: GrantPages, page: number): number {
     const { mapper } = this.#memory;
-    let start = offset;
-    let left = length;
-    for (let index = firstHandle; left > 0; index++) {
-      const handle = this.#handles[index];
+    let start = this.#buffers.offsets[index];
+    let next = page;
+    for (let left = this.#buffers.lengths[index]; left > 0; next++) {
+      const handle = pages.handles[next];
       const piece = Math.min(left, XEN_PAGE_SIZE - start);
       segments.push(mapper.region(handle), mapper.offset(handle) + start, piece);
       left -= piece;
       start = 0;
     }
+    return next;
   }
 
-  /** Unmaps the handles from index `first` on, last one first. */
-  #unmapFrom(first: number): void {
-    const { mapper } = this.#memory;
-    while (this.#handleCount > first) {
-      const status = mapper.unmap(this.#handles[--this.#handleCount]);
-      assert(status === GNTST_OKAY, 'unmap of our own handle', status, GNTST_OKAY);
-    }
+  #drop(): void {
+    this.readable.clear();
+    this.writable.clear();
+    this.#buffers.clear();
+    this.#unmapAll(this.#writablePages);
+    this.#unmapAll(this.#readablePages);
+  }
+
+  #unmapAll(pages: GrantPages): void {
+    if (pages.count === 0) return;
+    const status = this.#memory.mapper.unmapPages(pages);
+    assert(status === GNTST_OKAY, 'unmap of our own handles', status, GNTST_OKAY);
+    pages.clear();
   }
 
   readonly #traceTouch = (index: number, from: number, length: number): void => {
@@ -112,7 +140,7 @@ export class GrantMemory implements DeviceMemory {
 
   mapRing(low: number, high: number, length: number): MappedRing {
     const access = new GrantChainAccess(this);
-    const status = access.map(low, high, length, true);
+    const status = access.map(low, high, length, true) || access.ready();
     const where = `ring at ${formatAddress(low, high)}, ${length} bytes`;
     if (status !== GNTST_OKAY)
       throw new ProtocolViolation(

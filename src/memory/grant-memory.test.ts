@@ -52,12 +52,12 @@ class Bench implements GrantMapper {
   }
 
   mapPages(owner: DomainId, pages: GrantPages, readonly: boolean): number {
-    this.calls.push(`map ${pages.count} ${readonly ? 'to read' : 'to write'}`);
+    if (pages.count > 0) this.calls.push(`map ${pages.count} ${readonly ? 'to read' : 'to write'}`);
     return this.#mapper.mapPages(owner, pages, readonly);
   }
 
   unmapPages(pages: GrantPages): number {
-    this.calls.push(`unmap ${pages.count}`);
+    if (pages.count > 0) this.calls.push(`unmap ${pages.count}`);
     return this.#mapper.unmapPages(pages);
   }
 

@@ -3,7 +3,7 @@
 // be read are mapped by one call, and all that are to be written by another.
 // After virtqueue/device-queue.ts, before xen/grant-mapper.ts (hosts/model/grant-mapper.ts).
 
-import { formatAddress, pagesTouched } from '../abi/grant-address.ts';
+import { formatAddress, grantAddressRef, pagesTouched } from '../abi/grant-address.ts';
 import { GNTST_NO_SPACE, GNTST_OKAY, grantStatusName } from '../abi/grant.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert, ProtocolViolation } from '../errors.ts';
@@ -25,9 +25,10 @@ class GrantChainAccess implements ChainAccess {
   readonly writable = new Segments();
   readonly #memory: GrantMemory;
   readonly #buffers = new GrantedBuffers();
-  /** The pages of `readable` and of `writable`, as long as they are mapped. */
+  /** Pages of the buffers that the device may only read, and of those that it may write. */
   readonly #readablePages = new GrantPages();
   readonly #writablePages = new GrantPages();
+  #mapped = false;
 
   constructor(memory: GrantMemory) {
     this.#memory = memory;
@@ -35,15 +36,20 @@ class GrantChainAccess implements ChainAccess {
 
   map(low: number, high: number, length: number, writable: boolean): number {
     checkGrantRange(low, high, length);
-    if (this.#buffers.pages + pagesTouched(low, length) > MAX_PAGES) return GNTST_NO_SPACE;
+    const count = pagesTouched(low, length);
+    if (this.#readablePages.count + this.#writablePages.count + count > MAX_PAGES) return GNTST_NO_SPACE;
+    const pages = writable ? this.#writablePages : this.#readablePages;
+    const ref = grantAddressRef(low, high);
+    for (let page = 0; page < count; page++) pages.add(ref + page);
     this.#buffers.add(low, high, length, writable);
     return GNTST_OKAY;
   }
 
   ready(): number {
-    let status = this.#mapAll(this.#readablePages, this.readable, false);
-    if (status === GNTST_OKAY) status = this.#mapAll(this.#writablePages, this.writable, true);
-    if (status !== GNTST_OKAY) this.#drop();
+    const status = this.#mapPages();
+    this.#mapped = status === GNTST_OKAY;
+    if (this.#mapped) this.#fillSegments();
+    else this.#drop();
     return status;
   }
 
@@ -56,37 +62,33 @@ class GrantChainAccess implements ChainAccess {
     return GNTST_OKAY;
   }
 
-  /** Maps all buffers of one kind, and makes them segments. */
-  #mapAll(pages: GrantPages, segments: Segments, writable: boolean): number {
+  /** Both lists, or nothing. */
+  #mapPages(): number {
     const { mapper, owner } = this.#memory;
-    const buffers = this.#buffers;
-    for (let index = 0; index < buffers.count; index++)
-      if (buffers.writable[index] === writable) this.#addPages(pages, index);
-    if (pages.count === 0) return GNTST_OKAY;
-    const status = mapper.mapPages(owner, pages, !writable);
-    if (status !== GNTST_OKAY) {
-      pages.clear();
-      return status;
-    }
-    let page = 0;
-    for (let index = 0; index < buffers.count; index++)
-      if (buffers.writable[index] === writable) page = this.#push(segments, index, pages, page);
-    return GNTST_OKAY;
+    const status = mapper.mapPages(owner, this.#readablePages, true);
+    if (status !== GNTST_OKAY) return status;
+    const other = mapper.mapPages(owner, this.#writablePages, false);
+    if (other !== GNTST_OKAY) this.#unmap(this.#readablePages);
+    return other;
   }
 
-  #addPages(pages: GrantPages, index: number): void {
-    const { refs, offsets, lengths } = this.#buffers;
-    const end = refs[index] + pagesTouched(offsets[index], lengths[index]);
-    for (let ref = refs[index]; ref < end; ref++) pages.add(ref);
+  #fillSegments(): void {
+    const { count, writable } = this.#buffers;
+    let readablePage = 0;
+    let writablePage = 0;
+    for (let index = 0; index < count; index++) {
+      if (writable[index]) writablePage = this.#push(this.writable, index, this.#writablePages, writablePage);
+      else readablePage = this.#push(this.readable, index, this.#readablePages, readablePage);
+    }
   }
 
   /** Makes a buffer, which begins in mapped page number `page`, segments. Returns the page after it. */
-  #push(segments: Segments, index: number, pages: GrantPages, page: number): number {
+  #push(segments: Segments, index: number, { handles }: GrantPages, page: number): number {
     const { mapper } = this.#memory;
     let start = this.#buffers.offsets[index];
     let next = page;
     for (let left = this.#buffers.lengths[index]; left > 0; next++) {
-      const handle = pages.handles[next];
+      const handle = handles[next];
       const piece = Math.min(left, XEN_PAGE_SIZE - start);
       segments.push(mapper.region(handle), mapper.offset(handle) + start, piece);
       left -= piece;
@@ -99,15 +101,18 @@ class GrantChainAccess implements ChainAccess {
     this.readable.clear();
     this.writable.clear();
     this.#buffers.clear();
-    this.#unmapAll(this.#writablePages);
-    this.#unmapAll(this.#readablePages);
+    if (this.#mapped) {
+      this.#unmap(this.#writablePages);
+      this.#unmap(this.#readablePages);
+    }
+    this.#mapped = false;
+    this.#readablePages.clear();
+    this.#writablePages.clear();
   }
 
-  #unmapAll(pages: GrantPages): void {
-    if (pages.count === 0) return;
+  #unmap(pages: GrantPages): void {
     const status = this.#memory.mapper.unmapPages(pages);
     assert(status === GNTST_OKAY, 'unmap of our own handles', status, GNTST_OKAY);
-    pages.clear();
   }
 
   readonly #traceTouch = (index: number, from: number, length: number): void => {

@@ -36,13 +36,10 @@ export class GrantedBuffers {
   readonly writable: boolean[] = [];
   /** Bytes of those that the device may write. */
   writableBytes = 0;
-  /** Pages that they touch; one that several of them touch counts for each. */
-  pages = 0;
 
   clear(): void {
     this.count = 0;
     this.writableBytes = 0;
-    this.pages = 0;
   }
 
   add(low: number, high: number, length: number, writable: boolean): void {
@@ -52,7 +49,6 @@ export class GrantedBuffers {
     this.lengths[index] = length;
     this.writable[index] = writable;
     if (writable) this.writableBytes += length;
-    this.pages += pagesTouched(low, length);
   }
 
   /** The first `bytes` of what the device may only read, buffer by buffer. */

@@ -136,6 +136,18 @@ test('a list goes into the gaps where no row of free places is long enough', nat
   mapper.close();
 });
 
+test('no list goes round the end of the window', native, () => {
+  const { mapper, grant, map, unmap } = scene();
+  const [{ ref }] = grant(1).granted;
+  const nearlyAll = repeated(ref, PLACES - 2);
+  map(nearlyAll);
+  unmap(nearlyAll);
+  const four = repeated(ref, 4);
+  map(four);
+  assert.deepEqual(four.handles, [0, 1, 2, 3]);
+  mapper.close();
+});
+
 test('a part of a list is not unmapped', native, () => {
   const { mapper, grant, map, unmap } = scene();
   const { pages } = grant(3);

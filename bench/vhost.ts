@@ -15,6 +15,7 @@ import {
   OURS,
   OURS_MAPPED,
   OURS_NOT_POLLING,
+  OURS_TRACED,
   QEMU_DEFAULT,
   qemuVersion,
   REFERENCE,
@@ -35,7 +36,7 @@ const HELP = `npm run bench:vhost -- [options]
   --rows REGEX        only jobs whose name matches, such as "4 KiB random read, depth 1, cached"; "idle" for what
                       is measured without I/O, "start" for the time to the first request
   --backends IDS      only these, separated by commas: qemu, qemu-default, twin, grantio, grantio-mapped,
-                      grantio-no-polling
+                      grantio-no-polling, grantio-traced
   --rounds N          rounds of each job (default 5), and starts of each backend (default 21)
   --seconds N         length of one measurement (default 1)
   --cores F,B         cores of the frontend and the backend (default 0,1)
@@ -70,7 +71,7 @@ const say = (text: string): boolean => process.stderr.write(`${text}\n`);
 /** What is there to be measured; of our own program nothing as long as it cannot serve. */
 function backendsFor(workshop: Workshop): Backend[] {
   const all = [REFERENCE, QEMU_DEFAULT, twin(workshop.twin)];
-  if (canServe()) all.push(OURS, OURS_MAPPED, OURS_NOT_POLLING);
+  if (canServe()) all.push(OURS, OURS_MAPPED, OURS_NOT_POLLING, OURS_TRACED);
   else say('grantio serve blk is not there: the others are measured without it');
   const wanted = options.backends?.split(',');
   return wanted === undefined ? all : all.filter(({ id }) => wanted.includes(id));

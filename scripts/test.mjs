@@ -1,6 +1,6 @@
 // Runs node:test over every compiled test file below the given folders (Node 20 and 24 disagree on what
 // a folder or a glob after --test means, so the files are listed here).
-//   node scripts/test.mjs [--serial] [--coverage] FOLDER|FILE ...
+//   node scripts/test.mjs [--coverage] [NODE_FLAG ...] FOLDER|FILE ...
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,13 +24,8 @@ if (files.length === 0) {
   console.error(`scripts/test.mjs: no test files below ${places.join(', ')}; is dist built (npm run build)?`);
   process.exit(1);
 }
-const concurrency = flags.includes('--serial') ? ['--test-concurrency=1'] : [];
-const coverage = flags.includes('--coverage') ? ['--experimental-test-coverage'] : [];
-const run = spawnSync(
-  process.execPath,
-  ['--enable-source-maps', ...concurrency, ...coverage, '--test', ...files],
-  {
-    stdio: 'inherit',
-  },
-);
+const nodeFlags = flags.map((flag) => (flag === '--coverage' ? '--experimental-test-coverage' : flag));
+const run = spawnSync(process.execPath, ['--enable-source-maps', ...nodeFlags, '--test', ...files], {
+  stdio: 'inherit',
+});
 process.exit(run.status ?? 1);

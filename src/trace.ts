@@ -11,6 +11,9 @@ export const DMA_BIDIRECTIONAL = 0;
 export const DMA_TO_DEVICE = 1;
 export const DMA_FROM_DEVICE = 2;
 
+/** Type of a request that was reported before anybody knew what it asks for. No device type has it. */
+export const UNKNOWN_TYPE = 0xffff_ffff;
+
 /** Takes the events of one thread. Domains, devices, references and handles are plain numbers here. */
 export interface Tracer {
   /** False when every call does nothing: callers may skip the work of collecting arguments. */
@@ -56,10 +59,11 @@ export interface Tracer {
   touch(mapper: number, owner: number, ref: number, offset: number, size: number, write: boolean): void;
   /**
    * The driver took request `id` (unique for the domain) of `type` (the device type's own numbers, e.g.
-   * VIRTIO_BLK_T_IN) for `bytes` of data.
+   * VIRTIO_BLK_T_IN) for `bytes` of data. Where only a backend reports: it took a request, of UNKNOWN_TYPE, whose
+   * descriptors speak of `bytes`.
    */
   requestBegin(domain: number, device: number, id: number, type: number, bytes: number): void;
-  /** The request's result was handed to whoever asked; `status` 0 is success. */
+  /** The request's result was handed to whoever asked, or back to the driver; `status` 0 is success. */
   requestEnd(domain: number, device: number, id: number, status: number): void;
 }
 

@@ -46,14 +46,19 @@ function qemu(id: string, name: string, aio: string, ownThread: boolean): Backen
   return { id, name, takes: () => true, command: (disk) => commandForMany([disk]), commandForMany };
 }
 
-/** Our own, as a user starts it, with more `words`. */
-function ours(id: string, name: string, takes: (job: Job) => boolean, words: readonly string[]): Backend {
-  const command = ({ socket, image, direct }: Disk): Command => [
+/** Our own, as a user starts it, with more words. */
+function ours(
+  id: string,
+  name: string,
+  takes: (job: Job) => boolean,
+  words: (disk: Disk) => readonly string[] = () => [],
+): Backend {
+  const command = (disk: Disk): Command => [
     process.execPath,
     GRANTIO,
-    ...['serve', 'blk', '--socket-path', socket, '--disk', image, '--workers', '1'],
-    ...(direct ? ['--direct'] : []),
-    ...words,
+    ...['serve', 'blk', '--socket-path', disk.socket, '--disk', disk.image, '--workers', '1'],
+    ...(disk.direct ? ['--direct'] : []),
+    ...words(disk),
   ];
   const commandForMany = (disks: readonly Disk[], folder: string): Command => {
     const devices = disks.map(({ socket, image }, i) => ({
@@ -73,16 +78,25 @@ function ours(id: string, name: string, takes: (job: Job) => boolean, words: rea
 export const REFERENCE = qemu('qemu', 'qemu-storage-daemon, io_uring', 'io_uring', true);
 /** As it is without options. */
 export const QEMU_DEFAULT = qemu('qemu-default', 'qemu-storage-daemon, default', 'threads', false);
-export const OURS = ours('grantio', 'grantio', () => true, []);
-export const OURS_MAPPED = ours('grantio-mapped', 'grantio, image mapped', ({ direct }) => !direct, [
-  '--engine',
-  'mapped',
-]);
+export const OURS = ours('grantio', 'grantio', () => true);
+export const OURS_MAPPED = ours(
+  'grantio-mapped',
+  'grantio, image mapped',
+  ({ direct }) => !direct,
+  () => ['--engine', 'mapped'],
+);
 export const OURS_NOT_POLLING = ours(
   'grantio-no-polling',
   'grantio, no polling',
   ({ interrupts }) => interrupts,
-  ['--poll-us', '0'],
+  () => ['--poll-us', '0'],
+);
+/** What it costs to report every request and its buffers; its own file of events is in the image's folder. */
+export const OURS_TRACED = ours(
+  'grantio-traced',
+  'grantio, traced',
+  ({ size, direct, interrupts }) => size === 4096 && !direct && !interrupts,
+  ({ image }) => ['--trace', `${image}.trace`],
 );
 
 /** The same design in C: preadv and pwritev on a cached image, io_uring on one with O_DIRECT. */

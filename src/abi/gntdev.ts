@@ -41,12 +41,15 @@ export const ioctlGntdevGrantCopy = struct('ioctl_gntdev_grant_copy', {
   segments: 'u64',
 });
 
-/** A copy out of what another domain granted: GNTCOPY_source_gref. `status` is set by the driver. */
+/**
+ * A copy out of what another domain granted: GNTCOPY_source_gref. The header has a union at each end: `foreign_` is that of
+ * the granted page, `virt` of this process. `status` is set by the driver.
+ */
 export const gntdevCopyIn = struct('ioctl_gntdev_grant_copy_segment from a grant', {
-  source_ref: 'u32',
-  source_offset: 'u16',
-  source_domid: 'u16',
-  dest_virt: 'u64',
+  foreign_ref: 'u32',
+  foreign_offset: 'u16',
+  foreign_domid: 'u16',
+  virt: 'u64',
   len: 'u16',
   flags: 'u16',
   status: 'i16',
@@ -55,10 +58,10 @@ export const gntdevCopyIn = struct('ioctl_gntdev_grant_copy_segment from a grant
 
 /** The same the other way round: GNTCOPY_dest_gref. */
 export const gntdevCopyOut = struct('ioctl_gntdev_grant_copy_segment to a grant', {
-  source_virt: 'u64',
-  dest_ref: 'u32',
-  dest_offset: 'u16',
-  dest_domid: 'u16',
+  virt: 'u64',
+  foreign_ref: 'u32',
+  foreign_offset: 'u16',
+  foreign_domid: 'u16',
   len: 'u16',
   flags: 'u16',
   status: 'i16',

@@ -17,11 +17,11 @@ const layouts: [{ name: string; size: number; fields: readonly FieldLayout[] }, 
   [gnt.ioctlGntdevGrantCopy, 'count 0, segments 8, 16'],
   [
     gnt.gntdevCopyIn,
-    'source_ref 0, source_offset 4, source_domid 6, dest_virt 8, len 16, flags 18, status 20, 24',
+    'foreign_ref 0, foreign_offset 4, foreign_domid 6, virt 8, len 16, flags 18, status 20, 24',
   ],
   [
     gnt.gntdevCopyOut,
-    'source_virt 0, dest_ref 8, dest_offset 12, dest_domid 14, len 16, flags 18, status 20, 24',
+    'virt 0, foreign_ref 8, foreign_offset 12, foreign_domid 14, len 16, flags 18, status 20, 24',
   ],
   [gnt.ioctlGntallocAllocGref, 'domid 0, flags 2, count 4, index 8, gref_ids 16, 24'],
   [gnt.ioctlGntallocDeallocGref, 'index 0, count 8, 16'],

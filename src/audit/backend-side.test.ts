@@ -11,7 +11,7 @@ import { References } from '../dma/references.ts';
 import { addDomain, bootTestMachine } from '../hosts/model/domains.test.helper.ts';
 import { GrantMemory } from '../memory/grant-memory.ts';
 import { needsOf, TracedMemory } from '../memory/traced-memory.ts';
-import { DMA_FROM_DEVICE, DMA_TO_DEVICE } from '../trace.ts';
+import { DMA_FROM_DEVICE, DMA_TO_DEVICE, UNKNOWN_TYPE } from '../trace.ts';
 import { audited, auditOf, BACKEND, DISK, GUEST, traceText } from './auditing.test.helper.ts';
 import { DirectTracer } from './event-tracer.ts';
 import type { TraceEvent } from './events.ts';
@@ -104,6 +104,32 @@ test('what a backend copies it needs, and is exposed to nothing beside it', () =
   trace.needEnd(GUEST, DISK, 8, 4000, 200);
   const { bytesNeeded, bytesExposed, foreignReadableBytes, contradictions } = exposure.total();
   assert.deepEqual([bytesNeeded, bytesExposed, foreignReadableBytes, contradictions], [200, 0, 0, 0]);
+});
+
+test('requests are counted, and how long a page stays after its last use does not depend on them', () => {
+  const { clock, exposure, trace } = accounting();
+  trace.staleLimit(GUEST, DISK, 100);
+  trace.map(BACKEND, GUEST, 8, 1, false);
+  trace.need(GUEST, DISK, 8, 0, 512, DMA_FROM_DEVICE);
+  trace.requestBegin(GUEST, DISK, 0, UNKNOWN_TYPE, 512);
+  // Of the next request, which is taken while the first goes on: buffers come before their request.
+  trace.need(GUEST, DISK, 8, 512, 512, DMA_FROM_DEVICE);
+  trace.requestBegin(GUEST, DISK, 1, UNKNOWN_TYPE, 512);
+  trace.requestBegin(GUEST, DISK, 2, UNKNOWN_TYPE, 16);
+  clock.now += 40;
+  trace.needEnd(GUEST, DISK, 8, 0, 512);
+  trace.requestEnd(GUEST, DISK, 0, 0);
+  clock.now += 10;
+  trace.touch(BACKEND, GUEST, 8, 512, 512, true);
+  trace.needEnd(GUEST, DISK, 8, 512, 512);
+  trace.requestEnd(GUEST, DISK, 1, 1);
+  clock.now += 500;
+  trace.unmap(BACKEND, GUEST, 8, 1);
+  const { requests, requestsFailed, requestsOpen, maxLatencyNanoseconds, ...total } = exposure.total();
+  assert.deepEqual([requests, requestsFailed, requestsOpen], [2, 1, 1]);
+  assert.deepEqual([maxLatencyNanoseconds, total.meanLatencyNanoseconds], [50, 45]);
+  assert.deepEqual([total.maxStaleNanoseconds, total.maxStaleAtWorkNanoseconds], [500, 0]);
+  assert.deepEqual([total.contradictions, total.touchesOutsideNeed], [0, 0]);
 });
 
 test('a trace says that it is of a backend alone, and is audited so', () => {

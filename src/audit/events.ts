@@ -164,12 +164,13 @@ export interface TouchEvent extends EventHead {
   readonly write: boolean;
 }
 
-/** The driver took request `id`. */
+/** The driver, or the backend where only that reports, took request `id`. */
 export interface RequestBeginEvent extends EventHead {
   readonly kind: 'requestBegin';
   readonly domain: number;
   readonly device: number;
   readonly id: number;
+  /** The device type's own number, or UNKNOWN_TYPE. */
   readonly type: number;
   readonly bytes: number;
 }

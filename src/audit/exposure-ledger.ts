@@ -10,7 +10,8 @@
 //   was in no need shared with the same domain.
 // - Where only the backend's side is seen, it is the backend that says what it needs. Two of its requests may name the
 //   same bytes. A mapping without a grant stands for one, and every reference for a page of its own. What is needed
-//   and not mapped was copied, or is reached without a grant.
+//   and not mapped was copied, or is reached without a grant. Its requests are counted, and nothing follows from them:
+//   it knows that a request is one when it has it in hand, and how long a page stays is up to the guest.
 // - A need serves the request that its device began last in the same domain, if the same thread reports both
 //   and no need and no request has ended in the domain since: drivers begin a request, share its buffers, and
 //   only then look at other work. A need without a request is judged by its own end alone.
@@ -379,11 +380,12 @@ export class ExposureLedger {
     if (domain.requests.has(event.id)) {
       this.#contradiction(event, 'the request is open already');
     } else {
-      device.noteWork(this.now);
+      if (!this.#ofBackend) device.noteWork(this.now, 1);
       device.tally.requestsOpen++;
     }
-    domain.submitting = new OpenRequest(device, event, this.now);
-    domain.requests.set(event.id, domain.submitting);
+    const request = new OpenRequest(device, event, this.now);
+    if (!this.#ofBackend) domain.submitting = request;
+    domain.requests.set(event.id, request);
   }
 
   requestEnd(event: RequestEndEvent): void {
@@ -395,7 +397,7 @@ export class ExposureLedger {
       return;
     }
     domain.requests.delete(event.id);
-    request.device.noteWork(this.now);
+    if (!this.#ofBackend) request.device.noteWork(this.now, -1);
     const { tally } = request.device;
     const latency = this.now - request.begunAt;
     tally.requestsOpen--;

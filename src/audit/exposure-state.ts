@@ -19,7 +19,8 @@ export class DeviceState {
   readonly foreign: ForeignBytes | undefined;
   /** The longest that it now lets a page stay granted after its last use, while it is at work. */
   staleLimit = 0;
-  /** Time at work until `workingSince`. */
+  /** Requests that it has to serve, and time at work until `workingSince`. */
+  #working = 0;
   #worked = 0;
   #workingSince = 0;
 
@@ -32,13 +33,14 @@ export class DeviceState {
 
   /** Time for which the device has had a request to serve, up to `now`. */
   workedUntil(now: number): number {
-    return this.tally.requestsOpen > 0 ? this.#worked + now - this.#workingSince : this.#worked;
+    return this.#working > 0 ? this.#worked + now - this.#workingSince : this.#worked;
   }
 
-  /** The number of open requests is about to change. */
-  noteWork(now: number): void {
+  /** A request begins (1), or ends (-1). */
+  noteWork(now: number, change: 1 | -1): void {
     this.#worked = this.workedUntil(now);
     this.#workingSince = now;
+    this.#working += change;
   }
 }
 

@@ -1,4 +1,5 @@
-// What an operator of `grantio serve` sees of it: its log, and its metrics. Before serve-log.ts and metrics/.
+// What an operator of `grantio serve` and `grantio xen-backend` sees of them: the log, and metrics. Before serve-log.ts
+// and metrics/.
 
 import { writeSync } from 'node:fs';
 import type { Notice } from '../serving/control.ts';

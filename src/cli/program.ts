@@ -17,6 +17,8 @@ const commands = new Map<string, (program: Command) => Promise<void>>([
   ['xenstored', async (program) => (await import('./xenstored.ts')).addXenstoredCommand(program)],
 ]);
 
+const VERSION_OPTIONS = ['-V', '--version'];
+
 /** Runs the command that `words` name. Returns false when the call was wrong, and the parser has said so. */
 export async function runProgram(words: readonly string[]): Promise<boolean> {
   try {
@@ -28,7 +30,10 @@ export async function runProgram(words: readonly string[]): Promise<boolean> {
   }
 }
 
-/** The program with the command that is called; with all of them for the help, and to say that one is unknown. */
+/**
+ * The program with the command that is called; with all of them for the help, and to say that one is unknown. The
+ * version is told without any: loading all takes ten times as long as Node's start.
+ */
 async function program(words: readonly string[]): Promise<Command> {
   const grantio = new Command('grantio')
     .description(
@@ -38,7 +43,9 @@ async function program(words: readonly string[]): Promise<Command> {
     .exitOverride()
     .configureHelp({ helpWidth: 100 })
     .addHelpText('after', '\nExit status: 0 done, 1 it failed, 2 the call was wrong.');
-  const called = commands.get(words[0] ?? '');
-  for (const add of called === undefined ? commands.values() : [called]) await add(grantio);
+  const [first = ''] = words;
+  const called = commands.get(first);
+  if (called !== undefined) await called(grantio);
+  else if (!VERSION_OPTIONS.includes(first)) for (const add of commands.values()) await add(grantio);
   return grantio;
 }

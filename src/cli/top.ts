@@ -1,5 +1,5 @@
-// `grantio top`: what the devices of running `grantio serve` processes do, as a table that is kept up to date. Reads
-// the sockets of --metrics. Before top/.
+// `grantio top`: what the devices of running `grantio serve` and `grantio xen-backend` processes do, as a table that is
+// kept up to date. Reads the sockets of --metrics. Before top/.
 
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,7 +21,7 @@ const KEYS_THAT_END = ['q', 'Q', '\x03', '\x04'];
 
 const HELP = `
 Columns:
-  frontend    how long the virtual machine has been connected
+  frontend    how long the virtual machine has been connected, or a Xen guest's driver has used the device
   mean, p99   time in the device since the last look, from taking a request to giving it back
   depth       requests that waited or were under way when the device began a turn
   CPU         of the process, which may serve several devices
@@ -45,7 +45,9 @@ export function addTopCommand(program: Command): void {
   program
     .command('top')
     .summary('watch what served devices do')
-    .description('Show what the devices of `grantio serve --metrics` do, in a table that is kept up to date.')
+    .description(
+      'Show what the devices of `grantio serve` and `xen-backend` with --metrics do, in a table that is kept up to date.',
+    )
     .option('--socket <place...>', 'where metrics are served: paths of Unix sockets, or HOST:PORT')
     .option('--once', 'print one table, of one second, and end')
     .option('--json', 'print the rows of one second as JSON, and end')
@@ -78,7 +80,7 @@ function places(named: readonly string[] | undefined): ReadonlyMap<string, Metri
   if (found.length === 0)
     throw new UsageError(
       `top: there is no socket NAME.metrics in ${usualFolders().join(' or ')}; ` +
-        'name one with --socket, as it was given to grantio serve --metrics',
+        'name one with --socket, as it was given to --metrics of grantio serve or xen-backend',
     );
   return new Map(found.map((place) => [place, metricsAddress(place)]));
 }

@@ -62,6 +62,11 @@ test('without --domain it watches, and is told where consoles lead', () => {
   });
 });
 
+test('metrics are served where the caller says', () => {
+  const { operation } = planXenBackend({ metrics: '/run/xen.metrics' }, []);
+  assert.deepEqual(operation.metrics, { path: '/run/xen.metrics' });
+});
+
 test('devices are kept for a successor, unless the caller does not want that', () => {
   for (const [given, folder] of [
     [{}, '/run/grantio/xen'],

@@ -48,7 +48,7 @@ export const XEN_OPTIONS: readonly ServeOption[] = [
     value: '<folder>',
     help: `keep devices there for a backend that takes the place of this one (default: ${STATE}), or none`,
   },
-  ...OPERATION_OPTIONS.filter(({ name }) => name !== 'metrics'),
+  ...OPERATION_OPTIONS,
   { name: 'json', help: 'one line on standard output when everything is served' },
 ];
 

@@ -2,6 +2,7 @@
 // After xen-backend.ts, before serving/xen-server.ts.
 
 import { loadLibc } from '../hosts/linux/libc.ts';
+import { ProcessCounters } from '../serving/process-counters.ts';
 import { XenServer } from '../serving/xen-server.ts';
 import type { BackendTrace } from './backend-trace.ts';
 import { startOperation } from './operation.ts';
@@ -13,12 +14,16 @@ import type { XenPlan } from './xen-backend-plan.ts';
 export async function runXenBackend({ work, folder, operation: wanted, json }: XenPlan): Promise<number> {
   const ending = folder === undefined ? 'closing the devices' : 'leaving the devices to a successor';
   const libc = loadLibc('grantio xen-backend');
+  const readiness = new Readiness(libc);
+  const operation = await startOperation(wanted);
+  // The last of what may fail before something has to be ended: its file is to have an end.
   const trace = wanted.trace === undefined ? undefined : await followed(wanted.trace, work);
   const interruption = onInterrupt(ending);
-  const operation = await startOperation(wanted);
-  const readiness = new Readiness(libc);
+  const watch = trace?.watch;
+  const counters = new ProcessCounters(1, watch);
   try {
-    const server = new XenServer({ work, folder, watch: trace?.watch, onNotice: operation.log });
+    await operation.measure(() => counters.figures);
+    const server = new XenServer({ work, folder, watch, counters, onNotice: operation.log });
     interruption.onSignal(() => {
       readiness.stopping(ending);
       void server.end();

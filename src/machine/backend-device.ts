@@ -23,7 +23,7 @@ import type { DeviceKeeper } from '../virtio/device-keeper.ts';
 import { domainId } from '../xen/ids.ts';
 import type { Xenstore, XenstoreNodes } from '../xen/xenstore.ts';
 import { changeState, stateAt, valueAt } from '../toolstack/xenbus.ts';
-import type { BackendDomain, MemoryAccess, ServedDevice } from './backend-domain.ts';
+import type { BackendDomain, MemoryAccess, ServedDevice, ServedMeter } from './backend-domain.ts';
 import { Looks } from './looks.ts';
 
 /** A device made for one announcement; `close` gives back what it was made of. */
@@ -35,6 +35,8 @@ export interface MadeDevice {
   readonly keeper?: DeviceKeeper | undefined;
   /** Told which bytes of the guest's it has in hand. */
   readonly needs?: NeedTracer | undefined;
+  /** Counts what it does. */
+  readonly meter?: ServedMeter | undefined;
   close(): void;
 }
 
@@ -194,8 +196,8 @@ export class BackendDevice {
     try {
       const access = nodes.grantUsage ? made.access : 'plain';
       const { irq } = nodes;
-      const { device, keeper, needs } = made;
-      return this.#backend.serve(device, nodes.guest, nodes.base, access, { irq, keeper, needs });
+      const { device, keeper, needs, meter } = made;
+      return this.#backend.serve(device, nodes.guest, nodes.base, access, { irq, keeper, needs, meter });
     } catch (error) {
       made.close();
       throw error;

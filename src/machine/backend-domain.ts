@@ -4,16 +4,18 @@
 // After xen/backend-host.ts, before transports/virtio-mmio/device.ts.
 
 import { MMIO_INTERRUPT_CONFIG, MMIO_INTERRUPT_VRING, MMIO_WINDOW_SIZE } from '../abi/virtio-mmio.ts';
+import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import type { ProtocolViolation } from '../errors.ts';
 import type { DeviceMemory } from '../memory/device-memory.ts';
 import { GrantCopyMemory } from '../memory/grant-copy-memory.ts';
-import { GrantMemory } from '../memory/grant-memory.ts';
+import { GrantMemory, type MapMeter } from '../memory/grant-memory.ts';
 import { PlainMemory } from '../memory/plain-memory.ts';
 import { type NeedTracer, TracedMemory } from '../memory/traced-memory.ts';
 import { MmioDevice } from '../transports/virtio-mmio/device.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { DeviceKeeper, KeptRegisters } from '../virtio/device-keeper.ts';
 import { DeviceState } from '../virtio/device-state.ts';
+import type { DeviceMeter } from '../virtqueue/queue-meter.ts';
 import type { BackendHost, MmioServer } from '../xen/backend-host.ts';
 import type { GrantCopier } from '../xen/grant-copier.ts';
 import type { GrantMapper } from '../xen/grant-mapper.ts';
@@ -26,6 +28,9 @@ import type { MmioHandler } from '../xen/mmio.ts';
  * copy. The backend's own choice, never the guest's.
  */
 export type MemoryAccess = 'map' | 'copy' | 'plain';
+
+/** Counts what a device does, and what is mapped for it. */
+export type ServedMeter = DeviceMeter & MapMeter;
 
 /** By what a backend reaches what was granted to it. */
 interface GrantPorts {
@@ -49,6 +54,8 @@ interface ServeOptions {
   readonly keeper?: DeviceKeeper | undefined;
   /** Told which bytes its requests and rings have in hand; nobody is unless given. */
   readonly needs?: NeedTracer | undefined;
+  /** Nothing is counted unless given. */
+  readonly meter?: ServedMeter | undefined;
 }
 
 /** One device at work for one guest. */
@@ -62,6 +69,7 @@ export class ServedDevice {
   readonly #reach: Reach;
   readonly #registers: MmioDevice;
   readonly #keeper: DeviceKeeper | undefined;
+  readonly #meter: ServedMeter | undefined;
   /** Queues with more to do than one turn allowed, one bit each. */
   #backlogLow = 0;
   #backlogHigh = 0;
@@ -72,10 +80,11 @@ export class ServedDevice {
     device: VirtioDevice,
     guest: DomainId,
     base: number,
-    { irq, keeper, needs }: ServeOptions,
+    { irq, keeper, needs, meter }: ServeOptions,
   ) {
     this.#reach = reach;
     this.#keeper = keeper;
+    this.#meter = meter;
     this.state = new DeviceState(
       device,
       needs === undefined ? reach.memory : new TracedMemory(reach.memory, needs),
@@ -86,6 +95,7 @@ export class ServedDevice {
       },
       reach.restricted,
       keeper?.journals,
+      meter,
     );
     this.#registers = new MmioDevice(this.state, () => this.#server.clearInterrupts());
     const answer = () => this.#answerDoorbell();
@@ -144,6 +154,7 @@ export class ServedDevice {
   }
 
   #answerDoorbell(): void {
+    this.#meter?.notified();
     this.#serveQueues(this.#server.takeDoorbell(false), this.#server.takeDoorbell(true));
   }
 
@@ -183,7 +194,8 @@ export class BackendDomain<Ports extends BackendHost = BackendHost> {
     access: MemoryAccess = 'map',
     options: ServeOptions = {},
   ): ServedDevice {
-    const reach = access === 'plain' ? this.#everything(guest) : this.#granted(guest, access);
+    const { meter } = options;
+    const reach = access === 'plain' ? this.#everything(guest, meter) : this.#granted(guest, access, meter);
     try {
       const served = new ServedDevice(this.ports, reach, device, guest, base, options);
       this.#devices.add(served);
@@ -194,17 +206,23 @@ export class BackendDomain<Ports extends BackendHost = BackendHost> {
     }
   }
 
-  #granted(guest: DomainId, access: 'map' | 'copy'): Reach {
+  #granted(guest: DomainId, access: 'map' | 'copy', meter: ServedMeter | undefined): Reach {
     const { id, tracer } = this.ports;
-    const mapping = new GrantMemory(this.#grants.mapper, id, guest, tracer);
+    const mapping = new GrantMemory(this.#grants.mapper, id, guest, tracer, meter);
     const memory =
       access === 'map' ? mapping : new GrantCopyMemory(mapping, this.#grants.copier, id, guest, tracer);
     return { memory, restricted: true, close: () => undefined };
   }
 
-  #everything(guest: DomainId): Reach {
+  #everything(guest: DomainId, meter: ServedMeter | undefined): Reach {
     const { region, base, close } = this.ports.mapForeignMemory(guest);
-    return { memory: new PlainMemory(region, base), restricted: false, close };
+    const pages = region.byteLength / XEN_PAGE_SIZE;
+    meter?.mapped(pages);
+    const release = (): void => {
+      close();
+      meter?.mapped(-pages);
+    };
+    return { memory: new PlainMemory(region, base), restricted: false, close: release };
   }
 
   remove(device: ServedDevice): void {

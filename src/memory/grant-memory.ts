@@ -14,6 +14,11 @@ import type { ChainAccess, DeviceMemory, MappedRing } from './device-memory.ts';
 import { checkGrantRange, GrantedBuffers } from './granted-buffers.ts';
 import { Segments } from './segments.ts';
 
+/** Port: told of pages of the guest's that are mapped, with a negative number when they no longer are. */
+export interface MapMeter {
+  mapped(pages: number): void;
+}
+
 /**
  * Pages of one chain at most, as many as a backend on a real host maps at the same time: a chain that needs more is
  * refused, however much its driver describes.
@@ -28,7 +33,8 @@ class GrantChainAccess implements ChainAccess {
   /** Pages of the buffers that the device may only read, and of those that it may write. */
   readonly #readablePages = new GrantPages();
   readonly #writablePages = new GrantPages();
-  #mapped = false;
+  /** How many of them are mapped: all or none. */
+  #mapped = 0;
 
   constructor(memory: GrantMemory) {
     this.#memory = memory;
@@ -47,8 +53,7 @@ class GrantChainAccess implements ChainAccess {
 
   ready(): number {
     const status = this.#mapPages();
-    this.#mapped = status === GNTST_OKAY;
-    if (this.#mapped) this.#fillSegments();
+    if (status === GNTST_OKAY) this.#fillSegments();
     else this.#drop();
     return status;
   }
@@ -64,12 +69,17 @@ class GrantChainAccess implements ChainAccess {
 
   /** Both lists, or nothing. */
   #mapPages(): number {
-    const { mapper, owner } = this.#memory;
-    const status = mapper.mapPages(owner, this.#readablePages, true);
+    const { mapper, owner, meter } = this.#memory;
+    let status = mapper.mapPages(owner, this.#readablePages, true);
     if (status !== GNTST_OKAY) return status;
-    const other = mapper.mapPages(owner, this.#writablePages, false);
-    if (other !== GNTST_OKAY) this.#unmap(this.#readablePages);
-    return other;
+    status = mapper.mapPages(owner, this.#writablePages, false);
+    if (status !== GNTST_OKAY) {
+      this.#unmap(this.#readablePages);
+      return status;
+    }
+    this.#mapped = this.#readablePages.count + this.#writablePages.count;
+    meter?.mapped(this.#mapped);
+    return GNTST_OKAY;
   }
 
   #fillSegments(): void {
@@ -101,11 +111,12 @@ class GrantChainAccess implements ChainAccess {
     this.readable.clear();
     this.writable.clear();
     this.#buffers.clear();
-    if (this.#mapped) {
+    if (this.#mapped > 0) {
+      this.#memory.meter?.mapped(-this.#mapped);
       this.#unmap(this.#writablePages);
       this.#unmap(this.#readablePages);
     }
-    this.#mapped = false;
+    this.#mapped = 0;
     this.#readablePages.clear();
     this.#writablePages.clear();
   }
@@ -130,13 +141,18 @@ export class GrantMemory implements DeviceMemory {
   readonly mapperId: DomainId;
   readonly owner: DomainId;
   readonly tracer: Tracer;
+  readonly meter: MapMeter | undefined;
 
-  /** @param owner the guest; @param mapperId the domain that this backend runs in */
-  constructor(mapper: GrantMapper, mapperId: DomainId, owner: DomainId, tracer: Tracer) {
+  /**
+   * @param owner the guest; @param mapperId the domain that this backend runs in
+   * @param meter counts what is mapped
+   */
+  constructor(mapper: GrantMapper, mapperId: DomainId, owner: DomainId, tracer: Tracer, meter?: MapMeter) {
     this.mapper = mapper;
     this.mapperId = mapperId;
     this.owner = owner;
     this.tracer = tracer;
+    this.meter = meter;
   }
 
   newChainAccess(): ChainAccess {

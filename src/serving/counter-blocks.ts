@@ -1,6 +1,6 @@
 // Counters in memory that threads share: blocks of plain numbers, each with one thread that writes it, so that to count
 // is to add to an array, and to read is to look. What is read may be a request behind. Nobody is asked or stopped.
-// Written by queue-counters.ts, control.ts and queue-worker.ts; read by serving-figures.ts.
+// Written by queue-counters.ts, control.ts, queue-worker.ts and xen-counters.ts; read by serving-figures.ts.
 
 import { BUCKETS } from './log-buckets.ts';
 import { OPERATIONS } from './operations.ts';
@@ -36,6 +36,7 @@ export const QUEUE_BLOCK = layout({
   neededBytes: 1,
   /** Now, and not since the beginning. */
   exposedBytes: 1,
+  enabledQueues: 1,
   turns: 1,
   depthSum: 1,
   depths: DEPTHS,
@@ -47,7 +48,7 @@ export const QUEUE_BLOCK = layout({
   durations: OPERATIONS.length * BUCKETS,
 });
 
-/** What the control thread counts of one device. */
+/** What the control thread counts of one device; a Xen backend's one thread counts all. */
 export const CONTROL_BLOCK = layout({
   /** Whether a frontend is connected now, and since when, in seconds since 1970. */
   connected: 1,

@@ -61,6 +61,8 @@ export interface QueueOperations {
 /** The operations of a kind of device. */
 interface KindOperations {
   readonly names: readonly Operation[];
+  /** Whether its drivers put buffers there to be filled when something comes, which ask for nothing. */
+  readonly waits?: true;
   ofQueue(index: number): QueueOperations;
 }
 
@@ -92,13 +94,18 @@ function consoleQueue(index: number): QueueOperations {
 const KINDS: Readonly<Record<string, KindOperations>> = {
   blk: { names: [...BLK_TYPES.map(([, name]) => name), 'other'], ofQueue: blkQueue },
   rng: { names: ['entropy'], ofQueue: () => untyped('entropy') },
-  console: { names: ['receive', 'transmit', 'control'], ofQueue: consoleQueue },
+  console: { names: ['receive', 'transmit', 'control'], waits: true, ofQueue: consoleQueue },
 };
 const UNKNOWN: KindOperations = { names: ['other'], ofQueue: () => untyped('other') };
 
 /** The operations that a kind of device has. */
 export function operationsOf(kind: string): readonly Operation[] {
   return (KINDS[kind] ?? UNKNOWN).names;
+}
+
+/** Whether every chain of such a device is a request that is to be answered at once. */
+export function isRequested(kind: string): boolean {
+  return (KINDS[kind] ?? UNKNOWN).waits !== true;
 }
 
 /** How the requests of queue `index` of such a device are counted. */

@@ -24,7 +24,8 @@ class Bench {
 
   queue(index = 0, worker = 0): QueueCounters {
     const block = queueBlock(this.#counters, worker);
-    return new QueueCounters({ block, kind: this.kind, index, size: 64, now: () => this.time });
+    const now = (): number => this.time;
+    return new QueueCounters({ block, kind: this.kind, index, size: 64, now, closed: () => undefined });
   }
 
   /** One request: so many bytes each way, so many microseconds. */
@@ -33,7 +34,7 @@ class Bench {
     { type = NO_TYPE, status = 0, read = 0, written = 0, microseconds = 1 } = {},
   ): void {
     queue.turn();
-    queue.taken(3, read + written, 0, 1);
+    queue.taken(3, read + written, 1);
     this.time += microseconds / 1000;
     queue.completed(3, type, status, read, written);
   }
@@ -103,8 +104,8 @@ test('the depth is that of the first chain of a turn, in the least power of two 
   const queue = bench.queue();
   for (const depth of [1, 2, 3, 4, 5, 32768]) {
     queue.turn();
-    queue.taken(0, 0, 0, depth);
-    queue.taken(1, 0, 0, 64);
+    queue.taken(0, 0, depth);
+    queue.taken(1, 0, 64);
   }
   const { buckets, sum } = bench.figures.depth;
   assert.deepEqual(buckets.slice(0, 5), [1, 1, 2, 1, 0]);
@@ -113,7 +114,10 @@ test('the depth is that of the first chain of a turn, in the least power of two 
 
 test('a refused chain is counted as such', () => {
   const bench = new Bench();
-  bench.queue().taken(0, 512, -13, 1);
+  const queue = bench.queue();
+  queue.taken(0, 512, 1);
+  assert.equal(bench.figures.refusedChains, 0);
+  queue.refused();
   assert.equal(bench.figures.refusedChains, 1);
 });
 
@@ -142,7 +146,8 @@ test('where they are close the clock is read seldom, and those that are timed st
     looks++;
     return bench.time;
   };
-  const queue = new QueueCounters({ block, kind: 'rng', index: 0, size: 64, now });
+  const closed = (): void => undefined;
+  const queue = new QueueCounters({ block, kind: 'rng', index: 0, size: 64, now, closed });
   for (let i = 0; i < 20_000; i++) bench.request(queue, { written: 8, microseconds: 2 });
   assert.ok(looks < 2 * (20_000 / 32), `${looks} looks at the clock`);
   assert.ok(looks > 2 * (20_000 / 128), `${looks} looks at the clock`);

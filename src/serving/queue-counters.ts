@@ -26,6 +26,8 @@ export interface QueueCountersParts {
   readonly size: number;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
+  /** Called when the queue is served no more. */
+  readonly closed: () => void;
 }
 
 /**
@@ -36,6 +38,7 @@ export class QueueCounters implements QueueMeter {
   readonly #block: Float64Array;
   readonly #operations: QueueOperations;
   readonly #now: () => number;
+  readonly closed: () => void;
   /** When each head was taken; 0 when it is not timed. */
   readonly #takenAt: Float64Array;
   #firstOfTurn = false;
@@ -45,10 +48,11 @@ export class QueueCounters implements QueueMeter {
   #timedAt = 0;
   #random = 1;
 
-  constructor({ block, kind, index, size, now }: QueueCountersParts) {
+  constructor({ block, kind, index, size, now, closed }: QueueCountersParts) {
     this.#block = block;
     this.#operations = queueOperations(kind, index);
     this.#now = now;
+    this.closed = closed;
     this.#takenAt = new Float64Array(size);
   }
 
@@ -56,12 +60,15 @@ export class QueueCounters implements QueueMeter {
     this.#firstOfTurn = true;
   }
 
-  taken(head: number, byteLength: number, fault: number, depth: number): void {
+  taken(head: number, byteLength: number, depth: number): void {
     const block = this.#block;
     block[at.neededBytes] += byteLength;
-    if (fault < 0) block[at.refusedChains]++;
     if (this.#firstOfTurn) this.#countDepth(depth);
     if (--this.#left === 0) this.#begin(head);
+  }
+
+  refused(): void {
+    this.#block[at.refusedChains]++;
   }
 
   completed(head: number, type: number, status: number, bytesRead: number, written: number): void {

@@ -8,7 +8,7 @@ import { loadLibc } from '../hosts/linux/libc.ts';
 import { type MailboxEnds, MailboxServer } from './mailbox.ts';
 import { QueueWorker } from './queue-worker.ts';
 import { isQuitting, leave } from './thread-exit.ts';
-import { needsIn } from './thread-tracing.ts';
+import { workerTracing } from './thread-tracing.ts';
 
 /** What the thread is started with. */
 export interface QueueThreadData {
@@ -23,7 +23,7 @@ export interface QueueThreadData {
   readonly quit: Int32Array;
   /** Where it counts what it does (counter-blocks.ts). */
   readonly counters: Float64Array;
-  /** Where it reports what requests have in hand, if somebody is to know. */
+  /** Where it reports requests and what they have in hand, if somebody is to know. */
   readonly trace: TraceRing | undefined;
 }
 
@@ -38,7 +38,7 @@ function start({ mail, events, wakeControl, quit, trace, ...rest }: QueueThreadD
       eventfds.ring(wakeControl);
     },
     quitting: () => isQuitting(quit),
-    needsOf: trace && needsIn(trace),
+    tracing: trace && workerTracing(trace),
     ...rest,
   }).run();
   leave(quit);

@@ -9,7 +9,6 @@ import type { Libc } from '../hosts/linux/libc.ts';
 import { PeerEventfds } from '../hosts/linux/peer-eventfds.ts';
 import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
 import { Watches } from '../hosts/linux/watches.ts';
-import type { NeedTracer } from '../memory/traced-memory.ts';
 import { LocalRings } from '../transports/vhost-user/local-rings.ts';
 import type { DeviceOffer } from '../virtio/device.ts';
 import { WORKER_BLOCK } from './counter-blocks.ts';
@@ -28,6 +27,7 @@ import {
   type SentSetup,
   type WorkerCommand,
 } from './ring-commands.ts';
+import type { WorkerTracing } from './thread-tracing.ts';
 
 /** Scratch memory for system calls, bytes. */
 const ARENA = 1 << 20;
@@ -58,8 +58,8 @@ export interface QueueWorkerParts {
   readonly quitting: () => boolean;
   /** Where it counts what it does itself (counter-blocks.ts). */
   readonly counters: Float64Array;
-  /** Who is told what requests of an endpoint's guest have in hand, if anybody is. */
-  readonly needsOf: ((endpoint: number) => NeedTracer) | undefined;
+  /** Who is told of requests, and what they have in hand, if anybody is. */
+  readonly tracing: WorkerTracing | undefined;
 }
 
 type InstallCommand = Extract<WorkerCommand, { readonly kind: 'install' }>;
@@ -84,7 +84,7 @@ export class QueueWorker {
   readonly #hosting: DeviceHosting;
   readonly #poller = new RingPoller((ring, error) => this.#break(ring, error));
   readonly #counters: Float64Array;
-  readonly #needsOf: QueueWorkerParts['needsOf'];
+  readonly #tracing: WorkerTracing | undefined;
   /** What devices have under way in the kernel, if they have asked for that. */
   readonly #kernel: KernelWork;
   /** When something has ended there last. */
@@ -93,14 +93,14 @@ export class QueueWorker {
   #ended = false;
 
   constructor(parts: QueueWorkerParts) {
-    const { libc, mail, tell, pollMicroseconds, sealed, counters, quitting, needsOf } = parts;
+    const { libc, mail, tell, pollMicroseconds, sealed, counters, quitting, tracing } = parts;
     const arena = new Arena(libc, ARENA);
     this.#libc = libc;
     this.#mail = mail;
     this.#tell = tell;
     this.#quitting = quitting;
     this.#counters = counters;
-    this.#needsOf = needsOf;
+    this.#tracing = tracing;
     this.#epoll = new Epoll(libc, arena);
     this.#eventfds = new Eventfds(libc, arena);
     this.#signal = sealed ? this.#signalSafely(arena) : (fd) => this.#signalFast(fd);
@@ -230,7 +230,8 @@ export class QueueWorker {
 
   #install({ endpoint, device, first, block }: InstallCommand): DeviceOffer {
     const served = makeDevice(device, this.#hosting, first);
-    this.#devices.set(endpoint, { ...served, counters: new DeviceCounters(block, device.kind) });
+    const counters = new DeviceCounters(block, device.kind, this.#tracing?.requestsOf(endpoint));
+    this.#devices.set(endpoint, { ...served, counters });
     return offerOf(served.device);
   }
 
@@ -252,7 +253,7 @@ export class QueueWorker {
       miss: (iova: number, right: number) => this.#tell({ session, kind: 'miss', iova, right }),
       configChanged: (config: Uint8Array) => this.#tell({ session, kind: 'config', config }),
     };
-    const needs = this.#needsOf?.(endpoint);
+    const needs = this.#tracing?.needsOf(endpoint);
     this.#sessions.set(session, new LocalRings(device, events, this.#signal, counters, undefined, needs));
   }
 

@@ -1,4 +1,5 @@
-// The counters of a process, read and summed up: what metrics are made of. After vhost-server.ts, before cli/metrics/.
+// The counters of a process, read and summed up: what metrics are made of. After process-counters.ts, before
+// cli/metrics/.
 
 import {
   CONTROL_BLOCK,
@@ -36,6 +37,8 @@ export interface OperationFigures {
 export interface DeviceFigures {
   readonly name: string;
   readonly kind: string;
+  /** The domain that has it, on a Xen host. */
+  readonly guest?: number;
   readonly connected: boolean;
   /** Seconds since 1970; of no meaning where no frontend is connected. */
   readonly connectedSince: number;
@@ -50,6 +53,8 @@ export interface DeviceFigures {
   readonly exposedBytes: number;
   /** Bytes that descriptors spoke of. */
   readonly neededBytes: number;
+  /** Queues that are served now. */
+  readonly enabledQueues: number;
   readonly notifications: number;
   readonly interrupts: number;
   readonly refusedChains: number;
@@ -82,13 +87,15 @@ export interface ServingFigures {
 export interface CountedDevice {
   readonly name: string;
   readonly kind: string;
+  /** The domain that has it, on a Xen host. */
+  readonly guest?: number;
   readonly counters: SharedArrayBuffer;
   readonly violations: ReadonlyMap<string, number>;
 }
 
 /** Reads the counters of a device that `workers` threads serve. */
 export function deviceFigures(device: CountedDevice, workers: number): DeviceFigures {
-  const { name, kind, counters, violations } = device;
+  const { name, kind, guest, counters, violations } = device;
   const control = controlBlock(counters);
   const blocks = Array.from({ length: workers }, (_, worker) => queueBlock(counters, worker));
   const { at } = QUEUE_BLOCK;
@@ -98,6 +105,7 @@ export function deviceFigures(device: CountedDevice, workers: number): DeviceFig
   return {
     name,
     kind,
+    ...(guest !== undefined && { guest }),
     violations,
     connected: control[CONTROL_BLOCK.at.connected] !== 0,
     connectedSince: control[CONTROL_BLOCK.at.connectedSince],
@@ -109,6 +117,7 @@ export function deviceFigures(device: CountedDevice, workers: number): DeviceFig
     // Each worker has been told of the same memory.
     exposedBytes: Math.max(0, ...blocks.map((block) => block[at.exposedBytes])),
     neededBytes: sum(at.neededBytes),
+    enabledQueues: sum(at.enabledQueues),
     notifications: sum(at.notifications),
     interrupts: sum(at.interrupts),
     refusedChains: sum(at.refusedChains),

@@ -6,6 +6,7 @@ import { RingTracer, type TraceRing } from '../audit/trace-ring.ts';
 import type { NeedTracer } from '../memory/traced-memory.ts';
 import { nanoseconds } from '../parallel/clock.ts';
 import type { RingRunner } from '../transports/vhost-user/platform.ts';
+import type { RequestTracer } from '../virtqueue/traced-queue.ts';
 import { DeviceReach, Handles } from './device-reach.ts';
 import { RingNeeds } from './ring-needs.ts';
 import { DEVICE, guestAt } from './traced-numbers.ts';
@@ -18,10 +19,29 @@ import { TracedRings } from './traced-rings.ts';
  */
 const STALE_LIMIT = 10e6;
 
-/** Reports, for a worker, what requests of an endpoint's guest have in hand. It never waits. */
-export function needsIn(ring: TraceRing): (endpoint: number) => NeedTracer {
-  const reporter = new NeedReporter(new RingTracer(ring, nanoseconds, false));
-  return (endpoint) => reporter.of(guestAt(endpoint), DEVICE);
+/** More than there are threads: their requests differ in what is left of their numbers when they are divided by it. */
+const MOST_THREADS = 1024;
+
+/** What a worker reports. */
+export interface WorkerTracing {
+  /** What requests of an endpoint's guest have in hand. */
+  needsOf(endpoint: number): NeedTracer;
+  /** The requests themselves. */
+  requestsOf(endpoint: number): RequestTracer;
+}
+
+/** Reports for a worker. It never waits. */
+export function workerTracing(ring: TraceRing): WorkerTracing {
+  let last = ring.thread;
+  const nextId = (): number => {
+    last += MOST_THREADS;
+    return last;
+  };
+  const reporter = new NeedReporter(new RingTracer(ring, nanoseconds, false), nextId);
+  return {
+    needsOf: (endpoint) => reporter.needsOf(guestAt(endpoint), DEVICE),
+    requestsOf: (endpoint) => reporter.requestsOf(guestAt(endpoint), DEVICE),
+  };
 }
 
 /** Reports, for the control thread, what the rings of a session at an endpoint can reach. It waits for room. */

@@ -8,15 +8,13 @@ import { type Libc, loadLibc } from '../hosts/linux/libc.ts';
 import { threadFile } from '../hosts/linux/thread-file.ts';
 import type { Endpoint, Notice } from './control.ts';
 import type { ControlThreadData, FromControl, ToControl } from './control-thread.ts';
-import { newDeviceCounters, newWorkerCounters } from './counter-blocks.ts';
+import { newDeviceCounters } from './counter-blocks.ts';
 import type { ExposureWatch } from './exposure-watch.ts';
 import { mailboxWords } from './mailbox.ts';
+import { ProcessCounters } from './process-counters.ts';
 import type { QueueThreadData } from './queue-thread.ts';
-import { deviceFigures, type ServingFigures, workerFigures } from './serving-figures.ts';
-import { quitAll, quitWords } from './thread-exit.ts';
-
-/** Threads that have not left so long after the process was to end are not waited for. Milliseconds. */
-const EXIT_LIMIT = 1000;
+import type { ServingFigures } from './serving-figures.ts';
+import { leaveAtExit, quitWords } from './thread-exit.ts';
 
 /** How a server is made. */
 export interface ServerOptions {
@@ -38,15 +36,6 @@ export interface ServerOptions {
   readonly onEnd: (failure?: Error) => void;
 }
 
-/** A device, as the main thread counts it. */
-interface CountedEndpoint {
-  readonly name: string;
-  readonly kind: string;
-  readonly counters: SharedArrayBuffer;
-  /** Rules that its frontends broke, and how often. */
-  readonly violations: Map<string, number>;
-}
-
 /** A running server. */
 export class VhostServer {
   readonly #control: Worker;
@@ -57,8 +46,8 @@ export class VhostServer {
   readonly #ended: Promise<void>;
   /** Who waits for the control thread's answer. */
   readonly #pinging: (() => void)[] = [];
-  readonly #devices: CountedEndpoint[] = [];
-  readonly #workerCounters: readonly Float64Array[];
+  readonly #counters: ProcessCounters;
+  #endpoints = 0;
 
   /** Throws NativeUnavailable where the system's C library cannot be called. */
   constructor(options: ServerOptions) {
@@ -67,23 +56,18 @@ export class VhostServer {
     const eventfds = new Eventfds(libc, new Arena(libc, 4096));
     this.#options = options;
     this.#wake = () => eventfds.ring(wake);
-    this.#workerCounters = Array.from({ length: options.workers }, newWorkerCounters);
     const quit = quitWords(options.workers + 1);
     const { pollMicroseconds, restricted, sealed, watch } = options;
-    const workers = this.#workerCounters.map((counters, i) => {
+    this.#counters = new ProcessCounters(options.workers, watch);
+    const workers = this.#counters.workers.map((counters, i) => {
       const trace = watch?.workers[i];
       return startQueueThread(libc, { wakeControl: wake, pollMicroseconds, sealed, quit, counters, trace });
     });
     const data: ControlThreadData = { wake, workers, restricted, sealed, quit, trace: watch?.control };
     const wakes = [wake, ...workers.map(({ mail }) => mail.wake)];
-    const wakeAll = (): void => {
-      for (const fd of wakes) eventfds.ring(fd);
-    };
-    // Node waits for its threads before the process ends, and these would sleep in a system call.
-    process.once('exit', (status) => {
-      // Nor may one wait for room in its ring of events.
+    leaveAtExit(libc, quit, () => {
       watch?.close();
-      if (!quitAll(quit, wakeAll, EXIT_LIMIT)) libc._exit(status);
+      for (const fd of wakes) eventfds.ring(fd);
     });
     this.#control = new Worker(threadFile('control-thread', import.meta.url), {
       workerData: data,
@@ -99,8 +83,10 @@ export class VhostServer {
   /** Serves one more device. Rejects when it cannot be made, in a sentence for the user. */
   add(endpoint: Endpoint): Promise<void> {
     const counters = newDeviceCounters(this.#options.workers);
-    const { name, device } = endpoint;
-    this.#devices.push({ name, kind: device.kind, counters, violations: new Map() });
+    const { watch } = this.#options;
+    const number = this.#endpoints++;
+    const exposure = watch && (() => watch.of(number));
+    this.#counters.add({ name: endpoint.name, kind: endpoint.device.kind, counters, exposure });
     return new Promise((resolve, reject) => {
       this.#waiting.push({ resolve, reject });
       this.#send({ kind: 'add', endpoint, counters });
@@ -109,15 +95,7 @@ export class VhostServer {
 
   /** What has been counted until now. No other thread is asked. */
   get figures(): ServingFigures {
-    const { workers, watch } = this.#options;
-    return {
-      devices: this.#devices.map((device, endpoint) => ({
-        ...deviceFigures(device, workers),
-        ...(watch && { exposure: watch.of(endpoint) }),
-      })),
-      workers: this.#workerCounters.map(workerFigures),
-      ...(watch && { eventsLost: watch.lost }),
-    };
+    return this.#counters.figures;
   }
 
   /** Resolves when the control thread has answered, which a stuck one never does. */
@@ -142,7 +120,7 @@ export class VhostServer {
   #hear(message: FromControl, ended: () => void): void {
     const failure = 'failure' in message && message.failure ? new Error(message.failure) : undefined;
     if (message.kind === 'notice') {
-      this.#count(message.notice);
+      this.#counters.heard(message.notice);
       this.#options.onNotice(message.notice);
     } else if (message.kind === 'pong') this.#pinging.shift()?.();
     else if (message.kind === 'added') {
@@ -153,11 +131,6 @@ export class VhostServer {
       ended();
       this.#options.onEnd(failure);
     }
-  }
-
-  #count({ device: name, clause }: Notice): void {
-    const violations = this.#devices.find((device) => device.name === name)?.violations;
-    if (clause !== undefined) violations?.set(clause, (violations.get(clause) ?? 0) + 1);
   }
 
   #fail(error: Error, ended: () => void): void {

@@ -2,7 +2,7 @@
 // when its guest dies.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -25,8 +25,12 @@ import {
 import { noTrace, type Tracer } from '../trace.ts';
 import { domainId } from '../xen/ids.ts';
 import { oneTransaction } from '../xenstore/one-transaction.ts';
+import { MortalHost } from '../../test/support/mortal-host.test.helper.ts';
 import type { Notice } from './control.ts';
+import { ProcessCounters } from './process-counters.ts';
+import type { DeviceFigures } from './serving-figures.ts';
 import { type AttachedDevice, XenLoop } from './xen-loop.ts';
+import { XenRecords } from './xen-records.ts';
 
 const BACKEND = domainId(1);
 const GUEST = domainId(2);
@@ -36,8 +40,15 @@ const SIZE = 1 << 20;
 const DISK_OPTIONS = { direct: false, engine: 'auto' as const, queues: 1, queueSize: 16 };
 const OPTIONS = { disk: DISK_OPTIONS, console: undefined, access: 'map' as const };
 
+/** What a machine is made with, where that is not as for most. */
+interface StageOptions {
+  readonly tracer?: Tracer;
+  /** Devices are kept in a folder. */
+  readonly keeps?: boolean;
+}
+
 /** A machine whose domain 1 runs the loop, with two guests. */
-async function stage(t: TestContext, tracer: Tracer = noTrace) {
+async function stage(t: TestContext, { tracer = noTrace, keeps = false }: StageOptions = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'grantio-xen-loop-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const image = join(folder, 'disk.img');
@@ -54,32 +65,49 @@ async function stage(t: TestContext, tracer: Tracer = noTrace) {
     epoll.close();
   });
   const notices: Notice[] = [];
-  const loop = new XenLoop({
-    host: ports,
-    store: {
-      ...oneTransaction(machine.xenstore),
-      isIntroduced: async (id) => machine.xen.domains.find(id)?.alive === true,
-    },
-    hosting: {
-      ...host,
-      watches,
-      uring: () => {
-        throw new IoUringUnavailable('not here');
+  const counted = new ProcessCounters(1);
+  const begin = () => {
+    const mortal = new MortalHost(ports);
+    const records = keeps ? new XenRecords(host.libc, host.arena, join(folder, 'state')) : undefined;
+    const loop = new XenLoop({
+      host: mortal,
+      store: {
+        ...oneTransaction(machine.xenstore),
+        isIntroduced: async (id) => machine.xen.domains.find(id)?.alive === true,
       },
-    },
-    wakes: { takeTurn: () => true, look: () => void machine.step(), endTurn: () => false },
-    records: undefined,
-    notify: (notice) => notices.push(notice),
-  });
-  const running = loop.run(
-    () => undefined,
-    () => false,
-  );
+      hosting: {
+        ...host,
+        watches,
+        uring: () => {
+          throw new IoUringUnavailable('not here');
+        },
+      },
+      wakes: { takeTurn: () => true, look: () => void machine.step(), endTurn: () => false },
+      records,
+      notify: (notice) => {
+        counted.heard(notice);
+        notices.push(notice);
+      },
+      counters: counted.workers[0],
+      counted,
+    });
+    const running = loop
+      .run(
+        () => undefined,
+        () => false,
+      )
+      .finally(() => {
+        mortal.die();
+        records?.close();
+      });
+    return { loop, running };
+  };
+  const { loop, running } = begin();
   const until = async (condition: () => boolean): Promise<void> => {
     for (let turns = 0; turns < 10_000 && !condition(); turns++) await turn();
     assert.ok(condition(), notices.map(({ message }) => message).join('\n'));
   };
-  return { machine, ports, guests, image, loop, running, notices, until };
+  return { machine, ports, guests, folder, image, loop, running, begin, notices, counted, until };
 }
 
 const nodesOf = (guest: number, image: string): VirtioNodes => ({
@@ -119,6 +147,45 @@ test('what is announced is served from its image, until it is withdrawn', native
   assert.equal(loop.failure, undefined);
 });
 
+/** The requests of one operation. */
+function requestsOf({ operations }: DeviceFigures, name: string): number {
+  return operations.find((operation) => operation.name === name)!.requests;
+}
+
+test('what a device does is counted, and it is there from its announcement on', native, async (t) => {
+  const { machine, guests, image, loop, running, counted, until } = await stage(t);
+  await loop.watch(OPTIONS);
+  const figures = (): readonly DeviceFigures[] => counted.figures.devices;
+  assert.deepEqual(figures(), []);
+  const nodes = nodesOf(GUEST, image);
+  await announceDevice(machine.xenstore, nodes);
+  await until(() => figures().length === 1);
+  const [idle] = figures();
+  assert.deepEqual(
+    [idle.name, idle.kind, idle.guest, idle.connected, idle.mappings],
+    ['2/virtio_disk/51712', 'blk', GUEST, false, 0],
+  );
+  const [guest] = guests;
+  const disk = guest.attachBlk(PLACE, 'direct', { queues: 1, queueSize: 16 });
+  const buffer = await disk.buffer(4096);
+  await disk.read(0, buffer, 4096);
+  await disk.write(0, buffer, 4096);
+  const [busy] = figures();
+  assert.deepEqual([requestsOf(busy, 'read'), requestsOf(busy, 'write')], [1, 1]);
+  assert.deepEqual([busy.connected, busy.sessions, busy.enabledQueues], [true, 1, 1]);
+  assert.deepEqual([busy.mappings > 0, busy.exposedBytes], [true, busy.mappings * 4096], 'the ring');
+  assert.ok(busy.notifications > 0 && busy.interrupts > 0 && busy.depth.sum >= 2);
+  const [{ looks, busyLooks }] = counted.figures.workers;
+  assert.ok(busyLooks > 0 && looks >= busyLooks);
+  guest.detach(disk);
+  const [left] = figures();
+  assert.deepEqual([left.connected, left.enabledQueues, left.mappings, left.exposedBytes], [false, 0, 0, 0]);
+  await withdrawDevice(machine.xenstore, nodes);
+  await until(() => figures().length === 0);
+  await loop.end();
+  await running;
+});
+
 test(
   'what is mapped and what is needed of it is reported, for each device under a number',
   native,
@@ -129,7 +196,9 @@ test(
       const isOwn = 'device' in event ? event.device < DRIVEN : 'mapper' in event;
       if (isOwn) exposure.consume(event);
     };
-    const { guests, image, loop, running } = await stage(t, new DirectTracer([{ consume }], () => 0));
+    const { guests, image, loop, running } = await stage(t, {
+      tracer: new DirectTracer([{ consume }], () => 0),
+    });
     const other = { ...attached(GUEST, image), base: BASE + 0x1000, irq: 34 };
     await loop.attach([attached(GUEST, image), other]);
     const [guest] = guests;
@@ -143,6 +212,16 @@ test(
     await running;
     const { contradictions, leakedGrants, touchesOutsideNeed } = exposure.total();
     assert.deepEqual([contradictions, leakedGrants, touchesOutsideNeed], [0, 0, 0]);
+    // The guest's disks ask for their names first.
+    assert.deepEqual(
+      exposure
+        .devices()
+        .map(({ requests, requestsFailed, requestsOpen }) => [requests, requestsFailed, requestsOpen]),
+      [
+        [1, 0, 0],
+        [1, 0, 0],
+      ],
+    );
     const devices = exposure.devices();
     assert.deepEqual(
       devices.map(({ domain, device }) => [domain, device]),
@@ -229,7 +308,7 @@ test('by hand, what cannot be served is an error, and nothing of it is left', na
 });
 
 test('a driver that breaks a rule is told of with its clause', native, async (t) => {
-  const { guests, image, loop, running, notices } = await stage(t);
+  const { guests, image, loop, running, notices, counted } = await stage(t);
   await loop.attach([attached(GUEST, image)]);
   const { mmio } = guests[0].ports;
   for (const [register, value] of [
@@ -248,7 +327,116 @@ test('a driver that breaks a rule is told of with its clause', native, async (t)
   ])
     mmio.write(BASE + register, 4, value);
   assert.deepEqual([notices[1].level, notices[1].clause], ['warn', '§2.7']);
+  assert.deepEqual([...counted.figures.devices[0].violations], [['§2.7', 1]]);
   assert.match(notices[1].message, /^broken by its driver, until that resets it: queue 0: size 3/);
   await loop.end();
   await running;
 });
+
+const ANOTHER = new RegExp(
+  `served by another grantio xen-backend \\(process ${process.pid}\\) that keeps its devices in .*state, too: `,
+);
+
+test('a guest that has a backend is refused to another, and is served on', native, async (t) => {
+  const { guests, image, loop, running, begin } = await stage(t, { keeps: true });
+  await loop.attach([attached(GUEST, image)]);
+  const disk = guests[0].attachBlk(PLACE, 'bounce', { queues: 1, queueSize: 16 });
+  const second = begin();
+  const rng: AttachedDevice = {
+    ...attached(GUEST, image),
+    base: BASE + 0x1000,
+    irq: 34,
+    spec: { kind: 'rng' },
+  };
+  for (const device of [attached(GUEST, image), { ...attached(GUEST, image), spec: rng.spec }, rng])
+    await assert.rejects(second.loop.attach([device]), ANOTHER);
+  await second.loop.attach([attached(OTHER, image)]);
+  await disk.read(0, await disk.buffer(512), 512);
+  await loop.end();
+  await running;
+  const successor = begin();
+  await successor.loop.attach([attached(GUEST, image)]);
+  await disk.read(0, await disk.buffer(512), 512);
+  for (const each of [second, successor]) {
+    await each.loop.end();
+    await each.running;
+  }
+});
+
+test('a guest of which nothing is served any more is free for another backend', native, async (t) => {
+  const { machine, folder, image, loop, running, begin, notices, until } = await stage(t, { keeps: true });
+  await loop.watch(OPTIONS);
+  const nodes = { ...nodesOf(GUEST, image), disk: { params: image, readOnly: true, dev: 'xvda' } };
+  const second = begin();
+  for (const [round, params] of [image, `${image}.missing`].entries()) {
+    const said = notices.length;
+    await announceDevice(machine.xenstore, { ...nodes, disk: { ...nodes.disk, params } });
+    await until(() => notices.length === said + 1);
+    if (round === 0) await assert.rejects(second.loop.attach([attached(GUEST, image)]), ANOTHER);
+    await withdrawDevice(machine.xenstore, nodes);
+    await until(() => notices.length === said + (round === 0 ? 2 : 1));
+  }
+  assert.deepEqual(readdirSync(join(folder, 'state')), ['claims']);
+  await second.loop.attach([attached(GUEST, image)]);
+  for (const each of [second, { loop, running }]) {
+    await each.loop.end();
+    await each.running;
+  }
+});
+
+test(
+  'a guest that is served by hand is refused where it is announced, and others are served',
+  native,
+  async (t) => {
+    const { machine, guests, image, loop, running, begin, notices, until } = await stage(t, { keeps: true });
+    await loop.attach([attached(GUEST, image)]);
+    const second = begin();
+    await second.loop.watch(OPTIONS);
+    const base = BASE + 0x1000;
+    const refused = { ...nodesOf(GUEST, image), kind: 'virtio' as const, virtioId: 4, base, irq: 34 };
+    await announceDevice(machine.xenstore, refused);
+    await announceDevice(machine.xenstore, { ...nodesOf(OTHER, image), kind: 'virtio', virtioId: 4 });
+    await until(() => notices.length === 3);
+    const said = new Map(notices.map(({ device, level, message }) => [device, `${level}: ${message}`]));
+    assert.match(said.get('2/virtio/51712')!, /^error: cannot be served: domain 2 is /);
+    assert.match(said.get('2/virtio/51712')!, ANOTHER);
+    assert.match(said.get('3/virtio/51712')!, /^info: served at/);
+    await until(() => machine.control.store !== undefined);
+    assert.match(await machine.xenstore.read(`${backendPath(refused)}/error`), ANOTHER);
+    const disk = guests[0].attachBlk(PLACE, 'bounce', { queues: 1, queueSize: 16 });
+    await disk.read(0, await disk.buffer(512), 512);
+    for (const each of [second, { loop, running }]) {
+      await each.loop.end();
+      await each.running;
+    }
+  },
+);
+
+test(
+  'a second backend that watches is refused, and the nodes of the first are as they were',
+  native,
+  async (t) => {
+    const { machine, guests, image, loop, running, begin, notices, until } = await stage(t, { keeps: true });
+    await loop.watch(OPTIONS);
+    const nodes = nodesOf(GUEST, image);
+    await announceDevice(machine.xenstore, nodes);
+    await until(() => notices.length === 1);
+    const state = () => machine.xenstore.read(`${backendPath(nodes)}/state`);
+    const before = await state();
+    const second = begin();
+    await assert.rejects(
+      second.loop.watch(OPTIONS),
+      /^Error: the devices that xenstore announces are served by another /,
+    );
+    assert.equal(await state(), before);
+    const disk = guests[0].attachBlk(PLACE, 'bounce', { queues: 1, queueSize: 16 });
+    await disk.read(0, await disk.buffer(512), 512);
+    await loop.end();
+    await running;
+    await second.loop.watch(OPTIONS);
+    assert.match(notices.at(-1)!.message, /^taken over from a predecessor/);
+    await disk.read(0, await disk.buffer(512), 512);
+    await second.loop.end();
+    await second.running;
+  },
+);

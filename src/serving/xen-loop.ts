@@ -14,11 +14,15 @@ import { type NeedTracer, needsOf } from '../memory/traced-memory.ts';
 import type { DeviceAddress, VirtioNodes } from '../toolstack/virtio-nodes.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { DeviceKeeper } from '../virtio/device-keeper.ts';
+import { type RequestTracer, requestsOf } from '../virtqueue/traced-queue.ts';
 import type { BackendHost } from '../xen/backend-host.ts';
 import type { DomainId } from '../xen/ids.ts';
 import { type Xenstore, XenstoreError } from '../xen/xenstore.ts';
 import type { Notice } from './control.ts';
+import { newDeviceCounters, WORKER_BLOCK } from './counter-blocks.ts';
 import type { DeviceHosting, DeviceSpec } from './devices.ts';
+import type { NewDevice } from './process-counters.ts';
+import { XenCounters } from './xen-counters.ts';
 import { madeDevice, specOf, type XenDeviceOptions } from './xen-devices.ts';
 import { type DomainList, guestLives } from './xen-guests.ts';
 import type { Wakes } from './xen-wakes.ts';
@@ -41,6 +45,9 @@ export interface AttachedDevice {
 /** Records of devices, as XenRecords has them. */
 export interface DeviceRecords {
   readonly guests: readonly number[];
+  claim(guest: DomainId): void;
+  claimAnnouncements(): void;
+  release(guest: DomainId): void;
   keeper(guest: DomainId, base: number, device: VirtioDevice, anew: boolean): DeviceKeeper;
   forget(guest: number): void;
 }
@@ -54,6 +61,16 @@ export interface XenLoopParts {
   /** Where devices are kept for a successor, if they are. */
   readonly records: DeviceRecords | undefined;
   readonly notify: (notice: Notice) => void;
+  /** Where this thread counts what it does (counter-blocks.ts). */
+  readonly counters: Float64Array;
+  /** Told of each device from when it is made until it is closed. */
+  readonly counted: CountedDevices;
+}
+
+/** Whoever reads what is counted of devices. */
+export interface CountedDevices {
+  add(device: NewDevice): void;
+  remove(name: string): void;
 }
 
 interface Attachment {
@@ -72,6 +89,8 @@ export class XenLoop {
   #begun = false;
   /** Devices that have been made, which is how they are numbered in a trace. */
   #made = 0;
+  /** Requests that have been reported to it. */
+  #requests = 0;
   #ended = false;
   #error: unknown;
   readonly #unflushed: string[] = [];
@@ -81,9 +100,11 @@ export class XenLoop {
     this.#backend = new BackendDomain(parts.host);
   }
 
-  /** Serves from now on what xenstore announces. Resolves when it is watched. */
+  /** Serves from now on what xenstore announces. Resolves when it is watched; rejects when another backend does. */
   async watch(options: XenDeviceOptions): Promise<void> {
     const { store, records } = this.#parts;
+    // Two would not only want the same devices: the one that is refused would say so in the nodes of the other's.
+    records?.claimAnnouncements();
     const make = (nodes: VirtioNodes, again: boolean): MadeDevice => ({
       ...this.#make(specOf(nodes, options), nameOf(nodes), nodes.guest, nodes.base, !again),
       access: options.access,
@@ -120,9 +141,8 @@ export class XenLoop {
     const { name, spec, access, guest, base, irq } = device;
     const made = this.#make(spec, name, guest, base, false);
     try {
-      const served = this.#backend.serve(made.device, guest, base, access, {
-        ...{ irq, keeper: made.keeper, needs: made.needs },
-      });
+      const { keeper, needs, meter } = made;
+      const served = this.#backend.serve(made.device, guest, base, access, { irq, keeper, needs, meter });
       this.#attached.add({ device, made, served });
       this.#follow(name, served);
       this.#say('info', name, servedWords(base, irq, access, served));
@@ -139,19 +159,51 @@ export class XenLoop {
     base: number,
     anew: boolean,
   ): Omit<MadeDevice, 'access'> {
+    const made = this.#madeClaimed(spec, name, guest, base, anew);
+    const { counted } = this.#parts;
+    const counters = newDeviceCounters(1);
+    counted.add({ name, kind: spec.kind, guest, counters });
+    const close = (): void => {
+      made.close();
+      counted.remove(name);
+    };
+    const traced = this.#traced(guest);
+    const meter = new XenCounters(counters, spec.kind, traced?.requests);
+    return { ...made, close, needs: traced?.needs, meter };
+  }
+
+  /** Throws why it cannot be, and then this backend claims the guest no more than before. */
+  #madeClaimed(
+    spec: DeviceSpec,
+    name: string,
+    guest: DomainId,
+    base: number,
+    anew: boolean,
+  ): ReturnType<typeof madeDevice> {
     const { hosting, records } = this.#parts;
-    const made = madeDevice(spec, {
-      hosting,
-      keep: (device) => records?.keeper(guest, base, device, anew),
-      onLoss: () => this.#unflushed.push(name),
-    });
-    return { ...made, needs: this.#needsOf(guest) };
+    records?.claim(guest);
+    try {
+      return madeDevice(spec, {
+        hosting,
+        keep: (device) => records?.keeper(guest, base, device, anew),
+        onLoss: () => this.#unflushed.push(name),
+      });
+    } catch (error) {
+      records?.release(guest);
+      throw error;
+    }
   }
 
   /** The next device, for whoever follows what is reached and needed. */
-  #needsOf(guest: DomainId): NeedTracer | undefined {
+  #traced(guest: DomainId): { readonly needs: NeedTracer; readonly requests: RequestTracer } | undefined {
     const { tracer } = this.#parts.host;
-    return tracer.enabled ? needsOf(tracer, guest, this.#made++) : undefined;
+    if (!tracer.enabled) return undefined;
+    const device = this.#made++;
+    const nextId = (): number => this.#requests++;
+    return {
+      needs: needsOf(tracer, guest, device),
+      requests: requestsOf(tracer, guest, device, nextId),
+    };
   }
 
   /** What was kept of guests that died while nobody was here. */
@@ -188,15 +240,18 @@ export class XenLoop {
    * @param quitting whether the process is about to end, in which case there is nobody to wait for
    */
   async run(mail: () => void, quitting: () => boolean): Promise<void> {
-    const { wakes } = this.#parts;
+    const { wakes, counters } = this.#parts;
     for (let busy = 0; !this.#ended && !quitting(); ) {
       if (wakes.takeTurn()) {
         mail();
         await turn();
       }
       const worked = this.#begun && this.#backend.poll();
-      if (wakes.endTurn() || worked) busy++;
-      else busy = 0;
+      counters[WORKER_BLOCK.at.looks]++;
+      if (wakes.endTurn() || worked) {
+        counters[WORKER_BLOCK.at.busyLooks]++;
+        busy++;
+      } else busy = 0;
       if (busy % BUSY_TURNS === 0) wakes.look(busy === 0 && !this.#ended);
     }
     if (this.#error !== undefined) throw this.#error;

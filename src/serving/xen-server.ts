@@ -8,6 +8,8 @@ import { loadLibc } from '../hosts/linux/libc.ts';
 import { threadFile } from '../hosts/linux/thread-file.ts';
 import type { Notice } from './control.ts';
 import type { ExposureWatch } from './exposure-watch.ts';
+import type { ProcessCounters } from './process-counters.ts';
+import { leaveAtExit, quitWords } from './thread-exit.ts';
 import type { FromXen, ToXen, XenThreadData, XenWork } from './xen-thread.ts';
 
 /** How a backend is made. */
@@ -17,6 +19,8 @@ export interface XenServerOptions {
   readonly folder: string | undefined;
   /** Follows what guests' grants are mapped for, with no workers; nobody does without. */
   readonly watch?: ExposureWatch | undefined;
+  /** Has its one worker's counters, and learns of its devices. */
+  readonly counters: ProcessCounters;
   readonly onNotice: (notice: Notice) => void;
 }
 
@@ -31,20 +35,18 @@ export class XenServer {
   readonly #pinging: (() => void)[] = [];
 
   /** Throws NativeUnavailable where the system's C library cannot be called. */
-  constructor({ work, folder, watch, onNotice }: XenServerOptions) {
+  constructor({ work, folder, watch, counters, onNotice }: XenServerOptions) {
     const libc = loadLibc('grantio xen-backend');
     const wake = newEventfd(libc);
     const eventfds = new Eventfds(libc, new Arena(libc, 4096));
-    const quit = new Int32Array(new SharedArrayBuffer(4));
+    const quit = quitWords(1);
     this.#wake = () => eventfds.ring(wake);
-    // Node waits for its threads before the process ends, and this one would sleep in a system call.
-    process.once('exit', () => {
-      // Nor may it wait for room in its ring of events.
+    leaveAtExit(libc, quit, () => {
       watch?.close();
-      Atomics.store(quit, 0, 1);
       this.#wake();
     });
-    const data: XenThreadData = { work, folder, wake, quit, trace: watch?.control };
+    const [own] = counters.workers;
+    const data: XenThreadData = { work, folder, wake, quit, counters: own, trace: watch?.control };
     this.#thread = new Worker(threadFile('xen-thread', import.meta.url), { workerData: data });
     const { promise: serving, resolve, reject } = settler<number>();
     const { promise: ended, resolve: end } = settler<Error | undefined>();
@@ -58,7 +60,11 @@ export class XenServer {
     };
     this.#thread.on('error', fail);
     this.#thread.on('message', (message: FromXen) => {
-      if (message.kind === 'notice') onNotice(message.notice);
+      if (message.kind === 'notice') {
+        counters.heard(message.notice);
+        onNotice(message.notice);
+      } else if (message.kind === 'counted') counters.add(message.device);
+      else if (message.kind === 'uncounted') counters.remove(message.name);
       else if (message.kind === 'pong') this.#pinging.shift()?.();
       else if (message.kind === 'serving') resolve(message.domain);
       else if (message.failure === undefined) end(undefined);

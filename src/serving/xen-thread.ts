@@ -11,6 +11,8 @@ import { openStoreChannel, ownDomainId } from '../hosts/linux/xen/store.ts';
 import { nanoseconds } from '../parallel/clock.ts';
 import { XenstoreClient } from '../xenstore/client.ts';
 import type { Notice } from './control.ts';
+import type { NewDevice } from './process-counters.ts';
+import { isQuitting, leave } from './thread-exit.ts';
 import type { XenDeviceOptions } from './xen-devices.ts';
 import { type AttachedDevice, XenLoop } from './xen-loop.ts';
 import { XenRecords } from './xen-records.ts';
@@ -29,8 +31,10 @@ export interface XenThreadData {
   readonly folder: string | undefined;
   /** Eventfd that wakes it. */
   readonly wake: number;
-  /** One word that is not zero when the process is about to end. */
+  /** The words of thread-exit.ts, for one thread. */
   readonly quit: Int32Array;
+  /** Where it counts what it does (counter-blocks.ts). */
+  readonly counters: Float64Array;
   /** Where it reports what guests' grants are mapped for; it waits for room there. */
   readonly trace?: TraceRing | undefined;
 }
@@ -42,18 +46,22 @@ export type ToXen = 'ping' | 'end';
 export type FromXen =
   | { readonly kind: 'serving'; readonly domain: number }
   | { readonly kind: 'notice'; readonly notice: Notice }
+  /** A device is counted from now on, or no more. */
+  | { readonly kind: 'counted'; readonly device: NewDevice }
+  | { readonly kind: 'uncounted'; readonly name: string }
   | { readonly kind: 'pong' }
   | { readonly kind: 'ended'; readonly failure: string | undefined };
 
-async function serve({ work, folder, wake, quit, trace }: XenThreadData, port: MessagePort): Promise<void> {
+async function serve(data: XenThreadData, port: MessagePort): Promise<void> {
+  const { work, folder, wake, quit, counters, trace } = data;
   const say = (message: FromXen): void => port.postMessage(message);
   const libc = loadLibc();
   const arena = new Arena(libc, ARENA);
   const channel = openStoreChannel(libc, arena);
-  const wakes = new XenWakes(libc, arena, channel, wake);
+  const wakes = new XenWakes(libc, arena, channel, wake, counters);
   const store = new XenstoreClient(channel);
   const id = await answered(ownDomainId(store), wakes);
-  const records = folder === undefined ? undefined : new XenRecords(libc, folder);
+  const records = folder === undefined ? undefined : new XenRecords(libc, arena, folder);
   const tracer = trace && new RingTracer(trace, nanoseconds);
   const host = openXenHost({
     ...{ libc, arena, id },
@@ -61,8 +69,14 @@ async function serve({ work, folder, wake, quit, trace }: XenThreadData, port: M
     ...(records && { ioreqServers: records }),
   });
   wakes.addEvents(host.descriptors);
-  const notify = (notice: Notice): void => say({ kind: 'notice', notice });
-  const loop = new XenLoop({ host, store, hosting: wakes.hosting, wakes, records, notify });
+  const loop = new XenLoop({
+    ...{ host, store, hosting: wakes.hosting, wakes, records, counters },
+    notify: (notice) => say({ kind: 'notice', notice }),
+    counted: {
+      add: (device) => say({ kind: 'counted', device }),
+      remove: (name) => say({ kind: 'uncounted', name }),
+    },
+  });
   begin(loop, work).then(
     () => say({ kind: 'serving', domain: id }),
     (error: unknown) => loop.fail(error),
@@ -70,11 +84,12 @@ async function serve({ work, folder, wake, quit, trace }: XenThreadData, port: M
   try {
     await loop.run(
       () => readMail(port, loop, say),
-      () => Atomics.load(quit, 0) !== 0,
+      () => isQuitting(quit),
     );
   } finally {
     // What was to end has ended; whatever else there is, is for a successor.
     host.close({ keepServers: records !== undefined });
+    records?.close();
     wakes.close();
   }
   say({ kind: 'ended', failure: loop.failure });
@@ -103,5 +118,10 @@ function readMail(port: MessagePort, loop: XenLoop, say: (message: FromXen) => v
   }
 }
 
-// What goes wrong here ends the thread, and the main thread is told why.
-await serve(workerData as XenThreadData, parentPort!);
+const data = workerData as XenThreadData;
+try {
+  await serve(data, parentPort!);
+} finally {
+  // What has gone wrong ends the thread, and the main thread is told why.
+  leave(data.quit);
+}

@@ -6,6 +6,7 @@ import { Epoll, Eventfds } from '../hosts/linux/epoll.ts';
 import type { Libc } from '../hosts/linux/libc.ts';
 import { TransferScratch } from '../hosts/linux/transfer-scratch.ts';
 import { Watches } from '../hosts/linux/watches.ts';
+import { WORKER_BLOCK } from './counter-blocks.ts';
 import type { DeviceHosting } from './devices.ts';
 import { KernelWork } from './kernel-work.ts';
 
@@ -41,17 +42,22 @@ export class XenWakes implements Wakes {
   readonly #kernel: KernelWork;
   readonly #store: PolledChannel;
   readonly #mail: number;
+  readonly #counters: Float64Array;
   /** Something is there to go on with at the start. */
   #turnDue = true;
 
-  /** @param mail eventfd by which the main thread wakes this one */
-  constructor(libc: Libc, arena: Arena, store: PolledChannel, mail: number) {
+  /**
+   * @param mail eventfd by which the main thread wakes this one
+   * @param counters where sleeps are counted (counter-blocks.ts)
+   */
+  constructor(libc: Libc, arena: Arena, store: PolledChannel, mail: number, counters: Float64Array) {
     this.#epoll = new Epoll(libc, arena);
     this.#eventfds = new Eventfds(libc, arena);
     this.#watches = new Watches(libc, arena, this.#epoll);
     this.#kernel = new KernelWork(libc, arena, this.#epoll, KERNEL);
     this.#store = store;
     this.#mail = mail;
+    this.#counters = counters;
     this.hosting = {
       ...{ libc, arena, scratch: new TransferScratch(arena) },
       ...{ watches: this.#watches, uring: this.#kernel.uring },
@@ -72,8 +78,15 @@ export class XenWakes implements Wakes {
   }
 
   look(maySleep: boolean): void {
-    const sleeps = maySleep && !this.#turnDue && !this.#kernel.arm();
-    this.#epoll.wait(sleeps ? -1 : 0, this.#wake);
+    if (maySleep && !this.#turnDue && !this.#kernel.arm()) this.#sleep();
+    else this.#epoll.wait(0, this.#wake);
+  }
+
+  #sleep(): void {
+    const began = performance.now();
+    this.#epoll.wait(-1, this.#wake);
+    this.#counters[WORKER_BLOCK.at.sleeps]++;
+    this.#counters[WORKER_BLOCK.at.sleptSeconds] += (performance.now() - began) / 1000;
   }
 
   endTurn(): boolean {

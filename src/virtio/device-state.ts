@@ -20,6 +20,7 @@ import {
 import { assert, ProtocolViolation } from '../errors.ts';
 import type { DeviceMemory } from '../memory/device-memory.ts';
 import { DeviceQueue } from '../virtqueue/device-queue.ts';
+import type { DeviceMeter } from '../virtqueue/queue-meter.ts';
 import { FRESH_QUEUE, type QueueJournals } from '../virtqueue/queue-journal.ts';
 import { mapRingAreas } from '../virtqueue/ring-areas.ts';
 import { UsedRing } from '../virtqueue/split-ring.ts';
@@ -54,6 +55,7 @@ export class DeviceState {
   readonly #signals: DeviceSignals;
   readonly #host: DeviceHost;
   readonly #journals: QueueJournals | undefined;
+  readonly #meter: DeviceMeter | undefined;
   #status = 0;
   #registers: QueueRegisters[];
   readonly #queues: (DeviceQueue | undefined)[] = [];
@@ -61,6 +63,7 @@ export class DeviceState {
   /**
    * @param restricted offer VIRTIO_F_ACCESS_PLATFORM: the device reaches only what the driver grants
    * @param journals where what is under way is kept for a successor, if it is
+   * @param meter counts what the queues do
    */
   constructor(
     device: VirtioDevice,
@@ -68,9 +71,11 @@ export class DeviceState {
     signals: DeviceSignals,
     restricted: boolean,
     journals?: QueueJournals,
+    meter?: DeviceMeter,
   ) {
     this.device = device;
     this.#journals = journals;
+    this.#meter = meter;
     this.offered =
       device.features |
       VIRTIO_F_VERSION_1 |
@@ -82,7 +87,7 @@ export class DeviceState {
     this.#signals = signals;
     this.#host = {
       completed: (queue) => {
-        if (queue.takeInterrupt()) signals.interruptQueue();
+        if (queue.takeInterrupt()) this.#interrupt(queue);
       },
       failed: (_, violation) => this.#break(violation),
       configChanged: () => signals.interruptConfig(),
@@ -169,7 +174,8 @@ export class DeviceState {
     if (queue === undefined || !this.running) return false;
     let more = false;
     this.guard(() => {
-      more = serveTurn(this.device, queue, index, () => this.#signals.interruptQueue());
+      queue.meter?.turn();
+      more = serveTurn(this.device, queue, index, () => this.#interrupt(queue));
     });
     return more;
   }
@@ -243,6 +249,11 @@ export class DeviceState {
     this.#signals.broken?.(violation);
   }
 
+  #interrupt(queue: DeviceQueue): void {
+    queue.meter?.interrupted();
+    this.#signals.interruptQueue();
+  }
+
   #closeQueues(): void {
     this.device.drain?.();
     for (const queue of this.#queues) queue?.close();
@@ -276,6 +287,7 @@ export class DeviceState {
     const start = again
       ? journals?.resume(index, size, new UsedRing(areas.device, size).index)
       : journals?.begin(index, size);
-    return new DeviceQueue(size, areas, this.#memory, features, start ?? FRESH_QUEUE);
+    const meter = this.#meter?.queue(index, size);
+    return new DeviceQueue(size, areas, this.#memory, features, start ?? FRESH_QUEUE, meter);
   }
 }

@@ -53,6 +53,8 @@ export interface DeviceQueueFeatures extends QueueFeatures {
 /** A queue that the driver has enabled. Every method may throw ProtocolViolation: the device is then broken. */
 export class DeviceQueue {
   readonly size: number;
+  /** Counts what the queue does, where somebody wants to know. Who gives the queue its turns tells of them. */
+  readonly meter: QueueMeter | undefined;
   readonly #rings: RingAreas;
   readonly #available: AvailableRing;
   readonly #used: UsedRing;
@@ -67,7 +69,6 @@ export class DeviceQueue {
   /** The used index when the driver was last interrupted. */
   #signalledUsed: number;
   readonly #journal: QueueJournal | undefined;
-  readonly #meter: QueueMeter | undefined;
   /** Heads that are to be served again, the first one last; undefined when there are none any more. */
   #again: number[] | undefined;
   /** Whether the next chain waits for the platform to say where its buffers are. */
@@ -101,7 +102,7 @@ export class DeviceQueue {
     this.#nextUsed = start.used;
     this.#signalledUsed = start.used;
     this.#journal = start.journal;
-    this.#meter = meter;
+    this.meter = meter;
     this.#again = start.again.length === 0 ? undefined : start.again.toReversed();
   }
 
@@ -181,13 +182,17 @@ export class DeviceQueue {
       written,
       chain.writable.byteLength,
     );
+    const { fault } = chain;
     // Unmap before complete: otherwise the driver finds its grants still in use.
     chain.fault = chain.access.release(bytesRead, written, atEnd);
-    if (chain.fault !== 0) return chain.fault;
+    if (chain.fault !== 0) {
+      if (fault === 0) this.meter?.refused();
+      return chain.fault;
+    }
     chain.inFlight = false;
     this.#inFlight--;
     // Whoever sees the request completed sees it counted.
-    this.#meter?.completed(chain.head, chain.type, chain.status, bytesRead, written);
+    this.meter?.completed(chain.head, chain.type, chain.status, bytesRead, written);
     this.#used.setElement(this.#nextUsed, chain.head, written);
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
     this.#journal?.completing(chain.head);
@@ -221,6 +226,7 @@ export class DeviceQueue {
   /** Lets go of chains in flight and of the rings; nothing is written to guest memory any more. */
   close(): void {
     this.#closed = true;
+    this.meter?.closed();
     // All of them: a chain that broke a rule half way through its buffers is not in flight but has mappings.
     for (const chain of this.#chains) chain?.access.release(0, 0, 0);
     this.#rings.descriptor.release();
@@ -253,7 +259,8 @@ export class DeviceQueue {
     chain.type = NO_TYPE;
     chain.status = 0;
     chain.inFlight = true;
-    this.#meter?.taken(head, chain.byteLength, fault, waiting + this.#inFlight);
+    this.meter?.taken(head, chain.byteLength, waiting + this.#inFlight);
+    if (fault !== 0) this.meter?.refused();
     this.#inFlight++;
     return chain;
   }

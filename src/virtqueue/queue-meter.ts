@@ -10,10 +10,11 @@ export interface QueueMeter {
    *
    * @param head names it until it is completed
    * @param byteLength bytes that its descriptors speak of
-   * @param fault negative when the platform refused one of its buffers
    * @param depth chains that wait or are under way, with this one
    */
-  taken(head: number, byteLength: number, fault: number, depth: number): void;
+  taken(head: number, byteLength: number, depth: number): void;
+  /** The platform refused a buffer of a chain that was taken, or what was written to it; once for a chain. */
+  refused(): void;
   /**
    * The driver gets it back now.
    *
@@ -25,6 +26,8 @@ export interface QueueMeter {
   completed(head: number, type: number, status: number, bytesRead: number, written: number): void;
   /** The driver was interrupted. */
   interrupted(): void;
+  /** The queue is served no more; nothing is told after that. */
+  closed(): void;
 }
 
 /** The type of a request of a device that has only one, or that was not looked at. */

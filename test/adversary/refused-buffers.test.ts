@@ -6,6 +6,9 @@ import { test } from 'node:test';
 import { VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK } from '../../src/abi/virtio-blk.ts';
 import { traceTo } from '../../src/dma/sharing.test.helper.ts';
 import type { MemoryAccess } from '../../src/machine/backend-domain.ts';
+import { newDeviceCounters } from '../../src/serving/counter-blocks.ts';
+import { type DeviceFigures, deviceFigures } from '../../src/serving/serving-figures.ts';
+import { XenCounters } from '../../src/serving/xen-counters.ts';
 import { offsetBy, type RawBuffer } from '../support/raw-driver.test.helper.ts';
 import { ACCESSES, NO_STATUS, RawRequest, readyToRead, Scene } from '../support/scene.test.helper.ts';
 
@@ -138,3 +141,34 @@ test('F35 of data that is refused from its second page on, no more is claimed th
   assert.equal(queue.used.index, 1);
   await scene.finish();
 });
+
+for (const access of ACCESSES)
+  test(`F35 what is refused is counted, and nothing of it counts as mapped, ${access}`, async () => {
+    const counters = newDeviceCounters(1);
+    const device = { name: 'suspect', kind: 'blk', counters, violations: new Map() };
+    const figures = (): DeviceFigures => deviceFigures(device, 1);
+    const scene = new Scene({ access, meter: new XenCounters(counters, 'blk') });
+    const { queue, request } = readyToRead(scene);
+    const ring = figures().mappings;
+    assert.equal(ring, scene.mappedOfSuspect);
+    scene.driver.submit(queue, 0);
+    const [header, data, status] = request.read(512);
+    scene.driver.chain(queue, 0, [header, { ...data, at: NOT_GRANTED }, status]);
+    scene.driver.submit(queue, 0);
+    const { refusedChains, mappings, operations } = figures();
+    assert.deepEqual([refusedChains, mappings], [1, ring]);
+    const done = operations.filter(({ requests }) => requests > 0);
+    // What was refused before it was looked at is of no known kind.
+    assert.deepEqual(
+      done.map(({ name, requests }) => [name, requests]),
+      access === 'map'
+        ? [
+            ['read', 1],
+            ['other', 1],
+          ]
+        : [['read', 2]],
+    );
+    assert.deepEqual(done.at(-1)?.errors, [1, 0, 0]);
+    await scene.finish();
+    assert.deepEqual([figures().mappings, figures().connected], [0, false]);
+  });

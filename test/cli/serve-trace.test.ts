@@ -152,6 +152,7 @@ test(
       [foreign, foreign - (PAGE - 16)],
     );
     assert.equal(total['bytesNeeded'], RING_BYTES + PAGE + 17);
+    assert.deepEqual([total['requests'], total['requestsFailed'], total['requestsOpen']], [1, 0, 0]);
     const rules = new Set(findings.map(({ rule }) => rule));
     assert.deepEqual([...rules].sort(), ['foreign-readable', 'foreign-writable', 'stale-declared']);
   },

@@ -13,7 +13,12 @@ import { BlkDevice } from '../../src/devices/blk.ts';
 import type { BlkDriver } from '../../src/drivers/blk.ts';
 import { addressMap } from '../../src/hosts/model/address-map.ts';
 import type { DomainPorts } from '../../src/hosts/model/xen.ts';
-import type { BackendDomain, MemoryAccess, ServedDevice } from '../../src/machine/backend-domain.ts';
+import type {
+  BackendDomain,
+  MemoryAccess,
+  ServedDevice,
+  ServedMeter,
+} from '../../src/machine/backend-domain.ts';
 import type { GuestDomain } from '../../src/machine/guest-domain.ts';
 import { Machine } from '../../src/machine/machine.ts';
 import type { BlockStore } from '../../src/storage/block-store.ts';
@@ -53,6 +58,8 @@ export interface SceneOptions {
   readonly tracer?: Tracer;
   /** How the device under test reaches buffers; 'map' unless given. */
   readonly access?: MemoryAccess;
+  /** Counts what the device under test does. */
+  readonly meter?: ServedMeter;
 }
 
 /** The ways in which a backend reaches what was granted. */
@@ -85,6 +92,7 @@ export class Scene {
       guest.ports.id,
       BASE,
       options.access,
+      { meter: options.meter },
     );
     this.backend.serve(
       new BlkDevice(new MemoryStore(this.#neighbourBytes), { queues: 1, queueSize: 16, id: 'neighbour' }),

@@ -1,5 +1,5 @@
 // The backend of a running Linux guest is killed with -9 in the middle of writes and started again: the guest sees
-// no error, and every byte is as it was written.
+// no error, and every byte is as it was written. A second backend that is started while the first one lives is refused.
 
 import assert from 'node:assert/strict';
 import { diskBefore } from './guest-disk.ts';
@@ -27,6 +27,10 @@ xenTest('C1: the backend is killed with -9 twice while a guest writes, and goes 
   const guest = await xen.guest('killed', SCRIPT);
   const words = ['--domain', `${guest.id}`, '--mmio', PLACES[0], '--disk', image];
   let backend = await xen.backend(...words);
+  // Another device, so that it is not the lock of the image which keeps the second one out.
+  const second = `--domain ${guest.id} --mmio ${PLACES[1]} --rng`;
+  const said = await xen.run(`node bin/grantio xen-backend ${second} || [ $? = 1 ]`);
+  assert.match(said, new RegExp(`domain ${guest.id} is served by another .*\\(process ${backend.pid}\\)`));
   await guest.start();
   for (const round of KILLS) {
     await guest.says(new RegExp(`^GRANTIO round ${round}$`));

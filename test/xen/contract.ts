@@ -8,12 +8,12 @@ import { loadLibc } from '../../src/hosts/linux/libc.ts';
 import { EvtchnEvents } from '../../src/hosts/linux/xen/evtchn.ts';
 import { Gntalloc, type GrantedPage } from '../../src/hosts/linux/xen/gntalloc.ts';
 import { openXenHost } from '../../src/hosts/linux/xen/host.ts';
-import { openStoreChannel, ownDomainId } from '../../src/hosts/linux/xen/store.ts';
+import { ownDomainId } from '../../src/hosts/linux/xen/store.ts';
 import { type DomainId, domainId } from '../../src/xen/ids.ts';
-import { XenstoreClient } from '../../src/xenstore/client.ts';
 import { eventChannelsContract, type Side } from '../contract/event-channels.ts';
 import { grantCopierContract } from '../contract/grant-copier.ts';
 import { grantMapperContract } from '../contract/grant-mapper.ts';
+import { BusyStore, storeContracts } from './store-contract.ts';
 
 /** An id that no domain has here. */
 const NOBODY = domainId(0x7abc);
@@ -21,26 +21,13 @@ const NOBODY = domainId(0x7abc);
 const PATIENCE_MILLISECONDS = 100;
 
 const libc = loadLibc();
-const arena = new Arena(libc, 2 ** 20);
 const self = await askStore();
 
 /** Which domain this is. */
 async function askStore(): Promise<DomainId> {
-  const channel = openStoreChannel(libc, arena);
-  const client = new XenstoreClient(channel);
-  const epoll = new Epoll(libc, arena);
-  epoll.add(channel.fd, 0);
-  let id: DomainId | undefined;
-  const asked = ownDomainId(client).then((found) => {
-    id = found;
-  });
-  while (id === undefined) {
-    epoll.wait(PATIENCE_MILLISECONDS, () => channel.poll());
-    await new Promise(setImmediate);
-  }
-  await asked;
-  client.close();
-  epoll.close();
+  const store = new BusyStore(libc);
+  const id = await ownDomainId(store.client);
+  await store.close();
   return id;
 }
 
@@ -131,3 +118,5 @@ eventChannelsContract('EvtchnEvents on Xen', () => {
   };
   return { one, other, nobody: NOBODY, close };
 });
+
+storeContracts(libc);

@@ -7,6 +7,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { readTrace } from '../../src/audit/trace-reader.ts';
+import { DMA_FROM_DEVICE } from '../../src/trace.ts';
 import { GRANTIO } from '../support/grantio.ts';
 import { checkRaw, diskBefore, diskScript } from './guest-disk.ts';
 import type { Peeped } from './peeping.ts';
@@ -48,12 +50,20 @@ xenTest('a trace of the backend says what a Linux guest’s grants show', async 
   assert.equal(await backend.ended(), 0, 'the backend, which ends with its guest');
   checkRaw(await xen.get(image), SEED);
 
-  const { total, findings } = await audit(await xen.get(trace));
+  const text = await xen.get(trace);
+  const { total, findings } = await audit(text);
   xen.tell(`the audit: ${JSON.stringify(total)}`);
   const { bytesNeeded, bytesExposed, foreignReadableBytes, foreignWritableBytes } = total;
   const { contradictions, leakedGrants, pagesReached, touchesOutsideNeed } = total;
   assert.deepEqual([contradictions, leakedGrants, pagesReached, touchesOutsideNeed], [0, 0, 0, 0]);
   assert.ok(bytesNeeded <= bytesExposed, `${bytesNeeded} bytes needed of ${bytesExposed}`);
+  // Each has one status, a byte that the device writes.
+  const statuses = readTrace(text.toString()).events.filter(
+    (event) => event.kind === 'need' && event.size === 1 && event.direction === DMA_FROM_DEVICE,
+  );
+  const { requests, requestsFailed, requestsOpen } = total;
+  assert.deepEqual([requests, requestsFailed, requestsOpen], [statuses.length, 0, 0]);
+  assert.ok(requests > 100, `${requests} requests`);
   // Beside the header of a request, which is granted for reading, and beside its status, which is for writing.
   assert.ok(foreignWritableBytes > 0 && foreignWritableBytes < foreignReadableBytes);
   const rules = new Set(findings.map(({ rule }) => rule));

@@ -5,14 +5,18 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { MMIO_INTERRUPT_ACK } from '../../src/abi/virtio-mmio.ts';
+import { XEN_PAGE_SIZE } from '../../src/abi/xen.ts';
 import { Arena } from '../../src/hosts/linux/arena.ts';
 import { Epoll } from '../../src/hosts/linux/epoll.ts';
 import { loadLibc } from '../../src/hosts/linux/libc.ts';
 import { openXenHost, type XenHost } from '../../src/hosts/linux/xen/host.ts';
 import type { IoreqServerRecords } from '../../src/hosts/linux/xen/ioreq-records.ts';
+import { TRANSFER_SCRATCH_SIZE, TransferScratch } from '../../src/hosts/linux/transfer-scratch.ts';
+import { VectoredImage } from '../../src/hosts/linux/vectored-image.ts';
+import { Segments } from '../../src/memory/segments.ts';
 import { type DomainId, domainId } from '../../src/xen/ids.ts';
 import { mmioServerContract } from '../contract/mmio-server.ts';
 
@@ -35,7 +39,8 @@ const RAISED_LINES = 56;
 const [guest, pvh] = process.argv.slice(2, 4).map((word) => domainId(Number(word)));
 const program = readFileSync(process.argv[4]);
 const libc = loadLibc();
-const arena = new Arena(libc, 2 ** 18);
+const arena = new Arena(libc, 2 ** 18 + TRANSFER_SCRATCH_SIZE);
+const imageHost = { libc, arena, scratch: new TransferScratch(arena) };
 const epoll = new Epoll(libc, arena);
 /** Numbers of ioreq servers that are kept from one host to the next. */
 const kept = new Map<DomainId, number>();
@@ -137,6 +142,27 @@ test('a guest’s memory is there without grants, and holes in it can be looked 
   assert.equal(region.u32[word / 4], 0x1234_5678);
   region.u32[word / 4] = 77;
   assert.equal(perform(READ[4], word), 77);
+  close();
+});
+
+test('R1: a disk moves data from and to a guest’s memory without grants, also past the page cache', () => {
+  const { region, close } = host.mapForeignMemory(guest);
+  const place = 0x30_0000;
+  const segments = new Segments();
+  segments.push(region, place, XEN_PAGE_SIZE);
+  const image = '/root/no-grants.img';
+  for (const direct of [false, true]) {
+    const pattern = direct ? 0x5a : 0x3c;
+    writeFileSync(image, new Uint8Array(2 * XEN_PAGE_SIZE).fill(pattern));
+    const store = new VectoredImage(imageHost, image, { readOnly: false, direct });
+    assert.equal(store.read(0, segments), 'ok');
+    assert.equal(perform(READ[1], place), pattern);
+    perform(WRITE[1], place, 1);
+    assert.equal(store.write(XEN_PAGE_SIZE, segments), 'ok');
+    store.close();
+    assert.deepEqual([...readFileSync(image).subarray(XEN_PAGE_SIZE, XEN_PAGE_SIZE + 2)], [1, pattern]);
+  }
+  rmSync(image);
   close();
 });
 

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Machine } from './rig/machine.ts';
+import { takeMachine } from './rig/running.ts';
 import { describe, differences, shrink, type XenPlayer } from './truth/compare.ts';
 import { embeddedWorld } from './truth/embedded-world.ts';
 import { generate } from './truth/generate.ts';
@@ -24,12 +25,13 @@ const model: XenPlayer = {
 };
 
 let machine: Machine | undefined;
-let share = process.env['GRANTIO_XEN'];
+let share = takeMachine();
 
 before(async () => {
   if (share) return;
-  machine = await Machine.boot(false);
+  machine = new Machine(await Machine.build(false));
   share = machine.share;
+  await machine.ready();
 });
 
 after(async () => {

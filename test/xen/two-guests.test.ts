@@ -1,5 +1,6 @@
 // Two Linux guests at once on a real Xen. One is killed in the middle of its writes; the other notices nothing, and
 // nothing of the dead one is left: a domain whose grants are still mapped stays in Xen's list under the name "(null)".
+// The neighbour's disk goes past the page cache of the first domain, straight from and into what is mapped of the guest.
 
 import assert from 'node:assert/strict';
 import { checkRaw, diskBefore, diskScript } from './guest-disk.ts';
@@ -25,7 +26,8 @@ xenTest('a guest is killed in the middle of its writes, its neighbour works on',
   await doomed.start();
   const image = await xen.put('neighbour.img', diskBefore(SEED));
   const neighbour = await xen.guest('neighbour', diskScript('vda', SEED));
-  const backend = await xen.backend('--domain', `${neighbour.id}`, '--mmio', PLACES[0], '--disk', image);
+  const words = ['--domain', `${neighbour.id}`, '--direct', '--mmio', PLACES[0], '--disk', image];
+  const backend = await xen.backend(...words);
   await doomed.says(/^GRANTIO round/);
   await neighbour.start();
   await neighbour.says(/^GRANTIO step write/);

@@ -3,6 +3,8 @@
 // refused. The other notices nothing of it.
 
 import assert from 'node:assert/strict';
+import { deviceRows } from '../../src/cli/top/device-rows.ts';
+import { type MetricSample, metricSamples } from '../../src/cli/top/metric-samples.ts';
 import { checkRaw, diskBefore, diskScript } from './guest-disk.ts';
 import { announce, awaitBackend, libxlDisk, libxlEntropy } from './libxl-nodes.ts';
 import { type Guest, PLACES, type Xen, xenTest } from './rig/xen-test.ts';
@@ -10,6 +12,7 @@ import { type Guest, PLACES, type Xen, xenTest } from './rig/xen-test.ts';
 const [FIRST_SEED, SECOND_SEED] = [75, 76];
 /** States of the backend's end. */
 const [SERVED, REFUSED] = [2, 6];
+const METRICS = '/run/watch.metrics';
 
 /** Writes until it is killed. */
 const WRITER = `
@@ -64,7 +67,7 @@ xenTest('C5: one backend serves guests as xenstore announces them, and as they g
   const image = await xen.put('first.img', diskBefore(FIRST_SEED));
   const doomed = await xen.guest('first', WRITER);
   await announceAll(xen, doomed, image);
-  const backend = await xen.backend();
+  const backend = await xen.backend('--metrics', METRICS);
   await refusesPvh(xen);
   await startServed(xen, doomed, image);
 
@@ -79,6 +82,7 @@ xenTest('C5: one backend serves guests as xenstore announces them, and as they g
   await backend.says(new RegExp(`${doomed.id}/virtio_disk/51712.*closed`));
   await xen.expectGone(doomed);
   await neighbour.says(/^GRANTIO round/);
+  checkMetrics(neighbour, await readMetrics(xen));
 
   const anewImage = await xen.put('first.img', diskBefore(FIRST_SEED));
   const anew = await xen.guest('first', `${diskScript('vda', FIRST_SEED)}${ENTROPY}`);
@@ -95,6 +99,43 @@ xenTest('C5: one backend serves guests as xenstore announces them, and as they g
   checkRaw(await xen.get(otherImage), SECOND_SEED);
   await xen.run(`e2fsck -fn ${anewImage} && e2fsck -fn ${otherImage}`);
 });
+
+async function readMetrics(xen: Xen): Promise<readonly MetricSample[]> {
+  const get = `require('http').get({ socketPath: '${METRICS}', path: '/metrics' }, (r) => r.pipe(process.stdout))`;
+  return metricSamples(await xen.run(`node -e "${get}"`));
+}
+
+/** The devices of the guest that is left are there and at work, and those of the other are not. */
+function checkMetrics({ id }: Guest, samples: readonly MetricSample[]): void {
+  const disk = `${id}/virtio_disk/51712`;
+  const rows = deviceRows({ time: 0, samples }, undefined, Date.now() / 1000);
+  assert.deepEqual(rows.map(({ device, kind }) => [device, kind]).sort(), [
+    [`${id}/virtio/0`, 'rng'],
+    [disk, 'blk'],
+  ]);
+  const value = (name: string, op?: string): number | undefined =>
+    samples.find(
+      ({ name: found, labels }) =>
+        found === name && labels.get('device') === disk && (op === undefined || labels.get('op') === op),
+    )?.value;
+  for (const op of ['read', 'write', 'flush'])
+    assert.ok(value('grantio_requests_total', op)! > 0, `${op} requests`);
+  assert.ok(value('grantio_data_bytes_total', 'write')! >= 64 * 1024);
+  for (const name of ['notifications_total', 'interrupts_total', 'needed_bytes_total'])
+    assert.ok(value(`grantio_${name}`)! > 0, name);
+  // It goes on while it is read: the two are not of the same moment.
+  const [mappings, bytes] = [value('grantio_mappings')!, value('grantio_exposed_bytes')!];
+  assert.ok(mappings > 0 && bytes > 0 && bytes % 4096 === 0, `${bytes} bytes, ${mappings} mappings`);
+  assert.equal(value('grantio_enabled_queues'), 1);
+  for (const { connected, errors, violations } of rows) {
+    assert.notEqual(connected, undefined, 'a driver is there');
+    assert.deepEqual([errors, violations], [0, 0]);
+  }
+  const guests = samples.filter(({ name }) => name === 'grantio_device_info');
+  assert.deepEqual(new Set(guests.map(({ labels }) => labels.get('guest'))), new Set([`${id}`]));
+  const sleeps = samples.find(({ name }) => name === 'grantio_worker_sleeps_total');
+  assert.ok(sleeps!.value > 0);
+}
 
 /** A guest whose interrupts no device model may raise: the call that would has made Xen panic. */
 async function refusesPvh(xen: Xen): Promise<void> {

@@ -136,9 +136,13 @@ function ofProcess(
 /** All of them, in the order in which they are printed. */
 export const FAMILIES: readonly Family[] = [
   {
-    ...{ type: 'gauge', name: 'grantio_device_info', labels: ['device', 'kind'] },
-    help: 'The devices that the process serves; always 1.',
-    samples: ({ devices }) => devices.map(({ name, kind }) => ({ labels: { device: name, kind }, value: 1 })),
+    ...{ type: 'gauge', name: 'grantio_device_info', labels: ['device', 'kind', 'guest'] },
+    help: 'The devices that the process serves, and on a Xen host the domain that has each; always 1.',
+    samples: ({ devices }) =>
+      devices.map(({ name, kind, guest }) => ({
+        labels: { device: name, kind, ...(guest !== undefined && { guest: `${guest}` }) },
+        value: 1,
+      })),
   },
   {
     ...{ type: 'counter', name: 'grantio_requests_total', labels: ['device', 'op'] },
@@ -171,6 +175,12 @@ export const FAMILIES: readonly Family[] = [
       })),
   },
   ofDevice(
+    'gauge',
+    'grantio_enabled_queues',
+    'Queues that the driver has enabled, and that are served.',
+    ({ enabledQueues }) => enabledQueues,
+  ),
+  ofDevice(
     'counter',
     'grantio_notifications_total',
     'Notifications from drivers that woke a worker.',
@@ -194,7 +204,7 @@ export const FAMILIES: readonly Family[] = [
   ofDevice(
     'gauge',
     'grantio_exposed_bytes',
-    "Bytes of the guest's memory that the backend can reach now: all that it was given, or what the IOMMU maps.",
+    "Bytes of the guest's memory that the backend can reach now: all that it was given, what the IOMMU maps, or the grants that it has mapped.",
     ({ exposedBytes }) => exposedBytes,
   ),
   ofExposure(
@@ -247,12 +257,15 @@ export const FAMILIES: readonly Family[] = [
   ofDevice(
     'gauge',
     'grantio_mappings',
-    "Mappings of the frontend's files in this process.",
+    "Mappings of the frontend's files in this process; of a Xen guest's, pages of it.",
     ({ mappings }) => mappings,
   ),
   ofDevice('gauge', 'grantio_mapped_bytes', 'Bytes of these mappings.', ({ mappedBytes }) => mappedBytes),
-  ofDevice('gauge', 'grantio_frontend_connected', 'Whether a frontend is connected.', ({ connected }) =>
-    connected ? 1 : 0,
+  ofDevice(
+    'gauge',
+    'grantio_frontend_connected',
+    'Whether a frontend is connected; of a Xen guest, whether its driver uses the device.',
+    ({ connected }) => (connected ? 1 : 0),
   ),
   ofDevice(
     'gauge',

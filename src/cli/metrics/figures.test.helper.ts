@@ -1,6 +1,12 @@
 // Figures as a process would have them, made by counting: a disk with some requests, and a source of entropy.
 
-import { controlBlock, CONTROL_BLOCK, newDeviceCounters, queueBlock } from '../../serving/counter-blocks.ts';
+import {
+  controlBlock,
+  CONTROL_BLOCK,
+  newDeviceCounters,
+  QUEUE_BLOCK,
+  queueBlock,
+} from '../../serving/counter-blocks.ts';
 import { QueueCounters } from '../../serving/queue-counters.ts';
 import { deviceFigures } from '../../serving/serving-figures.ts';
 import { VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT } from '../../abi/virtio-blk.ts';
@@ -25,7 +31,8 @@ export function someFigures(name = 'root', done: DoneRequests = SOME): Figures {
   const disk = newDeviceCounters(1);
   const block = queueBlock(disk, 0);
   let time = 1000;
-  const queue = new QueueCounters({ block, kind: 'blk', index: 0, size: 8, now: () => time });
+  const closed = (): void => undefined;
+  const queue = new QueueCounters({ block, kind: 'blk', index: 0, size: 8, now: () => time, closed });
   const request = (
     type: number,
     status: number,
@@ -35,7 +42,7 @@ export function someFigures(name = 'root', done: DoneRequests = SOME): Figures {
   ): void => {
     time += 50;
     queue.turn();
-    queue.taken(0, read + written, 0, 2);
+    queue.taken(0, read + written, 2);
     time += microseconds / 1000;
     queue.completed(0, type, status, read, written);
   };
@@ -43,6 +50,7 @@ export function someFigures(name = 'root', done: DoneRequests = SOME): Figures {
   for (let i = 0; i < done.writes; i++) request(VIRTIO_BLK_T_OUT, 0, 16 + 8192, 1, 32);
   for (let i = 0; i < done.failed; i++) request(VIRTIO_BLK_T_IN, 1, 16, 1, 8);
   queue.interrupted();
+  block[QUEUE_BLOCK.at.enabledQueues] = 1;
   const control = controlBlock(disk);
   control[CONTROL_BLOCK.at.connected] = 1;
   control[CONTROL_BLOCK.at.connectedSince] = 1_700_000_000;
@@ -54,7 +62,7 @@ export function someFigures(name = 'root', done: DoneRequests = SOME): Figures {
   return {
     devices: [
       {
-        ...deviceFigures({ name, kind: 'blk', counters: disk, violations }, 1),
+        ...deviceFigures({ name, kind: 'blk', guest: 3, counters: disk, violations }, 1),
         exposedBytes: 2 ** 20,
         exposure: SOME_EXPOSURE,
       },

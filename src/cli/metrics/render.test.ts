@@ -17,7 +17,7 @@ function skeleton(text: string): string {
 }
 
 const EXPECTED = `# TYPE grantio_device_info gauge
-grantio_device_info{device="root",kind="blk"} 1
+grantio_device_info{device="root",kind="blk",guest="3"} 1
 grantio_device_info{device="noise",kind="rng"} 1
 # TYPE grantio_requests counter
 grantio_requests_total{device="root",op="read"} 4
@@ -43,6 +43,9 @@ grantio_queue_depth_sum{device="root"} 12
 grantio_queue_depth_count{device="root"} 6
 grantio_queue_depth_sum{device="noise"} 0
 grantio_queue_depth_count{device="noise"} 0
+# TYPE grantio_enabled_queues gauge
+grantio_enabled_queues{device="root"} 1
+grantio_enabled_queues{device="noise"} 0
 # TYPE grantio_notifications counter
 grantio_notifications_total{device="root"} 0
 grantio_notifications_total{device="noise"} 0

@@ -80,11 +80,12 @@ export function deviceRows(now: Look, before: Look | undefined, wall: number): r
   const current = byDevice(now);
   const previous = earlier && byDevice(earlier);
   const none = new Samples([]);
+  const elapsed = now.time - (earlier?.time ?? 0);
   const cpu =
     earlier &&
     (new Samples(now.samples).sum('process_cpu_seconds_total') -
       new Samples(earlier.samples).sum('process_cpu_seconds_total')) /
-      (now.time - earlier.time);
+      elapsed;
   return devices.map(({ labels }) => {
     const device = labels.get('device') ?? '';
     const samples = current.get(device) ?? none;
@@ -92,7 +93,7 @@ export function deviceRows(now: Look, before: Look | undefined, wall: number): r
     return {
       ...{ device, kind: labels.get('kind') ?? '', cpu },
       connected: since === undefined ? undefined : Math.max(0, wall - since),
-      ...work(samples, previous && (previous.get(device) ?? none), now.time - (earlier?.time ?? 0)),
+      ...work(samples, previous && sameDevice(samples, previous.get(device) ?? none), elapsed),
       exposed: samples.sum('grantio_exposed_bytes'),
       foreign: samples.value('grantio_foreign_readable_bytes_total'),
       errors: samples.sum('grantio_request_errors_total'),
@@ -115,6 +116,12 @@ function byDevice({ samples }: Look): ReadonlyMap<string, Samples> {
     list.push(sample);
   }
   return new Map([...lists].map(([device, list]) => [device, new Samples(list)]));
+}
+
+/** What was counted of a device before, if it is the same still: another one of its name counts from nothing. */
+function sameDevice(now: Samples, before: Samples): Samples {
+  const requests = 'grantio_requests_total';
+  return now.sum(requests) < before.sum(requests) ? new Samples([]) : before;
 }
 
 type Work = Pick<DeviceRow, 'iops' | 'bytesPerSecond' | 'mean' | 'p99' | 'depth'>;

@@ -83,6 +83,16 @@ test('a process that was started again counts from nothing, and never below', as
   assert.equal((await watch.look()).rows[0].iops, undefined);
 });
 
+test('a device that took the place of another of its name counts from nothing', async () => {
+  const bench = new Bench();
+  const watch = bench.watch();
+  await watch.look();
+  bench.done = { reads: 4, writes: 0, failed: 0 };
+  bench.time += 2;
+  const [root] = (await watch.look()).rows;
+  assert.deepEqual([root.iops, root.bytesPerSecond], [2, (4 * 4096) / 2]);
+});
+
 test('for any times, the p99 is within the bucket that 99 of 100 requests do not exceed', () => {
   const bounds = [0.001, 0.002, 0.004, 0.008, Number.POSITIVE_INFINITY];
   const look = (time: number, counts: readonly number[]) => {

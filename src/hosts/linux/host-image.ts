@@ -22,6 +22,8 @@ const DIO_FILE_OFFSET = 156;
 const CAUTIOUS = 4096;
 const SECTOR = 512;
 
+/** The kernel cannot use the memory. */
+export const EFAULT = 14;
 const EINTR = 4;
 const EAGAIN = 11;
 const ENOSPC = 28;

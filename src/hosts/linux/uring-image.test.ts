@@ -13,7 +13,7 @@ import { imageHost, memoryOf, native, uring } from './native.test.helper.ts';
 import { type ImageRing, UringImage } from './uring-image.ts';
 import type { ImageHost } from './vectored-image.ts';
 
-const { EINTR, EAGAIN, EIO, ENOSPC, EOPNOTSUPP, EINVAL } = constants.errno;
+const { EINTR, EAGAIN, EFAULT, EIO, ENOSPC, EOPNOTSUPP, EINVAL } = constants.errno;
 const SECTOR = 512;
 const SECTORS = 128;
 /** Sectors that only one request at a time uses, and bytes of memory for it. */
@@ -172,6 +172,22 @@ test('R1: what fails, fails with the reason; interrupted for ever is an error', 
   store.read(0, sector, request);
   for (let tries = 0; results.length < 5 && tries < 100_000; tries++) ring.end(0, -EAGAIN);
   assert.equal(results[4], 'EIO');
+});
+
+test('R1: what the kernel cannot move to its memory is moved at once, all of it', native, (t) => {
+  const { ring, store, results, request, memory, path, bytes } = open(t);
+  const sectors = new Segments();
+  sectors.push(memory, 0, 4 * SECTOR);
+  store.read(SECTOR, sectors, request);
+  ring.end(0, undefined, SECTOR);
+  ring.end(0, -EFAULT);
+  assert.deepEqual(memory.u8.slice(0, 4 * SECTOR), bytes.slice(SECTOR, 5 * SECTOR));
+  memory.u8.fill(0x3e);
+  store.write(SECTOR, sectors, request);
+  ring.end(0, -EFAULT);
+  bytes.fill(0x3e, SECTOR, 5 * SECTOR);
+  assert.ok(readFileSync(path).equals(bytes));
+  assert.deepEqual([results, ring.work.length], [['ok', 'ok'], 0]);
 });
 
 test('R5: a read that finds the end of the file fails, and so does every flush from then on', native, (t) => {

@@ -6,7 +6,7 @@ import { assert } from '../../errors.ts';
 import type { Segments } from '../../memory/segments.ts';
 import type { BlockStore, StoreAnswer, StoreRequest, StoreResult } from '../../storage/block-store.ts';
 import type { Image } from '../../storage/image.ts';
-import { type HostImageOptions, isInterrupted, resultOfErrno } from './host-image.ts';
+import { EFAULT, type HostImageOptions, isInterrupted, resultOfErrno } from './host-image.ts';
 import type { IoUring, UringOperation } from './io-uring.ts';
 import { PUNCH, ZERO } from './space.ts';
 import { type ImageHost, VectoredImage } from './vectored-image.ts';
@@ -147,7 +147,13 @@ export class UringImage implements BlockStore {
       else this.#goOn(transfer);
     } else if (result === 0) this.#endTransfer(transfer, transfer.isWrite ? 'EIO' : this.image.ended());
     else if (isInterrupted(-result) && ++transfer.tries < MOST_TRIES) this.#goOn(transfer);
+    else if (-result === EFAULT) this.#endTransfer(transfer, this.#moveAtOnce(transfer));
     else this.#endTransfer(transfer, resultOfErrno(-result));
+  }
+
+  /** From the beginning, by whoever knows what to do about memory that the kernel cannot use. */
+  #moveAtOnce({ isWrite, offset, segments }: Transfer): StoreResult {
+    return isWrite ? this.#blocking.write(offset, segments) : this.#blocking.read(offset, segments);
   }
 
   #endTransfer(transfer: Transfer, result: StoreResult): void {

@@ -16,7 +16,7 @@ import { MappedImage } from './mapped-image.ts';
 import { imageHost, memoryOf, native, openDescriptors } from './native.test.helper.ts';
 import { VectoredImage } from './vectored-image.ts';
 
-const { EINTR, EAGAIN, EIO, ENOSPC, EDQUOT, EOPNOTSUPP, EINVAL } = constants.errno;
+const { EINTR, EAGAIN, EFAULT, EIO, ENOSPC, EDQUOT, EOPNOTSUPP, EINVAL } = constants.errno;
 const SECTOR = 512;
 const SIZE = 256 * SECTOR;
 
@@ -275,6 +275,38 @@ test('direct I/O moves what it can itself, the rest by way of our memory or the 
   bytes.fill(0, 20 * 512, 21 * 512);
   assert.deepEqual(memory.u8.slice(), bytes.slice(0, 65536));
 });
+
+for (const direct of [true, false])
+  test(
+    `R1: memory that the kernel cannot use is ${direct ? 'no error of direct I/O' : 'an error'}`,
+    native,
+    (t) => {
+      const { libc } = imageHost();
+      let foreign = 0;
+      let errno = 0;
+      const refuse = (): number => {
+        errno = EFAULT;
+        return -1;
+      };
+      const one =
+        (call: Libc['pread']): Libc['pread'] =>
+        (fd, address, length, offset) =>
+          address >= foreign && address < foreign + 65536 ? refuse() : call(fd, address, length, offset);
+      const fakes: Partial<Libc> = {
+        ...{ pread: one(libc.pread), pwrite: one(libc.pwrite), preadv: refuse, pwritev: refuse },
+        errno: () => errno,
+      };
+      const { store, path, memory, bytes } = open(t, fakes, { direct });
+      foreign = memory.address;
+      const expected = direct ? 'ok' : 'EIO';
+      assert.equal(store.read(4096, pieces(memory, [0, 4096])), expected);
+      if (direct) assert.deepEqual(memory.u8.slice(0, 4096), bytes.slice(4096, 8192));
+      memory.u8.fill(0x3e);
+      assert.equal(store.write(8192, pieces(memory, [0, 4096], [8192, 4096])), expected);
+      if (direct) bytes.fill(0x3e, 8192, 16384);
+      assert.ok(readFileSync(path).equals(bytes));
+    },
+  );
 
 test('an image that may not be written is refused with the option of who serves it', native, () => {
   // A file of sysfs that has nothing to write to may not be opened so, not even by root.

@@ -7,6 +7,7 @@ import type { Image } from '../../storage/image.ts';
 import type { Arena } from './arena.ts';
 import {
   type Alignment,
+  EFAULT,
   flushImage,
   type HostImageOptions,
   isInterrupted,
@@ -117,17 +118,29 @@ export class VectoredImage implements BlockStore {
   #transfer(offset: number, segments: Segments, isWrite: boolean): StoreResult {
     const { byteLength } = segments;
     if (!this.takes(offset, byteLength)) return this.#cached!.#transfer(offset, segments, isWrite);
-    const isReached = this.reaches(segments);
+    let isReached = this.reaches(segments);
     for (let done = 0, tries = 0; done < byteLength; ) {
       const moved = isReached
         ? this.#move(offset, segments, done, isWrite)
         : this.#bounce(offset, segments, done, isWrite);
+      if (moved < 0 && isReached && this.#isUnpinned()) {
+        isReached = false;
+        continue;
+      }
       const failure = this.#failureOf(moved, tries++, isWrite);
       if (failure !== undefined) return failure;
       if (moved > 0) tries = 0;
       done += Math.max(moved, 0);
     }
     return 'ok';
+  }
+
+  /**
+   * Whether direct I/O has failed because the kernel cannot have the memory stay for the disk, as that of another domain
+   * of Xen which was mapped without grants.
+   */
+  #isUnpinned(): boolean {
+    return this.alignment.memory > 1 && this.#libc.errno() === EFAULT;
   }
 
   /** What a system call has come to that returned `moved`; undefined where it goes on, or is to be repeated. */

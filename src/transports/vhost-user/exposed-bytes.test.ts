@@ -14,7 +14,10 @@ const ignore = (): undefined => undefined;
 /** Rings, and the number of bytes that their meter heard last. */
 function meteredRings(): { readonly rings: LocalRings; readonly heard: { bytes: number } } {
   const heard = { bytes: 0 };
-  const queue = { turn: ignore, taken: ignore, completed: ignore, interrupted: ignore };
+  const queue = {
+    ...{ turn: ignore, taken: ignore, refused: ignore, completed: ignore },
+    ...{ interrupted: ignore, closed: ignore },
+  };
   const meter = {
     queue: () => queue,
     notified: ignore,

@@ -14,7 +14,7 @@ import { type NeedTracer, TracedMemory } from '../../memory/traced-memory.ts';
 import type { DeviceHost, VirtioDevice } from '../../virtio/device.ts';
 import { serveAvailable, serveTurn, TURN } from '../../virtio/serve-turn.ts';
 import { DeviceQueue } from '../../virtqueue/device-queue.ts';
-import type { DeviceMeter, QueueMeter } from '../../virtqueue/queue-meter.ts';
+import type { DeviceMeter } from '../../virtqueue/queue-meter.ts';
 import type { QueueStart } from '../../virtqueue/queue-journal.ts';
 import { type MapRing, mapRingAreas, type RingAreas, type RingPlaces } from '../../virtqueue/ring-areas.ts';
 import { UsedRing } from '../../virtqueue/split-ring.ts';
@@ -32,7 +32,6 @@ interface Running {
   readonly queue: DeviceQueue;
   readonly logged: LoggedRing | undefined;
   readonly interrupt: () => void;
-  readonly meter: QueueMeter | undefined;
   /** Whether the driver has been told that it need not notify. */
   quiet: boolean;
   /** Whether the driver broke a rule; the session will stop the ring. */
@@ -140,7 +139,7 @@ export class LocalRings implements RingRunner {
     const meter = this.meter?.queue(setup.index, setup.size);
     const queue = new DeviceQueue(setup.size, areas, this.#bufferMemory(), features, start, meter);
     const interrupt = (): void => this.#interrupt(setup.index);
-    const ring = { index: setup.index, queue, logged, interrupt, meter, quiet: false, failed: false };
+    const ring = { index: setup.index, queue, logged, interrupt, quiet: false, failed: false };
     this.#running.set(setup.index, ring);
     this.#byQueue.set(queue, ring);
     return true;
@@ -181,7 +180,7 @@ export class LocalRings implements RingRunner {
   serve(index: number): boolean {
     return this.#guarded(index, (ring) => {
       ring.quiet = false;
-      ring.meter?.turn();
+      ring.queue.meter?.turn();
       return serveTurn(this.#device, ring.queue, index, ring.interrupt);
     });
   }
@@ -195,7 +194,7 @@ export class LocalRings implements RingRunner {
     return this.#guarded(index, (ring) => {
       if (!ring.quiet) ring.queue.disableNotifications();
       ring.quiet = true;
-      ring.meter?.turn();
+      ring.queue.meter?.turn();
       return serveAvailable(this.#device, ring.queue, index, ring.interrupt) < TURN;
     });
   }
@@ -233,7 +232,7 @@ export class LocalRings implements RingRunner {
   }
 
   #interrupt(index: number): void {
-    this.#running.get(index)?.meter?.interrupted();
+    this.#running.get(index)?.queue.meter?.interrupted();
     const call = this.#calls.get(index) ?? -1;
     if (call >= 0) this.#signal(call);
     else this.#events.interrupt(index);

@@ -71,7 +71,8 @@ function unfinishedFolder(kind: string): string {
   return mkdtempSync(join(cache, `building-${process.pid}-${kind}-`));
 }
 
-function isRunning(pid: number): boolean {
+/** Whether there is a process of this number. */
+export function isRunning(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

@@ -23,6 +23,8 @@ const PACKAGES: PackageSet = {
   names: [
     ...['xen-hypervisor-4.17-amd64', 'xen-utils-4.17', 'xenstore-utils', 'linux-image-amd64'],
     ...['bash', 'busybox-static', 'coreutils', 'e2fsprogs', 'iproute2', 'kmod', 'mount', 'procps', 'strace'],
+    // For guests of the benchmark whose disk it serves.
+    'qemu-system-xen',
     // Node's program needs it.
     'libstdc++6',
   ],

@@ -21,11 +21,14 @@ const LEFT_OUT = [
   '*/drivers/gpu/drm/amd/include',
 ];
 
-/** The folder with `vmlinux`, built if need be. */
+/** What makes of it a kernel for the guests of backends that know no grants (scripts/config of Linux). */
+const WITHOUT_GRANTS = ['--disable', 'XEN_VIRTIO_FORCE_GRANT'];
+
+/** The folder with `vmlinux` and `vmlinux-without-grants`, built if need be. */
 export function guestKernel(): Promise<string> {
   const [init, busybox] = [checkout('test/xen/guest/init'), programPath('busybox')];
   const config = readFileSync(checkout('test/xen/guest/kernel.config'), 'utf8');
-  const inputs = [packageFiles(SOURCE), config, readFileSync(init), readFileSync(busybox)];
+  const inputs = [packageFiles(SOURCE), config, readFileSync(init), readFileSync(busybox), ...WITHOUT_GRANTS];
   return cached('guest', inputs, async (folder, steps) => {
     const [source, objects] = [join(folder, 'source'), join(folder, 'objects')];
     await unpackSource(steps, source);
@@ -41,6 +44,10 @@ export function guestKernel(): Promise<string> {
       make(steps, source, objects, 'vmlinux'),
     );
     await steps.run('strip', ['-o', join(folder, 'vmlinux'), join(objects, 'vmlinux')]);
+    const change = ['--file', join(objects, '.config'), ...WITHOUT_GRANTS];
+    await steps.run(join(source, 'scripts/config'), change);
+    await steps.step('compile it once more, without grants', () => make(steps, source, objects, 'vmlinux'));
+    await steps.run('strip', ['-o', join(folder, 'vmlinux-without-grants'), join(objects, 'vmlinux')]);
     for (const name of [source, objects]) rmSync(name, { recursive: true });
   });
 }

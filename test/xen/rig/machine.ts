@@ -20,39 +20,44 @@ import { makeShare } from './share.ts';
 /** How long the first domain may take to switch itself off, in milliseconds. */
 const STOP_LIMIT = 120_000;
 
-/** A machine with Xen that runs. */
+/** The cache's folders that a machine is made of. */
+export interface MachineParts {
+  readonly dom0: string;
+  /** The guests' kernel, if there are to be guests. */
+  readonly guest: string | undefined;
+}
+
+/** A machine with Xen. */
 export class Machine {
   /** The folder shared with the first domain; Xen's console is logged in it too, as `xen.log`. */
-  readonly share: string;
+  readonly share = makeShare();
   readonly #qemu: Program;
+  readonly #began = Date.now();
 
-  private constructor(share: string, qemu: Program) {
-    this.share = share;
-    this.#qemu = qemu;
+  /** What a machine is made of, built if it is not in the cache. Only with `guests` has it the kernel for them. */
+  static async build(guests: boolean): Promise<MachineParts> {
+    return { dom0: await dom0(), guest: guests ? await guestKernel() : undefined };
   }
 
-  /**
-   * Builds what is not in the cache, starts the machine, and waits until it takes jobs. Only with `guests` has it the
-   * kernel for them.
-   */
-  static async boot(guests: boolean): Promise<Machine> {
-    const parts = { dom0: await dom0(), guest: guests ? await guestKernel() : undefined };
-    const began = Date.now();
-    const share = makeShare();
-    process.stderr.write(`xen rig: boot; Xen's console is in ${join(share, 'xen.log')}\n`);
+  /** Starts it. */
+  constructor(parts: MachineParts) {
+    const log = join(this.share, 'xen.log');
+    process.stderr.write(`xen rig: boot; Xen's console is in ${log}\n`);
     for (const name of ['xen', 'vmlinuz', 'initrd', 'root.img'])
-      symlinkSync(join(parts.dom0, name), join(share, name));
-    const log = (line: string): void => appendFileSync(join(share, 'xen.log'), `${line}\n`);
-    const words = ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...qemuWords(share, parts.guest ?? share)];
-    const machine = new Machine(share, new Program('xen', 'setpriv', words, log));
-    try {
-      await machine.#qemu.says(/^GRANTIO ready/);
-    } catch (error) {
-      machine.kill();
-      throw error;
-    }
-    process.stderr.write(`xen rig: boot: ${((Date.now() - began) / 1000).toFixed(1)} s\n`);
-    return machine;
+      symlinkSync(join(parts.dom0, name), join(this.share, name));
+    const qemu = qemuWords(this.share, parts.guest ?? this.share);
+    this.#qemu = new Program(
+      'xen',
+      'setpriv',
+      ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...qemu],
+      (line) => appendFileSync(log, `${line}\n`),
+    );
+  }
+
+  /** Resolves when it takes jobs. */
+  async ready(): Promise<void> {
+    await this.#qemu.says(/^GRANTIO ready/);
+    process.stderr.write(`xen rig: boot: ${((Date.now() - this.#began) / 1000).toFixed(1)} s\n`);
   }
 
   /** Switches the machine off. */

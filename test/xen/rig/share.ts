@@ -65,9 +65,9 @@ export class Job {
     this.#status = new GrowingFile(`${base}.status`);
   }
 
-  /** Resolves with the exit status. */
-  ended(): Promise<number> {
-    this.#ended ??= this.#status.says(/^\d+$/).then(([line]) => Number(line));
+  /** Resolves with the exit status. Rejects if that takes longer than `limit` in milliseconds, as a hung job does. */
+  ended(limit?: number): Promise<number> {
+    this.#ended ??= this.#status.says(/^\d+$/, limit).then(([line]) => Number(line));
     return this.#ended;
   }
 }

@@ -3,9 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { GrowingFile } from './growing-file.ts';
+import { takeMachine } from './running.ts';
 import { type Job, startJob } from './share.ts';
 
 /** Places for devices of a guest, in the order of its kernel's command line (../guest/kernel.config). */
@@ -16,10 +17,13 @@ export const PLACES = [
   '0xd0000600,irq=9',
 ] as const;
 
+/** The file with the test: others run beside it and tell of their progress too. */
+const PROGRAM = basename(process.argv[1] ?? '', '.test.js');
+
 /** A test on the machine, left out for the reason `skip` if there is one, after which no guest may be left, not even a dead one whose grants are still mapped. */
 export function xenTest(title: string, work: (xen: Xen) => Promise<void>, skip = ''): void {
   test(title, { skip: skip || false }, async (context) => {
-    const share = process.env['GRANTIO_XEN'];
+    const share = takeMachine();
     assert.ok(share, 'no machine runs: use npm run test:xen, or start one (docs/real-xen.md)');
     const xen = new Xen(context, share);
     process.stderr.write(`${title}\n`);
@@ -52,7 +56,8 @@ export class Xen {
 
   /** Tells on standard error how far the test is. */
   tell(text: string): void {
-    process.stderr.write(`${((Date.now() - this.#began) / 1000).toFixed(1).padStart(7)} s  ${text}\n`);
+    const seconds = ((Date.now() - this.#began) / 1000).toFixed(1);
+    process.stderr.write(`${seconds.padStart(7)} s  ${PROGRAM}: ${text}\n`);
   }
 
   /** Lets a script of bash run in the first domain. */

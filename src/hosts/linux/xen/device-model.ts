@@ -236,7 +236,7 @@ export class DeviceModels {
     const { libc, privcmd } = this.#parts;
     const ops = new DmOps(privcmd, guest);
     // First of all: whether it is safe at all.
-    const line = interruptLine(ops, domainInfo(libc, privcmd, guest), irq);
+    const line = interruptLine(ops, () => domainInfo(libc, privcmd, guest), irq);
     const server = this.#servers.get(guest) ?? new GuestServer(this.#parts, ops);
     this.#servers.set(guest, server);
     try {

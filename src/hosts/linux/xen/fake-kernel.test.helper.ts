@@ -342,21 +342,18 @@ export class FakeKernel {
     const list = this.#at(segments, count * gnt.gntdevCopyIn.size);
     for (let i = 0; i < count; i++) {
       const offset = i * gnt.gntdevCopyIn.size;
-      const inward = gnt.gntdevCopyIn.over(list).at(offset);
-      const outward = gnt.gntdevCopyOut.over(list).at(offset);
-      const isIn = inward.flags === GNTCOPY_SOURCE_GREF;
-      const start = isIn ? inward.source_offset : outward.dest_offset;
-      if (start + inward.len > XEN_PAGE_SIZE) return -errnos.EINVAL;
-      const grant = isIn
-        ? this.#find(inward.source_domid, inward.source_ref)
-        : this.#find(outward.dest_domid, outward.dest_ref);
-      if (typeof grant === 'number') inward.status = grant;
-      else if (!isIn && grant.readonly) inward.status = GNTST_GENERAL_ERROR;
+      const isIn = gnt.gntdevCopyIn.over(list).at(offset).flags === GNTCOPY_SOURCE_GREF;
+      const segment = (isIn ? gnt.gntdevCopyIn : gnt.gntdevCopyOut).over(list).at(offset);
+      const { foreign_offset: start, virt, len } = segment;
+      if (start + len > XEN_PAGE_SIZE) return -errnos.EINVAL;
+      const grant = this.#find(segment.foreign_domid, segment.foreign_ref);
+      if (typeof grant === 'number') segment.status = grant;
+      else if (!isIn && grant.readonly) segment.status = GNTST_GENERAL_ERROR;
       else {
-        const granted = this.#pageBytes(grant.page).subarray(start, start + inward.len);
-        if (isIn) this.#at(inward.dest_virt, inward.len).set(granted);
-        else granted.set(this.#at(outward.source_virt, inward.len));
-        inward.status = GNTST_OKAY;
+        const granted = this.#pageBytes(grant.page).subarray(start, start + len);
+        if (isIn) this.#at(virt, len).set(granted);
+        else granted.set(this.#at(virt, len));
+        segment.status = GNTST_OKAY;
       }
     }
     return 0;

@@ -82,8 +82,7 @@ export class GntdevCopier implements GrantCopier {
       return false;
     }
     const address = this.region.address + place;
-    if (inward) this.#parts.gntdev.putCopyIn(at, owner, copies.refs[i], offset, length, address);
-    else this.#parts.gntdev.putCopyOut(at, owner, copies.refs[i], offset, length, address);
+    this.#parts.gntdev.putCopy(at, inward, owner, copies.refs[i], offset, length, address);
     return true;
   }
 

@@ -176,7 +176,7 @@ export class GntdevMapper implements GrantMapper {
    * that was not granted, or the page is one that cannot be mapped: GNTST_general_error, as Xen says to both.
    */
   #whyRefused(owner: DomainId, ref: number): number {
-    this.#gntdev.putCopyIn(0, owner, ref, 0, 1, this.#probe.address);
+    this.#gntdev.putCopy(0, true, owner, ref, 0, 1, this.#probe.address);
     const failed = this.#gntdev.copy(1);
     const status = failed === GNTST_OKAY ? this.#gntdev.copyStatus(0) : failed;
     return status === GNTST_OKAY ? GNTST_GENERAL_ERROR : status;

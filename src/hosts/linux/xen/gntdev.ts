@@ -95,27 +95,26 @@ export class Gntdev {
     return this.#kept;
   }
 
-  /** Prepares copy `i` of a call: `length` bytes from `offset` of a granted page to the address `place`. */
-  putCopyIn(i: number, owner: DomainId, ref: number, offset: number, length: number, place: number): void {
-    const segment = this.#in.at(i * gntdevCopyIn.size);
-    segment.source_ref = ref;
-    segment.source_offset = offset;
-    segment.source_domid = owner;
-    segment.dest_virt = place;
+  /**
+   * Prepares copy `i` of a call: `length` bytes from `offset` of a granted page to the address `place`, or the other way
+   * round if not `inward`.
+   */
+  putCopy(
+    i: number,
+    inward: boolean,
+    owner: DomainId,
+    ref: number,
+    offset: number,
+    length: number,
+    place: number,
+  ): void {
+    const segment = (inward ? this.#in : this.#out).at(i * gntdevCopyIn.size);
+    segment.foreign_ref = ref;
+    segment.foreign_offset = offset;
+    segment.foreign_domid = owner;
+    segment.virt = place;
     segment.len = length;
-    segment.flags = GNTCOPY_SOURCE_GREF;
-    segment.status = GNTST_GENERAL_ERROR;
-  }
-
-  /** The same the other way round. */
-  putCopyOut(i: number, owner: DomainId, ref: number, offset: number, length: number, place: number): void {
-    const segment = this.#out.at(i * gntdevCopyOut.size);
-    segment.source_virt = place;
-    segment.dest_ref = ref;
-    segment.dest_offset = offset;
-    segment.dest_domid = owner;
-    segment.len = length;
-    segment.flags = GNTCOPY_DEST_GREF;
+    segment.flags = inward ? GNTCOPY_SOURCE_GREF : GNTCOPY_DEST_GREF;
     segment.status = GNTST_GENERAL_ERROR;
   }
 

@@ -14,6 +14,9 @@ const ISA_LINES = 16;
 const ARM_FIRST_SPI = 32;
 const ARM_LAST_SPI = 1019;
 
+/** The calls that set lines. */
+type LineOps = Pick<DmOps, 'guest' | 'setIrqLevel' | 'setIsaIrqLevel'>;
+
 /** A line. Refusals of Xen are not looked at: they say that the guest is going. */
 export class InterruptLine {
   readonly #set: (level: 0 | 1) => number;
@@ -43,12 +46,13 @@ export class InterruptLine {
 /**
  * The line `irq` of a guest: 0-15 on x86, a shared peripheral interrupt (32 and up) on Arm.
  *
- * @param info what Xen says of the guest
+ * @param info asks Xen about the guest, which only a privileged domain may. On Arm, where all guests are alike and driver
+ *   domains are not privileged as a rule, it is not called
  * @throws RangeError that says why the guest cannot have one; nothing was called then
  */
 export function interruptLine(
-  ops: DmOps,
-  info: DomainInfo,
+  ops: LineOps,
+  info: () => DomainInfo,
   irq: number | undefined,
   architecture: string = process.arch,
 ): InterruptLine {
@@ -59,12 +63,13 @@ export function interruptLine(
   }
   if (architecture !== 'x64')
     throw new RangeError(`devices are served to guests on x86-64 and arm64, not on ${architecture}`);
-  if (!info.translated)
+  const { translated, emulation } = info();
+  if (!translated)
     throw new RangeError(
       `domain ${guest} is a PV guest: Xen gives no accesses to registers of such a one to a device model; make it ` +
         'type="hvm"',
     );
-  if ((info.emulation & CONTROLLERS) !== CONTROLLERS)
+  if ((emulation & CONTROLLERS) !== CONTROLLERS)
     throw new RangeError(
       `domain ${guest} is a PVH guest: it has no interrupt controller that a virtio-mmio device could use, and Xen ` +
         'panics when one is asked to; make it type="hvm"',

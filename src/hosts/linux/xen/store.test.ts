@@ -1,28 +1,49 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { xsdSockmsg } from '../../../abi/xenstore.ts';
 import { domainId } from '../../../xen/ids.ts';
 import { XenstoreClient } from '../../../xenstore/client.ts';
 import { Connection } from '../../../xenstore/connection.ts';
 import { localXenstore } from '../../../xenstore/local.ts';
 import { Store } from '../../../xenstore/store.ts';
 import { Epoll, makeNonBlocking } from '../epoll.ts';
-import { acceptFrom, listenOn } from '../fd-socket.ts';
+import { acceptFrom, connectTo, listenOn } from '../fd-socket.ts';
+import type { Libc } from '../libc.ts';
 import { arenaOfTest, libcOfTest, native, openDescriptors } from '../native.test.helper.ts';
 import { openStoreChannel, ownDomainId } from './store.ts';
 
 const SCRATCH = 8192;
 
+/** Bytes of a message that the kernel's device takes at most. */
+const MOST_OF_DEVICE = 4096;
+
+/** The C library where there is no socket but the kernel's device, which leads to the daemon at `path`. */
+function withDevice(libc: Libc, path: string): Libc {
+  let refused = false;
+  return {
+    ...libc,
+    open: () => connectTo(libc, arenaOfTest(), path),
+    write(fd, address, length) {
+      refused = length > MOST_OF_DEVICE;
+      return refused ? -1 : libc.write(fd, address, length);
+    },
+    errno: () => (refused ? constants.errno.EINVAL : libc.errno()),
+  };
+}
+
 /** A store daemon at a socket, and a channel to it; `run` lets both work until a promise is settled. */
-function scene(t: TestContext) {
+function scene(t: TestContext, byDevice = false) {
   const folder = mkdtempSync(join(tmpdir(), 'grantio-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const [libc, arena] = [libcOfTest(), arenaOfTest()];
   const path = join(folder, 'socket');
   const listening = listenOn(libc, arena, path);
-  const channel = openStoreChannel(libc, arena, [join(folder, 'none'), path]);
+  const channel = byDevice
+    ? openStoreChannel(withDevice(libc, path), arena, [])
+    : openStoreChannel(libc, arena, [join(folder, 'none'), path]);
   const fd = acceptFrom(libc, listening);
   makeNonBlocking(libc, fd);
   const [epoll, scratch] = [new Epoll(libc, arena), arena.take(SCRATCH)];
@@ -87,6 +108,21 @@ test('more requests than the socket takes at once all arrive, in order', native,
   assert.equal(await localXenstore(store, domainId(0)).read('/test/last'), `199${text}`);
   close();
 });
+
+test(
+  'what the kernel’s device does not take is a refusal, and the conversation goes on',
+  native,
+  async (t) => {
+    const { store, client, run, close } = scene(t, true);
+    const fits = 'z'.repeat(MOST_OF_DEVICE - xsdSockmsg.size - '/test/a\0'.length);
+    const writes = [client.write('/test/a', `${fits}z`), client.write('/test/a', fits)];
+    const [refused, taken] = await run(Promise.allSettled(writes));
+    assert.equal(refused.status === 'rejected' && refused.reason.code, 'EINVAL');
+    assert.equal(taken.status, 'fulfilled');
+    assert.equal(await localXenstore(store, domainId(0)).read('/test/a'), fits);
+    close();
+  },
+);
 
 test(
   'C4: when the daemon ends, requests are rejected with that reason, and the descriptor is closed',

@@ -5,10 +5,11 @@
 // event loop, use cli/xenstore-socket.ts.
 
 import { constants } from 'node:os';
-import { XENSTORE_PAYLOAD_MAX, xsdSockmsg } from '../../../abi/xenstore.ts';
+import { XENSTORE_PAYLOAD_MAX, XS_ERROR, xsdSockmsg } from '../../../abi/xenstore.ts';
 import { domainId, type DomainId } from '../../../xen/ids.ts';
 import type { Xenstore } from '../../../xen/xenstore.ts';
 import type { ByteChannel, ByteReceiver } from '../../../xenstore/client.ts';
+import { MessageWriter } from '../../../xenstore/wire.ts';
 import type { Arena, Scratch } from '../arena.ts';
 import { makeNonBlocking } from '../epoll.ts';
 import { connectTo } from '../fd-socket.ts';
@@ -24,10 +25,18 @@ const MOST_READS = 64;
 const SOCKETS = ['/run/xenstored/socket', '/var/run/xenstored/socket'];
 const DEVICE = '/dev/xen/xenbus';
 
+/** An open way to the store. */
+interface StoreWay {
+  readonly fd: number;
+  /** Whether it is the kernel's device. */
+  readonly isDevice: boolean;
+}
+
 /** The conversation with the store. */
 export class StoreChannel implements ByteChannel {
   /** Can be read while `poll` has something to do. */
   readonly fd: number;
+  readonly #isDevice: boolean;
   readonly #libc: Libc;
   readonly #scratch: Scratch;
   /** Messages that did not fit, oldest first, and how much of the first is out. */
@@ -35,11 +44,12 @@ export class StoreChannel implements ByteChannel {
   #sent = 0;
   #receiver: ByteReceiver | undefined;
 
-  /** @param fd a connection, which is closed by `close` */
-  constructor(libc: Libc, arena: Arena, fd: number) {
+  /** @param way a connection, which is closed by `close` */
+  constructor(libc: Libc, arena: Arena, { fd, isDevice }: StoreWay) {
     this.#libc = libc;
     this.#scratch = arena.take(MESSAGE);
     this.fd = fd;
+    this.#isDevice = isDevice;
   }
 
   attach(receiver: ByteReceiver): void {
@@ -82,21 +92,37 @@ export class StoreChannel implements ByteChannel {
       const rest = message.subarray(this.#sent);
       this.#scratch.u8.set(rest);
       const written = this.#libc.write(this.fd, this.#scratch.address, rest.length);
-      if (written < 0) {
+      if (written < 0 && !this.#refused(message)) {
         this.#failed('write');
         return;
       }
-      this.#sent += written;
+      this.#sent += written < 0 ? rest.length : written;
       if (this.#sent < message.length) return;
       this.#sent = 0;
       this.#waiting.shift();
     }
   }
 
+  /**
+   * Whether the kernel's device has refused a message, as it does with watches that the store refuses, and with messages
+   * of more than 4096 bytes with their header (Linux, xenbus_dev_frontend.c). No answer comes then: the error is it.
+   */
+  #refused(message: Uint8Array): boolean {
+    const errno = this.#libc.errno();
+    if (!this.#isDevice || isPassing(errno)) return false;
+    const { req_id, tx_id } = xsdSockmsg.over(message);
+    const { code } = new SystemError('write', errno, DEVICE);
+    const answer = new MessageWriter();
+    answer.add(XS_ERROR, req_id, tx_id, `${code}\0`);
+    // Not while the request is being sent: other answers do not come that early either.
+    queueMicrotask(() => this.#receiver?.received(answer.take()));
+    return true;
+  }
+
   /** After a call that did nothing: either it may do something later, or the conversation is over. */
   #failed(call: string): void {
     const errno = this.#libc.errno();
-    if (errno === EAGAIN || errno === EINTR) return;
+    if (isPassing(errno)) return;
     this.#end(`is broken: ${new SystemError(call, errno, 'xenstore').message}`);
   }
 
@@ -104,6 +130,11 @@ export class StoreChannel implements ByteChannel {
     // Its answer is `close`.
     this.#receiver?.closed(new Error(`the connection to xenstore ${how}`));
   }
+}
+
+/** Whether a call that failed so is only too early. */
+function isPassing(errno: number): boolean {
+  return errno === EAGAIN || errno === EINTR;
 }
 
 /**
@@ -120,13 +151,13 @@ export function openStoreChannel(
   return new StoreChannel(libc, arena, openStore(libc, arena, sockets));
 }
 
-function openStore(libc: Libc, arena: Arena, sockets: readonly string[]): number {
+function openStore(libc: Libc, arena: Arena, sockets: readonly string[]): StoreWay {
   const reasons: string[] = [];
   for (const path of sockets) {
     try {
       const fd = connectTo(libc, arena, path);
       makeNonBlocking(libc, fd);
-      return fd;
+      return { fd, isDevice: false };
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
       reasons.push(`${path} (${error.code})`);
@@ -141,7 +172,7 @@ function openStore(libc: Libc, arena: Arena, sockets: readonly string[]): number
     );
   }
   makeNonBlocking(libc, fd);
-  return fd;
+  return { fd, isDevice: true };
 }
 
 /** The id of the domain that this program runs in, as the toolstack has written it. Rejects with XenUnavailable. */

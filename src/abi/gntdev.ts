@@ -10,11 +10,20 @@ export const IOCTL_GNTDEV_GRANT_COPY = 0x10_4708;
 export const IOCTL_GNTALLOC_ALLOC_GREF = 0x18_4705;
 export const IOCTL_GNTALLOC_DEALLOC_GREF = 0x10_4706;
 
-/** One page is asked for; `index`, which the driver sets, is the offset for mmap. */
+/**
+ * `count` pages are asked for: the one named here, and those whose records follow without a gap. `index`, which the
+ * driver sets, is the offset for mmap.
+ */
 export const ioctlGntdevMapGrantRef = struct('ioctl_gntdev_map_grant_ref', {
   count: 'u32',
   pad: 'u32',
   index: 'u64',
+  domid: 'u32',
+  ref: 'u32',
+});
+
+/** What names a page: the last two fields of the structure above. */
+export const ioctlGntdevGrantRef = struct('ioctl_gntdev_grant_ref', {
   domid: 'u32',
   ref: 'u32',
 });

@@ -12,6 +12,7 @@ import type { FieldLayout } from './struct.ts';
 /** Names and offsets of the fields that are no padding, and the size last. */
 const layouts: [{ name: string; size: number; fields: readonly FieldLayout[] }, string][] = [
   [gnt.ioctlGntdevMapGrantRef, 'count 0, index 8, domid 16, ref 20, 24'],
+  [gnt.ioctlGntdevGrantRef, 'domid 0, ref 4, 8'],
   [gnt.ioctlGntdevUnmapGrantRef, 'index 0, count 8, 16'],
   [gnt.ioctlGntdevGrantCopy, 'count 0, segments 8, 16'],
   [

@@ -1,13 +1,14 @@
 // A device that reaches exactly what the guest granted: every descriptor's address names a grant, is mapped
-// for the time of its chain, read-only when the device only reads, and unmapped before completion.
+// for the time of its chain, read-only when the device only reads, and unmapped before completion. All pages that are to
+// be read are mapped by one call, and all that are to be written by another.
 // After virtqueue/device-queue.ts, before xen/grant-mapper.ts (hosts/model/grant-mapper.ts).
 
-import { formatAddress, grantAddressOffset, grantAddressRef, pagesTouched } from '../abi/grant-address.ts';
-import { GNTST_OKAY, grantStatusName } from '../abi/grant.ts';
+import { formatAddress, grantAddressRef, pagesTouched } from '../abi/grant-address.ts';
+import { GNTST_NO_SPACE, GNTST_OKAY, grantStatusName } from '../abi/grant.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { assert, ProtocolViolation } from '../errors.ts';
 import type { Tracer } from '../trace.ts';
-import type { GrantMapper } from '../xen/grant-mapper.ts';
+import { type GrantMapper, GrantPages } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
 import type { ChainAccess, DeviceMemory, MappedRing } from './device-memory.ts';
 import { checkGrantRange, GrantedBuffers } from './granted-buffers.ts';
@@ -18,15 +19,22 @@ export interface MapMeter {
   mapped(pages: number): void;
 }
 
+/**
+ * Pages of one chain at most, as many as a backend on a real host maps at the same time: a chain that needs more is
+ * refused, however much its driver describes.
+ */
+const MAX_PAGES = 0x4000;
+
 class GrantChainAccess implements ChainAccess {
   readonly readable = new Segments();
   readonly writable = new Segments();
   readonly #memory: GrantMemory;
-  /** Handles of the pages mapped for this chain, and what the trace says of them. */
-  readonly #handles: number[] = [];
-  #handleCount = 0;
-  /** The same buffer by buffer, for `touch` events. */
   readonly #buffers = new GrantedBuffers();
+  /** Pages of the buffers that the device may only read, and of those that it may write. */
+  readonly #readablePages = new GrantPages();
+  readonly #writablePages = new GrantPages();
+  /** How many of them are mapped: all or none. */
+  #mapped = 0;
 
   constructor(memory: GrantMemory) {
     this.#memory = memory;
@@ -34,59 +42,88 @@ class GrantChainAccess implements ChainAccess {
 
   map(low: number, high: number, length: number, writable: boolean): number {
     checkGrantRange(low, high, length);
-    const { mapper, owner, tracer, meter } = this.#memory;
-    const first = this.#handleCount;
-    const pages = pagesTouched(low, length);
+    const count = pagesTouched(low, length);
+    if (this.#readablePages.count + this.#writablePages.count + count > MAX_PAGES) return GNTST_NO_SPACE;
+    const pages = writable ? this.#writablePages : this.#readablePages;
     const ref = grantAddressRef(low, high);
-    for (let page = 0; page < pages; page++) {
-      const handle = mapper.map(owner, ref + page, !writable);
-      if (handle < 0) {
-        this.#unmapFrom(first);
-        return handle;
-      }
-      this.#handles[this.#handleCount++] = handle;
-      meter?.mapped(1);
-    }
-    this.#push(first, grantAddressOffset(low), length, writable ? this.writable : this.readable);
-    if (tracer.enabled) this.#buffers.add(low, high, length, writable);
+    for (let page = 0; page < count; page++) pages.add(ref + page);
+    this.#buffers.add(low, high, length, writable);
     return GNTST_OKAY;
   }
 
   ready(): number {
-    return GNTST_OKAY;
+    const status = this.#mapPages();
+    if (status === GNTST_OKAY) this.#fillSegments();
+    else this.#drop();
+    return status;
   }
 
   release(bytesRead: number, bytesWritten: number, bytesAtEnd: number): number {
-    this.readable.clear();
-    this.writable.clear();
-    this.#buffers.eachRead(bytesRead, this.#traceTouch);
-    this.#buffers.eachWritten(bytesWritten, bytesAtEnd, this.#traceTouch);
-    this.#buffers.clear();
-    this.#unmapFrom(0);
+    if (this.#memory.tracer.enabled) {
+      this.#buffers.eachRead(bytesRead, this.#traceTouch);
+      this.#buffers.eachWritten(bytesWritten, bytesAtEnd, this.#traceTouch);
+    }
+    this.#drop();
     return GNTST_OKAY;
   }
 
-  #push(firstHandle: number, offset: number, length: number, segments: Segments): void {
+  /** Both lists, or nothing. */
+  #mapPages(): number {
+    const { mapper, owner, meter } = this.#memory;
+    let status = mapper.mapPages(owner, this.#readablePages, true);
+    if (status !== GNTST_OKAY) return status;
+    status = mapper.mapPages(owner, this.#writablePages, false);
+    if (status !== GNTST_OKAY) {
+      this.#unmap(this.#readablePages);
+      return status;
+    }
+    this.#mapped = this.#readablePages.count + this.#writablePages.count;
+    meter?.mapped(this.#mapped);
+    return GNTST_OKAY;
+  }
+
+  #fillSegments(): void {
+    const { count, writable } = this.#buffers;
+    let readablePage = 0;
+    let writablePage = 0;
+    for (let index = 0; index < count; index++) {
+      if (writable[index]) writablePage = this.#push(this.writable, index, this.#writablePages, writablePage);
+      else readablePage = this.#push(this.readable, index, this.#readablePages, readablePage);
+    }
+  }
+
+  /** Makes a buffer, which begins in mapped page number `page`, segments. Returns the page after it. */
+  #push(segments: Segments, index: number, { handles }: GrantPages, page: number): number {
     const { mapper } = this.#memory;
-    let start = offset;
-    let left = length;
-    for (let index = firstHandle; left > 0; index++) {
-      const handle = this.#handles[index];
+    let start = this.#buffers.offsets[index];
+    let next = page;
+    for (let left = this.#buffers.lengths[index]; left > 0; next++) {
+      const handle = handles[next];
       const piece = Math.min(left, XEN_PAGE_SIZE - start);
       segments.push(mapper.region(handle), mapper.offset(handle) + start, piece);
       left -= piece;
       start = 0;
     }
+    return next;
   }
 
-  /** Unmaps the handles from index `first` on, last one first. */
-  #unmapFrom(first: number): void {
-    const { mapper, meter } = this.#memory;
-    while (this.#handleCount > first) {
-      meter?.mapped(-1);
-      const status = mapper.unmap(this.#handles[--this.#handleCount]);
-      assert(status === GNTST_OKAY, 'unmap of our own handle', status, GNTST_OKAY);
+  #drop(): void {
+    this.readable.clear();
+    this.writable.clear();
+    this.#buffers.clear();
+    if (this.#mapped > 0) {
+      this.#memory.meter?.mapped(-this.#mapped);
+      this.#unmap(this.#writablePages);
+      this.#unmap(this.#readablePages);
     }
+    this.#mapped = 0;
+    this.#readablePages.clear();
+    this.#writablePages.clear();
+  }
+
+  #unmap(pages: GrantPages): void {
+    const status = this.#memory.mapper.unmapPages(pages);
+    assert(status === GNTST_OKAY, 'unmap of our own handles', status, GNTST_OKAY);
   }
 
   readonly #traceTouch = (index: number, from: number, length: number): void => {
@@ -124,7 +161,7 @@ export class GrantMemory implements DeviceMemory {
 
   mapRing(low: number, high: number, length: number): MappedRing {
     const access = new GrantChainAccess(this);
-    const status = access.map(low, high, length, true);
+    const status = access.map(low, high, length, true) || access.ready();
     const where = `ring at ${formatAddress(low, high)}, ${length} bytes`;
     if (status !== GNTST_OKAY)
       throw new ProtocolViolation(

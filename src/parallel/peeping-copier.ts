@@ -5,7 +5,7 @@ import { GNTST_OKAY } from '../abi/grant.ts';
 import type { Region } from '../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
 import { type GrantCopier, GrantCopies } from '../xen/grant-copier.ts';
-import type { GrantMapper } from '../xen/grant-mapper.ts';
+import { type GrantMapper, GrantPages } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
 
 /** References that are tried; each costs a few microseconds. */
@@ -26,6 +26,8 @@ export class PeepingCopier implements GrantCopier {
   /** A page of this domain's for what is beside. */
   readonly #place: number;
   readonly #beside = new GrantCopies();
+  /** The page that is tried. */
+  readonly #page = new GrantPages();
   #references = 0;
   #opened = 0;
 
@@ -71,9 +73,11 @@ export class PeepingCopier implements GrantCopier {
   }
 
   #mapPage(owner: DomainId, ref: number): boolean {
-    const handle = this.#mapper.map(owner, ref, true);
-    if (handle < 0) return false;
-    this.#mapper.unmap(handle);
+    const page = this.#page;
+    page.clear();
+    page.add(ref);
+    if (this.#mapper.mapPages(owner, page, true) !== GNTST_OKAY) return false;
+    this.#mapper.unmapPages(page);
     return true;
   }
 

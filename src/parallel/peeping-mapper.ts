@@ -3,9 +3,10 @@
 
 import type { AddressSpace } from '../hosts/model/address-space.ts';
 import type { DomainGrantMapper } from '../hosts/model/domain-grant-mapper.ts';
+import { GNTST_OKAY } from '../abi/grant.ts';
 import type { Region } from '../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../abi/xen.ts';
-import type { GrantMapper } from '../xen/grant-mapper.ts';
+import type { GrantMapper, GrantPages } from '../xen/grant-mapper.ts';
 import type { DomainId } from '../xen/ids.ts';
 import type { Attempts } from './peeping-copier.ts';
 import { SECRET_MARK } from './secrets.ts';
@@ -43,14 +44,16 @@ export class PeepingMapper implements GrantMapper {
     return { pagesSeen: this.#pagesSeen, pagesWithSecrets: this.#pagesWithSecrets, sample: this.#sample };
   }
 
-  map(owner: DomainId, ref: number, readonly: boolean): number {
-    const handle = this.#mapper.map(owner, ref, readonly);
-    if (handle >= 0 && this.#pagesSeen < PAGES) this.#look(handle, ref);
-    return handle;
+  mapPages(owner: DomainId, pages: GrantPages, readonly: boolean): number {
+    const status = this.#mapper.mapPages(owner, pages, readonly);
+    if (status !== GNTST_OKAY) return status;
+    for (let i = 0; i < pages.count && this.#pagesSeen < PAGES; i++)
+      this.#look(pages.handles[i], pages.refs[i]);
+    return status;
   }
 
-  unmap(handle: number): number {
-    return this.#mapper.unmap(handle);
+  unmapPages(pages: GrantPages): number {
+    return this.#mapper.unmapPages(pages);
   }
 
   region(handle: number): Region {

@@ -1,7 +1,7 @@
 // All implementations of the port GrantMapper run the contract: the embedded Xen's, and that over /dev/xen/gntdev with a
 // kernel that is played. On a real Xen, test/xen runs it.
 
-import { addDomain, bootTestMachine } from '../../src/hosts/model/domains.test.helper.ts';
+import { addDomain, bootTestMachine, TEST_HANDLES } from '../../src/hosts/model/domains.test.helper.ts';
 import { FakeKernel } from '../../src/hosts/linux/xen/fake-kernel.test.helper.ts';
 import { openXenHost } from '../../src/hosts/linux/xen/host.ts';
 import { arenaOfTest, native } from '../../src/hosts/linux/native.test.helper.ts';
@@ -20,6 +20,7 @@ grantMapperContract('DomainGrantMapper', () => {
   let next = FIRST_REF;
   return {
     mapper: peer.ports.grantMapper,
+    places: TEST_HANDLES,
     owner: guest.id,
     nobody: NOBODY,
     grant(readonly) {
@@ -38,6 +39,7 @@ if (native.skip === false)
     const host = openXenHost({ libc: kernel.libc, arena: arenaOfTest(), id: domainId(0) });
     return {
       mapper: host.grantMapper,
+      places: 0x4000,
       owner: OWNER,
       nobody: NOBODY,
       grant(readonly) {

@@ -9,6 +9,7 @@ import type { BackendDomain } from '../../src/machine/backend-domain.ts';
 import type { GuestDomain } from '../../src/machine/guest-domain.ts';
 import type { Machine } from '../../src/machine/machine.ts';
 import { MemoryStore } from '../../src/storage/memory-store.ts';
+import { grantPages } from '../../src/xen/grant-pages.test.helper.ts';
 import { BASE, DISK_SIZE, diskBytes } from './scene.test.helper.ts';
 
 export const OPTIONS = { queues: 2, queueSize: 16 };
@@ -108,10 +109,10 @@ export function mappable(backend: BackendDomain, guest: number, entries: number)
   const found: number[] = [];
   for (let ref = 0; ref < entries; ref++) {
     for (const readonly of [false, true]) {
-      const handle = grantMapper.map(guest as never, ref, readonly);
-      if (handle < 0) continue;
+      const page = grantPages(ref);
+      if (grantMapper.mapPages(guest as never, page, readonly) < 0) continue;
       found.push(ref);
-      grantMapper.unmap(handle);
+      grantMapper.unmapPages(page);
     }
   }
   return found;

@@ -1,8 +1,9 @@
 // The Xen under a backend whose process is killed: nothing of the process is left, and nothing is told to the guest.
 // What it had mapped is unmapped by its kernel, and its registers wait for whoever serves them next.
 
+import { GNTST_OKAY } from '../../src/abi/grant.ts';
 import type { BackendHost, MmioServer } from '../../src/xen/backend-host.ts';
-import type { GrantMapper } from '../../src/xen/grant-mapper.ts';
+import type { GrantMapper, GrantPages } from '../../src/xen/grant-mapper.ts';
 
 /** One process's view of a host. */
 export class MortalHost implements BackendHost {
@@ -12,7 +13,7 @@ export class MortalHost implements BackendHost {
   readonly grantCopier;
   readonly grantMapper: GrantMapper;
   readonly #host: BackendHost;
-  readonly #mapped = new Set<number>();
+  readonly #mapped = new Set<GrantPages>();
   readonly #servers: MmioServer[] = [];
   #alive = true;
 
@@ -24,14 +25,14 @@ export class MortalHost implements BackendHost {
     this.grantCopier = grantCopier;
     this.#host = host;
     this.grantMapper = {
-      map: (owner, ref, readonly) => {
-        const handle = grantMapper.map(owner, ref, readonly);
-        if (handle >= 0) this.#mapped.add(handle);
-        return handle;
+      mapPages: (owner, pages, readonly) => {
+        const status = grantMapper.mapPages(owner, pages, readonly);
+        if (status === GNTST_OKAY) this.#mapped.add(pages);
+        return status;
       },
-      unmap: (handle) => {
-        this.#mapped.delete(handle);
-        return grantMapper.unmap(handle);
+      unmapPages: (pages) => {
+        this.#mapped.delete(pages);
+        return grantMapper.unmapPages(pages);
       },
       region: (handle) => grantMapper.region(handle),
       offset: (handle) => grantMapper.offset(handle),
@@ -58,7 +59,7 @@ export class MortalHost implements BackendHost {
   /** The process is killed. A successor has to serve the registers before a guest runs. */
   die(): void {
     this.#alive = false;
-    for (const handle of [...this.#mapped]) this.grantMapper.unmap(handle);
+    for (const pages of [...this.#mapped]) this.grantMapper.unmapPages(pages);
     for (const server of this.#servers) server.close();
   }
 }

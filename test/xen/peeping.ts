@@ -15,6 +15,7 @@ import {
   GTF_READONLY,
   GTF_TYPE_MASK,
   GTF_WRITING,
+  GNTST_OKAY,
   grantEntryV1,
 } from '../../src/abi/grant.ts';
 import { pagesTouched } from '../../src/abi/grant-address.ts';
@@ -30,7 +31,7 @@ import { BackendDomain } from '../../src/machine/backend-domain.ts';
 import type { NeedTracer } from '../../src/memory/traced-memory.ts';
 import { MemoryStore } from '../../src/storage/memory-store.ts';
 import { DMA_TO_DEVICE } from '../../src/trace.ts';
-import type { GrantMapper } from '../../src/xen/grant-mapper.ts';
+import type { GrantMapper, GrantPages } from '../../src/xen/grant-mapper.ts';
 import { type DomainId, domainId } from '../../src/xen/ids.ts';
 
 /** What was seen of one kind of buffer, and of the pages in which they lay. */
@@ -108,13 +109,14 @@ class RememberingMapper implements GrantMapper {
   readonly #inner = host.grantMapper;
   readonly #handles = new Map<number, number>();
 
-  map(owner: DomainId, ref: number, readonly: boolean): number {
-    const handle = this.#inner.map(owner, ref, readonly);
-    if (handle >= 0) this.#handles.set(ref, handle);
-    return handle;
+  mapPages(owner: DomainId, pages: GrantPages, readonly: boolean): number {
+    const status = this.#inner.mapPages(owner, pages, readonly);
+    for (let i = 0; i < pages.count && status === GNTST_OKAY; i++)
+      this.#handles.set(pages.refs[i], pages.handles[i]);
+    return status;
   }
 
-  unmap = (handle: number) => this.#inner.unmap(handle);
+  unmapPages = (pages: GrantPages) => this.#inner.unmapPages(pages);
   region = (handle: number) => this.#inner.region(handle);
   offset = (handle: number) => this.#inner.offset(handle);
 

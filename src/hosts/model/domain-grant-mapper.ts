@@ -6,12 +6,13 @@ import {
   GNTMAP_READONLY,
   GNTST_BAD_HANDLE,
   GNTST_NO_SPACE,
+  GNTST_OKAY,
   MAPTRACK_HANDLES_PER_FRAME,
 } from '../../abi/grant.ts';
 import type { Region } from '../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../abi/xen.ts';
 import type { Tracer } from '../../trace.ts';
-import type { GrantMapper } from '../../xen/grant-mapper.ts';
+import type { GrantMapper, GrantPages } from '../../xen/grant-mapper.ts';
 import type { DomainId } from '../../xen/ids.ts';
 import type { DomainRecord } from './domain-record.ts';
 import type { GrantMapping } from './grants/mapping.ts';
@@ -48,6 +49,23 @@ export class DomainGrantMapper implements GrantMapper {
     return this.#live;
   }
 
+  mapPages(owner: DomainId, pages: GrantPages, readonly: boolean): number {
+    for (let i = 0; i < pages.count; i++) {
+      const handle = this.map(owner, pages.refs[i], readonly);
+      if (handle < 0) {
+        this.#unmapFirst(pages, i);
+        return handle;
+      }
+      pages.handles[i] = handle;
+    }
+    return GNTST_OKAY;
+  }
+
+  unmapPages(pages: GrantPages): number {
+    return this.#unmapFirst(pages, pages.count);
+  }
+
+  /** Maps one page. Returns its handle, or the negative status with which it is refused. */
   map(owner: DomainId, ref: number, readonly: boolean): number {
     const place = this.#takePlace();
     if (place < 0) return GNTST_NO_SPACE;
@@ -68,6 +86,7 @@ export class DomainGrantMapper implements GrantMapper {
     return place;
   }
 
+  /** Ends one mapping. Returns GNTST_OKAY or a negative status. */
   unmap(place: number): number {
     const handle = this.#handles[place];
     if (handle === undefined || handle < 0) return GNTST_BAD_HANDLE;
@@ -92,6 +111,16 @@ export class DomainGrantMapper implements GrantMapper {
   /** Guest-physical address, in this domain, at which a mapped page stands. */
   address(place: number): number {
     return (this.#domain.window + place) * XEN_PAGE_SIZE;
+  }
+
+  /** Unmaps the first pages of a list, last one first. Returns the last refusal, if there was one. */
+  #unmapFirst(pages: GrantPages, count: number): number {
+    let result: number = GNTST_OKAY;
+    for (let i = count - 1; i >= 0; i--) {
+      const status = this.unmap(pages.handles[i]);
+      if (status !== GNTST_OKAY) result = status;
+    }
+    return result;
   }
 
   #takePlace(): number {

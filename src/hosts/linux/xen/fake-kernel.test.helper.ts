@@ -64,7 +64,11 @@ export class FakeKernel {
   readonly lines: string[] = [];
   /** A line was set for a guest that has none. */
   panicked = false;
+  /** Calls of ioctl and mmap. */
+  calls = 0;
   readonly servers = new Map<string, Server>();
+  /** Pages that gntdev takes by one call: its parameter `limit`. */
+  gntdevLimit = 0x1_0000;
   /** Version of domctl that this Xen speaks. */
   domctlVersion = 0x15;
   readonly #real = libcOfTest();
@@ -72,10 +76,11 @@ export class FakeKernel {
   readonly #bytes: Uint8Array;
   readonly #paths = new Map<number, string>();
   readonly #grants = new Map<string, Grant>();
-  readonly #announced = new Map<number, { owner: number; ref: number }>();
+  /** Offsets, and the pages that each stands for. */
+  readonly #announced = new Map<number, { owner: number; ref: number }[]>();
   readonly #mapped = new Map<number, number>();
-  /** What privcmd has mapped: addresses, and bytes. */
-  readonly #foreign = new Map<number, number>();
+  /** What privcmd and gntdev have mapped by one call each: addresses, and bytes. */
+  readonly #whole = new Map<number, number>();
   readonly #channels = new Map<number, Channel>();
   readonly #kernelEnds = new Map<number, number>();
   readonly #vcpuChannels = new Map<string, Channel>();
@@ -121,7 +126,7 @@ export class FakeKernel {
     return this.#mapped.size;
   }
   get announced(): number {
-    return this.#announced.size;
+    return [...this.#announced.values()].reduce((sum, pages) => sum + pages.length, 0);
   }
   get channels(): number {
     return this.#channels.size;
@@ -169,6 +174,7 @@ export class FakeKernel {
     for (const fd of [...this.#paths.keys()]) this.#close(fd);
     this.#announced.clear();
     this.#mapped.clear();
+    this.#whole.clear();
   }
 
   #takePage(): number {
@@ -222,6 +228,7 @@ export class FakeKernel {
 
   #ioctl(fd: number, request: number, address: number): number {
     const failing = this.failing.get(request);
+    this.calls++;
     if (failing !== undefined) return this.#fail(failing);
     const result = this.#answer(fd, request, address);
     return result < 0 ? this.#fail(-result) : result;
@@ -230,10 +237,12 @@ export class FakeKernel {
   #answer(fd: number, request: number, address: number): number {
     switch (request) {
       case gnt.IOCTL_GNTDEV_MAP_GRANT_REF:
-        return this.#announce(this.#at(address, gnt.ioctlGntdevMapGrantRef.size));
+        return this.#announce(address);
       case gnt.IOCTL_GNTDEV_UNMAP_GRANT_REF: {
-        const { index } = gnt.ioctlGntdevUnmapGrantRef.over(this.#at(address, 16));
-        return this.#announced.delete(index) ? 0 : -errnos.ENOENT;
+        const { index, count } = gnt.ioctlGntdevUnmapGrantRef.over(this.#at(address, 16));
+        if (this.#announced.get(index)?.length !== count) return -errnos.ENOENT;
+        this.#announced.delete(index);
+        return 0;
       }
       case gnt.IOCTL_GNTDEV_GRANT_COPY:
         return this.#copyAll(this.#at(address, gnt.ioctlGntdevGrantCopy.size));
@@ -254,11 +263,20 @@ export class FakeKernel {
     return new Uint8Array(this.#real.view(address, length));
   }
 
-  #announce(bytes: Uint8Array): number {
-    const argument = gnt.ioctlGntdevMapGrantRef.over(bytes);
-    if (argument.count !== 1) return -errnos.EINVAL;
-    const index = this.#nextIndex++ * XEN_PAGE_SIZE;
-    this.#announced.set(index, { owner: argument.domid, ref: argument.ref });
+  #announce(address: number): number {
+    const argument = gnt.ioctlGntdevMapGrantRef.over(this.#at(address, gnt.ioctlGntdevMapGrantRef.size));
+    const { count } = argument;
+    if (count === 0 || count > this.gntdevLimit) return -errnos.EINVAL;
+    const { size } = gnt.ioctlGntdevGrantRef;
+    const records = this.#at(address + gnt.ioctlGntdevMapGrantRef.offsetOf('domid'), count * size);
+    const record = gnt.ioctlGntdevGrantRef.over(records);
+    const pages = Array.from({ length: count }, (_, i) => {
+      const { domid, ref } = record.at(i * size);
+      return { owner: domid, ref };
+    });
+    const index = this.#nextIndex * XEN_PAGE_SIZE;
+    this.#nextIndex += count;
+    this.#announced.set(index, pages);
     argument.index = index;
     return 0;
   }
@@ -273,33 +291,48 @@ export class FakeKernel {
   #mmap(at: number, length: number, protection: number, flags: number, fd: number, offset: number): number {
     const real = this.#real;
     const path = this.#paths.get(fd);
+    this.calls++;
     if ((flags & MAP_FIXED) !== 0 && !this.#forget(at, length)) return this.#fail(errnos.ENOMEM);
     if (path === undefined) return real.mmap(at, length, protection, flags, fd, offset);
+    if (path === '/dev/xen/gntdev') return this.#mapGranted(at, length, protection, flags, offset);
     // The other devices give addresses, at which something may be put later.
-    if (path !== '/dev/xen/gntdev') {
-      const address = real.mmap(at, length, protection, (flags & MAP_FIXED) | 0x22, -1, 0);
-      if (path === '/dev/xen/privcmd') this.#foreign.set(address, length);
-      return address;
-    }
-    const wanted = this.#announced.get(offset);
-    const grant = wanted && this.#find(wanted.owner, wanted.ref);
-    if (typeof grant !== 'object' || (grant.readonly && (protection & PROT_WRITE) !== 0)) {
-      // Linux takes away what was there before it asks the driver.
-      real.munmap(at, length);
-      return this.#fail(errnos.EINVAL);
-    }
-    this.#mapped.set(at, grant.page);
-    return real.mmap(at, length, protection, flags, this.#memory, grant.page * XEN_PAGE_SIZE);
+    const address = real.mmap(at, length, protection, (flags & MAP_FIXED) | 0x22, -1, 0);
+    if (path === '/dev/xen/privcmd') this.#whole.set(address, length);
+    return address;
   }
 
-  /** Returns false when a part of what privcmd has mapped would go: Linux splits none of that. */
+  /** All pages that were announced together, or none of them. */
+  #mapGranted(at: number, length: number, protection: number, flags: number, offset: number): number {
+    const wanted = this.#announced.get(offset) ?? [];
+    const grants = wanted.map(({ owner, ref }) => this.#find(owner, ref));
+    const isWrong = (grant: Grant | number): boolean =>
+      typeof grant === 'number' || (grant.readonly && (protection & PROT_WRITE) !== 0);
+    if (wanted.length * XEN_PAGE_SIZE !== length || grants.some(isWrong)) {
+      // Linux takes away what was there before it asks the driver.
+      this.#real.munmap(at, length);
+      return this.#fail(errnos.EINVAL);
+    }
+    for (const [i, grant] of grants.entries()) {
+      if (typeof grant === 'number') continue;
+      const page = at + i * XEN_PAGE_SIZE;
+      this.#mapped.set(page, grant.page);
+      this.#real.mmap(page, XEN_PAGE_SIZE, protection, flags, this.#memory, grant.page * XEN_PAGE_SIZE);
+    }
+    this.#whole.set(at, length);
+    return at;
+  }
+
+  /**
+   * Returns false when only a part of what was mapped by one call would go. Linux refuses that for privcmd; for gntdev it
+   * tries, and what has become of the other pages then is not certain: refused here, so that nobody relies on it.
+   */
   #forget(address: number, length: number): boolean {
     const end = address + length;
-    for (const [at, size] of this.#foreign) {
+    for (const [at, size] of this.#whole) {
       if (at + size <= address || at >= end) continue;
       if (at < address || at + size > end) return false;
     }
-    for (const at of this.#foreign.keys()) if (at >= address && at < end) this.#foreign.delete(at);
+    for (const at of this.#whole.keys()) if (at >= address && at < end) this.#whole.delete(at);
     for (const at of this.#mapped.keys()) if (at >= address && at < end) this.#mapped.delete(at);
     return true;
   }

@@ -2,20 +2,20 @@
 // counterpart in the embedded Xen is hosts/model/domain-grant-mapper.ts. After gntdev.ts.
 //
 // All pages lie in one window of addresses, which is reserved once and mapped to nothing (PROT_NONE): so there is one
-// Region with one set of views, and system calls can be given addresses in it. A mapping takes a place of the window
-// and, when it ends, gives it back to the reservation in one step, so that nobody else's memory can come there. Places
-// are taken in a row as far as possible: pages that follow each other in a guest's ring do so here, too.
+// Region with one set of views, and system calls can be given addresses in it. A list of pages takes places of the window
+// that follow each other, so that a buffer of several pages is one piece of memory here, too. When it ends, it gives them
+// back to the reservation in one step, so that nobody else's memory can come there.
 
 import { constants } from 'node:os';
 import { GNTST_BAD_HANDLE, GNTST_GENERAL_ERROR, GNTST_NO_SPACE, GNTST_OKAY } from '../../../abi/grant.ts';
 import { type Region, regionOver } from '../../../abi/region.ts';
 import { XEN_PAGE_SIZE } from '../../../abi/xen.ts';
 import type { Tracer } from '../../../trace.ts';
-import type { GrantMapper } from '../../../xen/grant-mapper.ts';
+import type { GrantMapper, GrantPages } from '../../../xen/grant-mapper.ts';
 import type { DomainId } from '../../../xen/ids.ts';
 import type { Arena, Scratch } from '../arena.ts';
 import { checked, type Libc } from '../libc.ts';
-import { type Gntdev, statusOfErrno } from './gntdev.ts';
+import { type Gntdev, MOST_PAGES, statusOfErrno } from './gntdev.ts';
 
 const PROT_NONE = 0;
 const PROT_READ = 1;
@@ -30,9 +30,6 @@ const MAP_NOTHING = 0x4022; // MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
  * of those (vm.max_map_count), counting the gaps between them.
  */
 const PLACES = 0x4000;
-/** What a place has in stead of the device's offset. */
-const FREE = -1;
-const LOST = -2;
 
 export interface MapperParts {
   readonly libc: Libc;
@@ -43,6 +40,19 @@ export interface MapperParts {
   readonly tracer: Tracer;
 }
 
+/** Pages that one call has mapped, which stand in a row. One call ends them, too: Linux is not asked for a part. */
+interface Mapping {
+  /** The device's offset. */
+  readonly index: number;
+  readonly place: number;
+  readonly count: number;
+  readonly owner: DomainId;
+  readonly refs: readonly number[];
+}
+
+/** What a place belongs to; at one that is lost nothing can be mapped any more. */
+type Place = Mapping | 'free' | 'lost';
+
 /** The window. Handles are places in it. */
 export class GntdevMapper implements GrantMapper {
   readonly #libc: Libc;
@@ -52,12 +62,9 @@ export class GntdevMapper implements GrantMapper {
   readonly #window: Region;
   /** Where one byte goes that is copied to hear why a mapping was refused. */
   readonly #probe: Scratch;
-  /** Where the search for a free place begins. */
+  /** Where the search for free places begins. */
   #next = 0;
-  /** For each place in use: the device's offset, and the owner and the reference, for the trace. */
-  readonly #indexes = new Float64Array(PLACES).fill(FREE);
-  readonly #owners: DomainId[] = [];
-  readonly #refs: number[] = [];
+  readonly #places = new Array<Place>(PLACES).fill('free');
   #live = 0;
 
   /** Throws SystemError when there are no addresses left. */
@@ -73,36 +80,31 @@ export class GntdevMapper implements GrantMapper {
     this.#window = regionOver(libc.view(address, length), 0, length, address);
   }
 
-  /** Mappings held now. */
+  /** Pages that are mapped now. */
   get live(): number {
     return this.#live;
   }
 
-  map(owner: DomainId, ref: number, readonly: boolean): number {
-    const place = this.#findPlace();
-    const result = place < 0 ? GNTST_NO_SPACE : this.#mapAt(place, owner, ref, readonly);
-    if (result < 0) {
-      if (this.#tracer.enabled) this.#tracer.mapRefused(this.#id, owner, ref, result);
-      return result;
+  /** Maps the pages by as few calls as the free places allow: one, unless they are very many. */
+  mapPages(owner: DomainId, pages: GrantPages, readonly: boolean): number {
+    let most = MOST_PAGES;
+    for (let done = 0; done < pages.count; ) {
+      const count = this.#findPlaces(Math.min(most, pages.count - done));
+      const status = count === 0 ? GNTST_NO_SPACE : this.#mapNext(owner, pages, done, count, readonly);
+      if (status === GNTST_OKAY) done += count;
+      // The device does not say which of them it was.
+      else if (count > 1) most = 1;
+      else {
+        if (this.#tracer.enabled) this.#tracer.mapRefused(this.#id, owner, pages.refs[done], status);
+        this.#unmapFirst(pages, done);
+        return status;
+      }
     }
-    this.#next = (place + 1) % PLACES;
-    this.#owners[place] = owner;
-    this.#refs[place] = ref;
-    this.#live++;
-    if (this.#tracer.enabled) this.#tracer.map(this.#id, owner, ref, place, readonly);
-    return place;
+    return GNTST_OKAY;
   }
 
-  unmap(place: number): number {
-    const index = this.#indexes[place] ?? FREE;
-    if (index < 0) return GNTST_BAD_HANDLE;
-    this.#live--;
-    // What replaces the page unmaps it; the device then forgets it.
-    this.#indexes[place] = this.#reserve(place, MAP_FIXED) ? FREE : LOST;
-    if (this.#indexes[place] === LOST) this.#libc.munmap(this.#addressOf(place), XEN_PAGE_SIZE);
-    this.#gntdev.withdraw(index);
-    if (this.#tracer.enabled) this.#tracer.unmap(this.#id, this.#owners[place], this.#refs[place], place);
-    return GNTST_OKAY;
+  unmapPages(pages: GrantPages): number {
+    return this.#unmapFirst(pages, pages.count);
   }
 
   region(_place: number): Region {
@@ -115,59 +117,109 @@ export class GntdevMapper implements GrantMapper {
 
   /** Ends every mapping and gives the addresses back: nothing of the region may be looked at any more. */
   close(): void {
-    for (let place = 0; place < PLACES; place++) this.unmap(place);
+    for (const place of this.#places) if (typeof place === 'object') this.#unmap(place);
     const { address, byteLength } = this.#window;
     checked(this.#libc, 'munmap', this.#libc.munmap(address, byteLength), 'addresses for granted pages');
   }
 
-  /** Returns the place, or the status with which the page is refused. */
-  #mapAt(place: number, owner: DomainId, ref: number, readonly: boolean): number {
-    const index = this.#gntdev.announce(owner, ref);
-    if (index < 0) return index;
-    const protection = readonly ? PROT_READ : PROT_READ_WRITE;
-    const flags = MAP_SHARED | MAP_FIXED;
-    const address = this.#addressOf(place);
-    if (this.#libc.mmap(address, XEN_PAGE_SIZE, protection, flags, this.#gntdev.fd, index) >= 0) {
-      this.#indexes[place] = index;
-      return place;
+  /** Goes to where the most places are free in a row, `wanted` of them if possible. Returns how many. */
+  #findPlaces(wanted: number): number {
+    let [longest, start, free] = [0, 0, 0];
+    for (let tried = 0; tried < PLACES && longest < wanted; tried++) {
+      const place = (this.#next + tried) % PLACES;
+      if (place === 0) free = 0;
+      free = this.#places[place] === 'free' ? free + 1 : 0;
+      if (free <= longest) continue;
+      longest = free;
+      start = place - free + 1;
     }
-    const errno = this.#libc.errno();
-    this.#gntdev.withdraw(index);
-    // Linux has taken the reservation away before it asked the device. Should another thread's memory have come there
-    // meanwhile, the place is lost.
-    if (!this.#reserve(place, MAP_FIXED_NOREPLACE)) this.#indexes[place] = LOST;
-    return this.#whyRefused(owner, ref, errno);
+    this.#next = start;
+    return longest;
   }
 
   /**
-   * The status of a mapping that mmap has failed to make. The device says EINVAL for whatever Xen answered; Xen judges a
+   * Maps `count` pages of a list, from number `first` on, at the next places.
+   *
+   * @returns GNTST_OKAY; or why they are refused: the true status only where it is one page
+   */
+  #mapNext(owner: DomainId, pages: GrantPages, first: number, count: number, readonly: boolean): number {
+    const place = this.#next;
+    const index = this.#gntdev.announce(owner, pages.refs, first, count);
+    if (index < 0) return index;
+    const length = count * XEN_PAGE_SIZE;
+    const protection = readonly ? PROT_READ : PROT_READ_WRITE;
+    const flags = MAP_SHARED | MAP_FIXED;
+    if (this.#libc.mmap(this.#addressOf(place), length, protection, flags, this.#gntdev.fd, index) < 0) {
+      const errno = this.#libc.errno();
+      this.#gntdev.withdraw(index, count);
+      // Linux has taken the reservation away before it asked the device. Should another thread's memory have come
+      // there meanwhile, the places are lost.
+      if (!this.#reserve(place, count, MAP_FIXED_NOREPLACE)) this.#put('lost', place, count);
+      return errno === constants.errno.EINVAL
+        ? this.#whyRefused(owner, pages.refs[first])
+        : statusOfErrno(errno);
+    }
+    const refs = pages.refs.slice(first, first + count);
+    this.#put({ index, place, count, owner, refs }, place, count);
+    this.#next = (place + count) % PLACES;
+    this.#live += count;
+    for (let i = 0; i < count; i++) {
+      pages.handles[first + i] = place + i;
+      if (this.#tracer.enabled) this.#tracer.map(this.#id, owner, refs[i], place + i, readonly);
+    }
+    return GNTST_OKAY;
+  }
+
+  /**
+   * The status of a page that mmap has failed to map. The device says EINVAL for whatever Xen answered; Xen judges a
    * copy of one byte by the same rules, and its status comes through. Where the byte may be read, it was the writing
    * that was not granted, or the page is one that cannot be mapped: GNTST_general_error, as Xen says to both.
    */
-  #whyRefused(owner: DomainId, ref: number, errno: number): number {
-    if (errno !== constants.errno.EINVAL) return statusOfErrno(errno);
+  #whyRefused(owner: DomainId, ref: number): number {
     this.#gntdev.putCopy(0, true, owner, ref, 0, 1, this.#probe.address);
     const failed = this.#gntdev.copy(1);
     const status = failed === GNTST_OKAY ? this.#gntdev.copyStatus(0) : failed;
     return status === GNTST_OKAY ? GNTST_GENERAL_ERROR : status;
   }
 
-  /** Puts nothing at a place again. Returns whether that was possible. */
-  #reserve(place: number, how: number): boolean {
-    const address = this.#addressOf(place);
-    const result = this.#libc.mmap(address, XEN_PAGE_SIZE, PROT_NONE, MAP_NOTHING | how, -1, 0);
-    return result >= 0;
+  /** Unmaps the first pages of a list, last ones first. Returns GNTST_BAD_HANDLE when one of them is not mapped. */
+  #unmapFirst({ handles }: GrantPages, count: number): number {
+    let result: number = GNTST_OKAY;
+    for (let left = count; left > 0; ) {
+      const mapping = this.#places[handles[left - 1]];
+      if (typeof mapping === 'object' && handles[left - mapping.count] === mapping.place) {
+        this.#unmap(mapping);
+        left -= mapping.count;
+      } else {
+        result = GNTST_BAD_HANDLE;
+        left--;
+      }
+    }
+    return result;
+  }
+
+  #unmap({ index, place, count, owner, refs }: Mapping): void {
+    this.#live -= count;
+    // What replaces the pages unmaps them; the device then forgets them.
+    const isFree = this.#reserve(place, count, MAP_FIXED);
+    if (!isFree) this.#libc.munmap(this.#addressOf(place), count * XEN_PAGE_SIZE);
+    this.#put(isFree ? 'free' : 'lost', place, count);
+    this.#gntdev.withdraw(index, count);
+    for (let i = count - 1; i >= 0 && this.#tracer.enabled; i--)
+      this.#tracer.unmap(this.#id, owner, refs[i], place + i);
+  }
+
+  #put(what: Place, place: number, count: number): void {
+    this.#places.fill(what, place, place + count);
+  }
+
+  /** Puts nothing at places again. Returns whether that was possible. */
+  #reserve(place: number, count: number, how: number): boolean {
+    const length = count * XEN_PAGE_SIZE;
+    return this.#libc.mmap(this.#addressOf(place), length, PROT_NONE, MAP_NOTHING | how, -1, 0) >= 0;
   }
 
   #addressOf(place: number): number {
     return this.#window.address + place * XEN_PAGE_SIZE;
-  }
-
-  #findPlace(): number {
-    for (let tried = 0; tried < PLACES; tried++) {
-      const place = (this.#next + tried) % PLACES;
-      if (this.#indexes[place] === FREE) return place;
-    }
-    return -1;
   }
 }

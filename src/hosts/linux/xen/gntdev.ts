@@ -9,6 +9,7 @@ import {
   gntdevCopyIn,
   gntdevCopyOut,
   ioctlGntdevGrantCopy,
+  ioctlGntdevGrantRef,
   ioctlGntdevMapGrantRef,
   ioctlGntdevUnmapGrantRef,
 } from '../../../abi/gntdev.ts';
@@ -21,6 +22,10 @@ import { openXenDevice } from './device-files.ts';
 
 /** Copies that one call makes at most. */
 export const MOST_COPIES = 256;
+/** Pages that one call names at most. The device takes 65536, if nobody has given it another `limit`. */
+export const MOST_PAGES = 512;
+/** Where the pages of a call are in its argument. */
+const FIRST_PAGE = ioctlGntdevMapGrantRef.offsetOf('domid');
 
 /** What the device answers when it has no memory is the only errno that has a status of its own. */
 export function statusOfErrno(errno: number): number {
@@ -34,6 +39,7 @@ export class Gntdev {
   readonly #argument: Scratch;
   readonly #segments: Scratch;
   readonly #map: ReturnType<typeof ioctlGntdevMapGrantRef.over>;
+  readonly #page: ReturnType<typeof ioctlGntdevGrantRef.over>;
   readonly #unmap: ReturnType<typeof ioctlGntdevUnmapGrantRef.over>;
   readonly #copy: ReturnType<typeof ioctlGntdevGrantCopy.over>;
   readonly #in: ReturnType<typeof gntdevCopyIn.over>;
@@ -43,9 +49,10 @@ export class Gntdev {
   /** Throws XenUnavailable. */
   constructor(libc: Libc, arena: Arena) {
     this.#libc = libc;
-    this.#argument = arena.take(ioctlGntdevMapGrantRef.size);
+    this.#argument = arena.take(FIRST_PAGE + MOST_PAGES * ioctlGntdevGrantRef.size);
     this.#segments = arena.take(MOST_COPIES * gntdevCopyIn.size);
     this.#map = ioctlGntdevMapGrantRef.over(this.#argument.u8);
+    this.#page = ioctlGntdevGrantRef.over(this.#argument.u8);
     this.#unmap = ioctlGntdevUnmapGrantRef.over(this.#argument.u8);
     this.#copy = ioctlGntdevGrantCopy.over(this.#argument.u8);
     this.#in = gntdevCopyIn.over(this.#segments.u8);
@@ -54,31 +61,36 @@ export class Gntdev {
   }
 
   /**
-   * Names a granted page. Nothing is mapped yet: that is what mmap does, and where a reference is refused.
+   * Names granted pages: `count` of `refs`, from number `first` on. Nothing is mapped yet: that is what mmap of all of
+   * them does, and where references are refused.
    *
-   * @returns the offset for mmap, or the negative GNTST status with which it is refused
+   * @returns the offset for mmap, or the negative GNTST status with which all of them are refused
    */
-  announce(owner: DomainId, ref: number): number {
-    this.#map.count = 1;
+  announce(owner: DomainId, refs: readonly number[], first: number, count: number): number {
+    this.#map.count = count;
     this.#map.pad = 0;
     this.#map.index = 0;
-    this.#map.domid = owner;
-    this.#map.ref = ref;
+    for (let i = 0; i < count; i++) {
+      const page = this.#page.at(FIRST_PAGE + i * ioctlGntdevGrantRef.size);
+      page.domid = owner;
+      page.ref = refs[first + i];
+    }
     return this.#call(IOCTL_GNTDEV_MAP_GRANT_REF) ?? this.#map.index;
   }
 
   /**
-   * Takes back what `announce` has returned, when it is not mapped (any more). A device that refuses keeps a record of
-   * its own, which is counted and ends with the process; the page is not mapped all the same (case T18).
+   * Takes back what `announce` has returned for `count` pages, when they are not mapped (any more). A device that refuses
+   * keeps a record of its own, which is counted and ends with the process; the pages are not mapped all the same (case
+   * T18).
    */
-  withdraw(index: number): void {
+  withdraw(index: number, count: number): void {
     this.#unmap.index = index;
-    this.#unmap.count = 1;
+    this.#unmap.count = count;
     this.#unmap.pad = 0;
     if (this.#call(IOCTL_GNTDEV_UNMAP_GRANT_REF) !== undefined) this.#kept++;
   }
 
-  /** Pages that the device refused to forget. */
+  /** Announcements that the device refused to forget. */
   get kept(): number {
     return this.#kept;
   }

@@ -60,6 +60,25 @@ test('a page is asked for once until the monitor answers', () => {
   assert.deepEqual(asked, ['0x0 1', '0x0 2', '0x0 2'], 'it was answered, and taken away');
 });
 
+test('a page that is asked for is not asked for again when pages beside it are taken away', () => {
+  const { asked, iotlb, memory } = scene();
+  const access = memory.newChainAccess();
+  const map = () => access.map(PAGE, 0, 8, false);
+  map();
+  // Linux takes away a power of two of pages where it unmaps three.
+  iotlb.invalidate(0, 4 * PAGE);
+  assert.equal(map(), MAPPING_PENDING);
+  assert.deepEqual(asked, ['0x1000 1'], 'the first question is still to be answered');
+  iotlb.update({ iova: PAGE, user: USER, size: PAGE, right: READ });
+  assert.equal(map(), 0);
+  access.release(0, 0, 0);
+  // The guest takes it away and uses the address for another page: with two answers to come, that of the first page,
+  // which says that there is none any more, would be taken for that of the second.
+  iotlb.invalidate(PAGE, PAGE);
+  assert.equal(map(), MAPPING_PENDING);
+  assert.deepEqual(asked, ['0x1000 1', '0x1000 1']);
+});
+
 test('what the monitor never answers is asked for anew when the ring that waited for it has stopped', () => {
   const { asked, iotlb, memory } = scene();
   const access = memory.newChainAccess();

@@ -70,6 +70,7 @@ export class Iotlb {
       );
     if (right < 1 || right > 3)
       throw new ProtocolViolation('vhost-user IOTLB', `access ${right}, expected 1 to 3`);
+    for (const page of this.#asked.keys()) if (overlaps(page, iova, size)) this.#asked.delete(page);
     this.invalidate(iova, size);
     if (this.#entries.length === MOST_ENTRIES) this.#forgetOldest();
     this.#entries.splice(this.#indexFrom(iova), 0, entry);
@@ -77,10 +78,14 @@ export class Iotlb {
     this.#watcher?.held(entry);
   }
 
-  /** Forgets every translation that has a byte of [iova, iova + size), and that its pages have been asked for. */
+  /**
+   * Forgets every translation that has a byte of [iova, iova + size). Of pages that were asked for the answer is still
+   * to come: guests take away a power of two of pages, with others in use between them. Were they asked for once more,
+   * the second answer would come when the guest has taken them away, and say that there is none to whoever has asked
+   * then, for another page at the same address.
+   */
   invalidate(iova: number, size: number): void {
-    for (const pages of [this.#asked, this.#refused])
-      for (const page of pages.keys()) if (page + PAGE > iova && page < iova + size) pages.delete(page);
+    for (const page of this.#refused) if (overlaps(page, iova, size)) this.#refused.delete(page);
     let first = this.#indexFrom(iova);
     const before = this.#entries[first - 1];
     if (before !== undefined && before.iova + before.size > iova) first--;
@@ -147,6 +152,11 @@ export class Iotlb {
     this.#asked.clear();
     this.#refused.clear();
   }
+}
+
+/** Whether the page has a byte of [iova, iova + size). */
+function overlaps(page: number, iova: number, size: number): boolean {
+  return page + PAGE > iova && page < iova + size;
 }
 
 /** The first address of the page of `iova`. */

@@ -25,6 +25,7 @@ export interface SentMemory {
   }[];
   readonly granted: readonly GrantedRegion[];
   readonly translated: boolean;
+  readonly missesAnswered?: boolean | undefined;
   readonly log: SentRegion | undefined;
 }
 
@@ -88,7 +89,13 @@ export function offerOf({ features, queueSizes, config }: DeviceOffer): DeviceOf
   return { features, queueSizes: [...queueSizes], config: Uint8Array.from(config) };
 }
 
-export function sentMemory({ regions, granted = [], translated, log }: RingMemory): SentMemory {
+export function sentMemory({
+  regions,
+  granted = [],
+  translated,
+  missesAnswered,
+  log,
+}: RingMemory): SentMemory {
   return {
     regions: regions.map(({ guest, user, size, memory }) => ({
       guest,
@@ -97,7 +104,7 @@ export function sentMemory({ regions, granted = [], translated, log }: RingMemor
       memory: sentRegion(memory),
     })),
     granted,
-    translated,
+    ...{ translated, missesAnswered },
     log: log && sentRegion(log),
   };
 }
@@ -111,11 +118,10 @@ function receivedRegion(libc: Libc, { address, byteLength }: SentRegion): Region
   return regionOver(libc.view(address, byteLength), 0, byteLength, address);
 }
 
-export function receivedMemory(libc: Libc, { regions, granted, translated, log }: SentMemory): RingMemory {
+export function receivedMemory(libc: Libc, { regions, log, ...rest }: SentMemory): RingMemory {
   return {
     regions: regions.map((region) => ({ ...region, memory: receivedRegion(libc, region.memory) })),
-    granted,
-    translated,
+    ...rest,
     log: log && receivedRegion(libc, log),
   };
 }

@@ -68,7 +68,7 @@ test('what is of all rings is told to each worker, with memory as addresses', ()
   const { rings, told } = spread(3);
   const region = regionOver(new ArrayBuffer(64), 0, 64, 0x7000);
   const memory: RingMemory = {
-    ...{ translated: true, log: region },
+    ...{ translated: true, missesAnswered: true, log: region },
     regions: [{ guest: 1, user: 2, size: 64, memory: region }],
   };
   rings.setFeatures(5n);
@@ -84,6 +84,7 @@ test('what is of all rings is told to each worker, with memory as addresses', ()
         ...{ session: SESSION, kind: 'memory' },
         memory: {
           translated: true,
+          missesAnswered: true,
           log: sent,
           granted: [],
           regions: [{ guest: 1, user: 2, size: 64, memory: sent }],

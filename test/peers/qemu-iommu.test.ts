@@ -25,7 +25,9 @@ const SCRIPT = `
 step 'the IOMMU'
 tell "group $(basename $(readlink -f /sys/block/vda/device/../iommu_group))"
 tell "access platform $(cut -c 34 /sys/block/vda/device/features)"
-${diskScript(QUEUES)}`;
+${diskScript(QUEUES)}
+step 'nothing was written, or asked for, that was not mapped for it'
+[ "$(dmesg | grep -c 'DMA Write.*fault')" = 0 ]`;
 
 interface Audited {
   readonly runs: readonly {

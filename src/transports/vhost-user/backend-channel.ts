@@ -84,8 +84,12 @@ export class BackendChannel {
     else this.#send(request, 0, nothing);
   }
 
-  /** Asks for the translation of an address of the guest's IOMMU. With `acknowledged`, for a word if there is none. */
-  iotlbMiss(iova: number, permission: number, acknowledged: boolean): void {
+  /**
+   * Asks for the translation of an address of the guest's IOMMU. With `acknowledged`, for a word if there is none.
+   *
+   * @returns whether there will be an answer in any case
+   */
+  iotlbMiss(iova: number, permission: number, acknowledged: boolean): boolean {
     const { bytes } = vhostUserIotlb.make({
       iovaLow: iova % HIGH,
       iovaHigh: Math.floor(iova / HIGH),
@@ -95,8 +99,9 @@ export class BackendChannel {
     const answered = (value: bigint): void => {
       if (value !== 0n) this.#onNoTranslation(iova);
     };
-    if (acknowledged) this.#ask(VHOST_USER_BACKEND_IOTLB_MSG, bytes, answered);
-    else this.#send(VHOST_USER_BACKEND_IOTLB_MSG, 0, bytes);
+    if (acknowledged) return this.#ask(VHOST_USER_BACKEND_IOTLB_MSG, bytes, answered);
+    this.#send(VHOST_USER_BACKEND_IOTLB_MSG, 0, bytes);
+    return false;
   }
 
   /** Interrupts the driver of a ring that has no call descriptor. */

@@ -20,6 +20,8 @@ const HIGH = 2 ** 32;
 export interface MemoryUse {
   /** Addresses are the IOMMU's. */
   readonly translated: boolean;
+  /** Each address that is missed is answered. */
+  readonly missesAnswered: boolean;
   /** Writes are logged. */
   readonly logged: boolean;
 }
@@ -38,11 +40,11 @@ export class GuestMemory {
   }
 
   /** The memory as rings use it. */
-  forRings({ translated, logged }: MemoryUse): RingMemory {
+  forRings({ translated, missesAnswered, logged }: MemoryUse): RingMemory {
     return {
       regions: this.#regions,
       granted: this.#granted,
-      translated,
+      ...{ translated, missesAnswered },
       log: logged ? this.#log?.region : undefined,
     };
   }

@@ -56,6 +56,7 @@ export class LocalRings implements RingRunner {
   #table = new RegionTable([]);
   #log: DirtyLog | undefined;
   #iotlbMemory: IotlbMemory | undefined;
+  #missesAnswered = false;
   /** What a Xen domain grants, and the regions that stand for it; undefined where memory is announced as such. */
   #grantMemory: DeviceMemory | undefined;
   #granted: readonly GrantedRegion[] = [];
@@ -103,6 +104,8 @@ export class LocalRings implements RingRunner {
 
   setMemory(memory: RingMemory): void {
     this.#table = new RegionTable(memory.regions);
+    this.#missesAnswered = memory.missesAnswered ?? false;
+    if (!this.#missesAnswered) this.#iotlb.forgetMisses();
     this.#log = memory.log === undefined ? undefined : new DirtyLog(memory.log);
     this.#iotlbMemory = memory.translated ? new IotlbMemory(this.#table, this.#iotlb) : undefined;
     this.#granted = memory.granted ?? [];
@@ -151,7 +154,7 @@ export class LocalRings implements RingRunner {
     const ring = this.#running.get(index)!;
     this.#running.delete(index);
     this.#byQueue.delete(ring.queue);
-    this.#iotlb.forgetMisses();
+    if (!this.#missesAnswered) this.#iotlb.forgetMisses();
     const { base } = ring.queue;
     ring.logged?.markRing();
     ring.queue.close();

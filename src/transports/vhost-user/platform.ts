@@ -62,6 +62,8 @@ export interface RingMemory {
   readonly granted?: readonly GrantedRegion[];
   /** Addresses in rings and of rings are the guest's IOMMU's; `translate` tells what they mean. */
   readonly translated: boolean;
+  /** Whether the monitor answers each `miss`, with `translate` or with `refuse`; others may never do. */
+  readonly missesAnswered?: boolean | undefined;
   /** Where written pages are marked, during a migration. */
   readonly log: Region | undefined;
 }

@@ -544,6 +544,24 @@ test('behind an IOMMU a chain without a translation fails when the monitor says 
   assertNothingLeft(frontend);
 });
 
+test('behind an IOMMU a page is asked for once, whatever is taken away before the answer', () => {
+  const { device, frontend, guest, platform, translate, answerMiss } = behindIommu();
+  translate(0x9000_1000, DESCRIPTORS, 0x3000, 3);
+  for (let areas = 0; areas < 3; areas++) answerMiss(0n);
+  guest.offer(0, 0xa000_0010, 8);
+  frontend.rings.kick(0);
+  // Rings stop for each of them, and start again.
+  translate(0xb000_0000, 0, 4096, 0, 3);
+  translate(0xa000_0000, 0, 0x8000, 0, 3);
+  frontend.rings.kick(0);
+  assert.equal(platform.sent.length, 4, 'a second answer would be taken for that to the next request there');
+  translate(0xa000_0000, BUFFERS, 4096, 3);
+  answerMiss(0n);
+  assert.deepEqual(device.done, [0]);
+  assert.equal(guest.used.len(0), 1);
+  assertNothingLeft(frontend);
+});
+
 test('F33: a miss that the monitor does not take is not answered, and the next answer is for the next one', () => {
   const { device, frontend, guest, platform, translate, answerMiss } = behindIommu();
   translate(0x9000_1000, DESCRIPTORS, 0x3000, 3);
@@ -554,5 +572,8 @@ test('F33: a miss that the monitor does not take is not answered, and the next a
   platform.takes = true;
   assert.throws(() => answerMiss(1n), ProtocolViolation);
   assert.deepEqual(device.done, []);
+  translate(0xb000_0000, 0, 4096, 0, 3);
+  frontend.rings.kick(0);
+  assert.equal(platform.sent.length, 4, 'it is asked for anew when the ring has stopped for something');
   assertNothingLeft(frontend);
 });

@@ -88,6 +88,8 @@ export class VhostUserSession {
   readonly #inflight: InflightBuffer;
   readonly #runner: RingRunner;
   readonly #rings: Vrings;
+  /** Whether there was a miss to which no answer will come, though the frontend answers. */
+  #missLost = false;
   #status = 0;
   #closed = false;
 
@@ -105,7 +107,10 @@ export class VhostUserSession {
     this.#runner = parts.runner({
       interrupt: (index) => this.#interrupt(index),
       failed: (index, violation) => this.#rings.fail(index, violation),
-      miss: (iova, right) => this.#channel.iotlbMiss(iova, right, this.#acknowledged),
+      miss: (iova, right) => {
+        const isAnswered = this.#channel.iotlbMiss(iova, right, this.#acknowledged);
+        if (this.#acknowledged && !isAnswered) this.#missLost = true;
+      },
       configChanged: (config) => this.configChanged(config),
     });
     const session = this;
@@ -297,6 +302,7 @@ export class VhostUserSession {
     this.#runner.setMemory(
       this.#memory.forRings({
         translated: this.#negotiation.has(VIRTIO_F_ACCESS_PLATFORM),
+        missesAnswered: this.#acknowledged && !this.#missLost,
         logged: this.#negotiation.has(VHOST_F_LOG_ALL),
       }),
     );
@@ -323,7 +329,10 @@ export class VhostUserSession {
   /** A chain may be in the middle of what an invalidation takes away, so rings are stopped for it. */
   #translate(message: VhostMessage): void {
     if (GuestMemory.isInvalidation(message)) {
-      this.#rings.pausing(() => GuestMemory.translate(message, this.#runner));
+      this.#rings.pausing(() => {
+        if (this.#missLost) this.#tellRunner();
+        GuestMemory.translate(message, this.#runner);
+      });
       return;
     }
     GuestMemory.translate(message, this.#runner);

@@ -119,9 +119,9 @@ export const GRANTS: readonly Exhibit[] = [
     id: 'XSA-361',
     also: ['XSA-365'],
     what: 'Of several pages that are mapped together, only the status of the last one is looked at.',
-    file: 'src/memory/grant-memory.ts',
-    find: 'if (handle < 0) {',
-    replace: 'if (handle < 0 && page === pages - 1) {',
+    file: 'src/hosts/model/domain-grant-mapper.ts',
+    find: 'if (handle < 0) {\n        this.#unmapFirst',
+    replace: 'if (handle < 0 && i === pages.count - 1) {\n        this.#unmapFirst',
     tests: ['test/adversary/refused-buffers.test.ts'],
   },
   {

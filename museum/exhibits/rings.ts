@@ -76,11 +76,14 @@ export const RINGS: readonly Exhibit[] = [
     what: 'The device reports a request complete before it unmaps its buffers.',
     file: 'src/virtqueue/device-queue.ts',
     find: `    chain.fault = chain.access.release(bytesRead, written, atEnd);
-    if (chain.fault !== 0) return chain.fault;
+    if (chain.fault !== 0) {
+      if (fault === 0) this.meter?.refused();
+      return chain.fault;
+    }
     chain.inFlight = false;
     this.#inFlight--;
     // Whoever sees the request completed sees it counted.
-    this.#meter?.completed(chain.head, chain.type, chain.status, bytesRead, written);
+    this.meter?.completed(chain.head, chain.type, chain.status, bytesRead, written);
     this.#used.setElement(this.#nextUsed, chain.head, written);
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
     this.#journal?.completing(chain.head);
@@ -176,8 +179,8 @@ export const RINGS: readonly Exhibit[] = [
     id: 'QEMU/exit-on-map-failure',
     what: 'A backend ends when a guest names a reference that it has not granted.',
     file: 'src/memory/grant-memory.ts',
-    find: 'if (handle < 0) {',
-    replace: "if (handle < 0) {\n        throw new Error('exit: a reference cannot be mapped');",
+    find: 'else this.#drop();',
+    replace: "else throw new Error('exit: a reference cannot be mapped');",
     tests: ['test/adversary/addresses.test.ts'],
     error: 'exit: a reference cannot be mapped',
   },
@@ -185,8 +188,8 @@ export const RINGS: readonly Exhibit[] = [
     id: 'QEMU/bfa3f55f0f',
     what: 'A page that the device is only to read is mapped for writing.',
     file: 'src/memory/grant-memory.ts',
-    find: 'mapper.map(owner, ref + page, !writable)',
-    replace: 'mapper.map(owner, ref + page, false)',
+    find: 'mapper.mapPages(owner, this.#readablePages, true)',
+    replace: 'mapper.mapPages(owner, this.#readablePages, false)',
     tests: ['test/adversary/chains.test.ts'],
     titles: /F17/,
   },

@@ -42,7 +42,8 @@ xenTest('a guestâ€™s registers are served as the port promises, and a PVH guestâ
 bios_path_override="/etc/passwd"
 device_model_override="/share/dom0/device-model"
 vga="none"
-vnc=0')
+vnc=0
+vkb_device=0')
     pvh=$(create pvh pvh 'kernel="${program}"')
     node dist/test/xen/registers.js $hvm $pvh ${program}`);
   assert.match(said, /^# fail 0$/m);

@@ -95,8 +95,7 @@ export class VirtioDriver {
   /** Whether the device is still the one that was started: neither reset by somebody else, nor replaced, nor gone. */
   get holdsDevice(): boolean {
     const status = this.guest.transport.readStatus();
-    // Where no device is, all bits read as one.
-    return (status & VIRTIO_STATUS_DRIVER_OK) !== 0 && status <= 0xff;
+    return (status & VIRTIO_STATUS_DRIVER_OK) !== 0 && isThere(status);
   }
 
   has(feature: bigint): boolean {
@@ -245,7 +244,10 @@ export class VirtioDriver {
 
   /** Status, configuration space, or both. */
   #takeConfigChange(): void {
-    if (this.#guest.transport.readStatus() & VIRTIO_STATUS_DEVICE_NEEDS_RESET)
+    const status = this.#guest.transport.readStatus();
+    // A backend that has gone says nothing; what becomes of its device is told to the guest, and not by the device.
+    if (!isThere(status)) return;
+    if (status & VIRTIO_STATUS_DEVICE_NEEDS_RESET)
       this.recover('the device says that it needs a reset: it found our requests in error');
     else this.onConfigChange();
   }
@@ -320,4 +322,9 @@ export class VirtioDriver {
     this.queues.push(queue);
     transport.enableQueue(index, size, queue.addresses);
   }
+}
+
+/** Whether a device answers: where there is none, all bits read as one. */
+function isThere(status: number): boolean {
+  return status <= 0xff;
 }

@@ -32,6 +32,21 @@ for (const mode of EXPOSURE_MODES) {
     });
   }
 
+  test(`C5: ${mode}: an interrupt that comes when the backend has died is no word of its device`, async () => {
+    const { machine, bytes, guest, disk, work, place } = await working(mode, 4);
+    machine.destroy(BACKEND);
+    // Where no registers are all bits read as one: those of a changed configuration, and of a device in error, too.
+    disk.interrupt();
+    assert.deepEqual([disk.health, disk.resets], ['working', 0]);
+    disk.suspend('its backend has died');
+    const next = machine.createBackend(OTHER);
+    serveDisk(next, guest, bytes);
+    guest.reattach(disk, { ...place, backend: next.ports.id });
+    await work.finish(machine);
+    assert.deepEqual([disk.health, disk.resets], ['working', 0]);
+    assert.deepEqual(guest.detach(disk), { live: 0, quarantined: 0 });
+  });
+
   test(`G24: ${mode}: a domain that gets the id of a dead backend can map nothing of what that was granted`, async () => {
     const { machine, bytes, guest, disk, work, place } = await working(mode, 3);
     const { entries } = guest.dma.granting.table;

@@ -245,11 +245,16 @@ export class VirtioDriver {
   /** Status, configuration space, or both. */
   #takeConfigChange(): void {
     const status = this.#guest.transport.readStatus();
-    // A backend that has gone says nothing; what becomes of its device is told to the guest, and not by the device.
-    if (!isThere(status)) return;
-    if (status & VIRTIO_STATUS_DEVICE_NEEDS_RESET)
+    if (!isThere(status)) this.#lose('its registers read as all ones: nobody serves it any more');
+    else if (status & VIRTIO_STATUS_DEVICE_NEEDS_RESET)
       this.recover('the device says that it needs a reset: it found our requests in error');
     else this.onConfigChange();
+  }
+
+  /** The device has gone, by no fault of its own: another is waited for, where the guest waits for any. */
+  #lose(reason: string): void {
+    if (this.#guest.recovery.resets === 0) this.fail(reason);
+    else this.stop(reason);
   }
 
   /** From FEATURES_OK to DRIVER_OK. */

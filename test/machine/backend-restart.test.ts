@@ -32,12 +32,12 @@ for (const mode of EXPOSURE_MODES) {
     });
   }
 
-  test(`C5: ${mode}: an interrupt that comes when the backend has died is no word of its device`, async () => {
+  test(`C5: ${mode}: an interrupt that comes when the backend has died is no fault of its device`, async () => {
     const { machine, bytes, guest, disk, work, place } = await working(mode, 4);
     machine.destroy(BACKEND);
     // Where no registers are all bits read as one: those of a changed configuration, and of a device in error, too.
     disk.interrupt();
-    assert.deepEqual([disk.health, disk.resets], ['working', 0]);
+    assert.deepEqual([disk.health, disk.resets], ['waiting', 0]);
     disk.suspend('its backend has died');
     const next = machine.createBackend(OTHER);
     serveDisk(next, guest, bytes);

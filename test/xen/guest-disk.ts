@@ -60,6 +60,16 @@ umount /mnt
 `;
 }
 
+/** Commands that write to the disk until the guest is killed, `blocks` of 64 KiB in each round. */
+export function writeForever(disk: string, blocks: number): string {
+  return `
+step 'write for ever'
+while true; do
+  dd if=/dev/urandom of=/dev/${disk} bs=64k count=${blocks} conv=notrunc,fsync status=none
+  tell round
+done`;
+}
+
 /** Checks what the image holds behind the file system. */
 export function checkRaw(image: Buffer, seed: number): void {
   const [found, wanted] = [image.subarray(FILE_SYSTEM), rawAfter(seed)];

@@ -3,22 +3,14 @@
 // The neighbour's disk goes past the page cache of the first domain, straight from and into what is mapped of the guest.
 
 import assert from 'node:assert/strict';
-import { checkRaw, diskBefore, diskScript } from './guest-disk.ts';
+import { checkRaw, diskBefore, diskScript, writeForever } from './guest-disk.ts';
 import { PLACES, xenTest } from './rig/xen-test.ts';
 
 const SEED = 72;
 
-/** Writes until it is killed. */
-const WRITER = `
-step 'write for ever'
-while true; do
-  dd if=/dev/urandom of=/dev/vda bs=64k count=64 conv=notrunc,fsync status=none
-  tell round
-done`;
-
 xenTest('a guest is killed in the middle of its writes, its neighbour works on', async (xen) => {
   const doomedImage = await xen.put('doomed.img', diskBefore(1));
-  const doomed = await xen.guest('doomed', WRITER);
+  const doomed = await xen.guest('doomed', writeForever('vda', 64));
   const doomedBackend = await xen.backend(
     ...['--domain', `${doomed.id}`],
     ...['--mmio', PLACES[0], '--disk', doomedImage],

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { deviceRows } from '../../src/cli/top/device-rows.ts';
 import { type MetricSample, metricSamples } from '../../src/cli/top/metric-samples.ts';
-import { checkRaw, diskBefore, diskScript } from './guest-disk.ts';
+import { checkRaw, diskBefore, diskScript, writeForever } from './guest-disk.ts';
 import { announce, awaitBackend, libxlDisk, libxlEntropy } from './libxl-nodes.ts';
 import { type Guest, PLACES, type Xen, xenTest } from './rig/xen-test.ts';
 
@@ -13,14 +13,6 @@ const [FIRST_SEED, SECOND_SEED] = [75, 76];
 /** States of the backend's end. */
 const [SERVED, REFUSED] = [2, 6];
 const METRICS = '/run/watch.metrics';
-
-/** Writes until it is killed. */
-const WRITER = `
-step 'write for ever'
-while true; do
-  dd if=/dev/urandom of=/dev/vda bs=64k count=16 conv=notrunc,fsync status=none
-  tell round
-done`;
 
 const ENTROPY = `
 step 'entropy'
@@ -65,7 +57,7 @@ async function startServed(xen: Xen, guest: Guest, image: string): Promise<void>
 
 xenTest('C5: one backend serves guests as xenstore announces them, and as they go', async (xen) => {
   const image = await xen.put('first.img', diskBefore(FIRST_SEED));
-  const doomed = await xen.guest('first', WRITER);
+  const doomed = await xen.guest('first', writeForever('vda', 16));
   await announceAll(xen, doomed, image);
   const backend = await xen.backend('--metrics', METRICS);
   await refusesPvh(xen);

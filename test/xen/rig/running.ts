@@ -31,10 +31,23 @@ function take(share: string): boolean {
   try {
     writeFileSync(mark, `${process.pid}`, { flag: 'wx' });
   } catch {
-    if (isRunning(Number(readFileSync(mark, 'utf8')))) return false;
-    rmSync(mark, { force: true });
+    const holder = holderOf(mark);
+    if (holder !== undefined) {
+      if (isRunning(holder)) return false;
+      rmSync(mark, { force: true });
+    }
     return take(share);
   }
   process.once('exit', () => rmSync(mark, { force: true }));
   return true;
+}
+
+/** The process that has made the mark; undefined if it has ended, and taken its mark away, meanwhile. */
+function holderOf(mark: string): number | undefined {
+  try {
+    return Number(readFileSync(mark, 'utf8'));
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
 }

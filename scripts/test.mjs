@@ -25,7 +25,10 @@ if (files.length === 0) {
   process.exit(1);
 }
 const nodeFlags = flags.map((flag) => (flag === '--coverage' ? '--experimental-test-coverage' : flag));
-const run = spawnSync(process.execPath, ['--enable-source-maps', ...nodeFlags, '--test', ...files], {
-  stdio: 'inherit',
-});
+// Of the reporters that both have, the one that lists at the end what failed.
+const run = spawnSync(
+  process.execPath,
+  ['--enable-source-maps', '--test-reporter=spec', ...nodeFlags, '--test', ...files],
+  { stdio: 'inherit' },
+);
 process.exit(run.status ?? 1);

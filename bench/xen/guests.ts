@@ -23,14 +23,22 @@ export interface Disk {
   readonly blkback?: { readonly device: number; readonly persistent: boolean };
 }
 
-/** Lets a guest measure its disks. A disk that neither serves is QEMU's. Resolves with what the guest said. */
-export async function run(name: string, disks: readonly Disk[], folder: string): Promise<string> {
+/**
+ * Lets a guest with a kernel of the rig measure its disks. A disk that neither serves is QEMU's. Resolves with what the
+ * guest said.
+ */
+export async function run(
+  name: string,
+  kernel: string,
+  disks: readonly Disk[],
+  folder: string,
+): Promise<string> {
   const jobFile = join(folder, 'job');
   writeFileSync(jobFile, job(disks.map(({ disk }) => disk)));
   for (const { disk } of disks) writeFileSync(imageOf(folder, disk), Buffer.alloc(DISK_SIZE, disk));
   const qemu = disks.find(({ grantio, blkback }) => !grantio && !blkback);
   const words = qemu ? [imageOf(folder, qemu.disk)] : [];
-  const id = guest('create', name, jobFile, ...words)
+  const id = guest('create', name, jobFile, kernel, ...words)
     .trim()
     .split('\n')
     .at(-1)!;

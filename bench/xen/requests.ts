@@ -12,10 +12,17 @@ import { type Disk, run } from './guests.ts';
 
 const BLKBACK = { disk: 'xvda', blkback: { device: 51712, persistent: true } } as const;
 
+interface MeasuredGuest {
+  readonly name: string;
+  readonly kernel: string;
+  readonly disks: readonly (Disk & { readonly title?: string })[];
+}
+
 /** QEMU 7.2 maps no grants: its guest's kernel is the same, except that its virtio drivers need not use them. */
-const GUESTS: readonly { readonly name: string; readonly disks: readonly (Disk & { title?: string })[] }[] = [
+const GUESTS: readonly MeasuredGuest[] = [
   {
     name: 'grants',
+    kernel: 'vmlinux',
     disks: [
       { title: 'map', disk: 'vda', grantio: ['--access', 'map', '--mmio', '0xd0000000,irq=5'] },
       { title: 'copy', disk: 'vdb', grantio: ['--access', 'copy', '--mmio', '0xd0000200,irq=10'] },
@@ -27,7 +34,15 @@ const GUESTS: readonly { readonly name: string; readonly disks: readonly (Disk &
       },
     ],
   },
-  { name: 'qemu', disks: [{ title: 'QEMU, no grants', disk: 'vda' }, BLKBACK] },
+  {
+    name: 'qemu',
+    kernel: 'vmlinux-without-grants',
+    disks: [
+      { title: 'no grants', disk: 'vda', grantio: ['--grants=off', '--mmio', '0xd0000000,irq=5'] },
+      { title: 'QEMU, no grants', disk: 'vdb' },
+      BLKBACK,
+    ],
+  },
 ];
 
 /** A disk's time beside that of blkback in the same round: the median, and the lowest and the highest. */
@@ -43,9 +58,9 @@ const twoDigits = (value: number): string => String(Number(value.toPrecision(2))
 const columns: { title: string; cells: string[] }[] = [];
 const folder = mkdtempSync(join(tmpdir(), 'grantio-bench-'));
 try {
-  for (const { name, disks } of GUESTS) {
+  for (const { name, kernel, disks } of GUESTS) {
     // The log of a guest's console goes on where an earlier guest of its name ended.
-    const said = await run(`bench-${name}-${process.pid}`, disks, folder);
+    const said = await run(`bench-${name}-${process.pid}`, kernel, disks, folder);
     for (const { title, disk } of disks)
       if (title !== undefined)
         columns.push({ title, cells: LOADS.map((_, load) => ratio(said, load, disk)) });

@@ -26,7 +26,7 @@ function guestProgram(): Buffer {
 }
 
 xenTest('grants are mapped and copied, and events sent, as the ports promise', async (xen) => {
-  assert.match(await xen.run('node dist/test/xen/contract.js'), /^# fail 0$/m);
+  assert.match(await xen.run('node --test-reporter=tap dist/test/xen/contract.js'), /^# fail 0$/m);
 });
 
 xenTest('a guest’s registers are served as the port promises, and a PVH guest’s are refused', async (xen) => {
@@ -45,6 +45,6 @@ vga="none"
 vnc=0
 vkb_device=0')
     pvh=$(create pvh pvh 'kernel="${program}"')
-    node dist/test/xen/registers.js $hvm $pvh ${program}`);
+    node --test-reporter=tap dist/test/xen/registers.js $hvm $pvh ${program}`);
   assert.match(said, /^# fail 0$/m);
 });

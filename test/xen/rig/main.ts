@@ -59,9 +59,18 @@ async function withMachines(count: number, work: (shares: string) => Promise<num
   const kill = (): void => {
     for (const machine of machines) machine.kill();
   };
+  /** Removes the logs, or says where they are. */
+  const settleLogs = (remove: boolean): void => {
+    if (remove) for (const machine of machines) machine.remove();
+    else
+      process.stderr.write(
+        `xen rig: the logs are kept in ${machines.map(({ share }) => share).join(' and ')}\n`,
+      );
+  };
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => {
       kill();
+      settleLogs(values.keep ?? false);
       process.exit(1);
     });
   try {
@@ -71,8 +80,7 @@ async function withMachines(count: number, work: (shares: string) => Promise<num
     const shares = machines.map(({ share }) => share).join(':');
     const status = await work(shares);
     await Promise.all(machines.map((machine) => machine.stop()));
-    if (status === 0) for (const machine of machines) machine.remove();
-    else process.stderr.write(`xen rig: the logs are kept in ${shares.replaceAll(':', ' and ')}\n`);
+    settleLogs(status === 0);
     return status;
   } finally {
     kill();

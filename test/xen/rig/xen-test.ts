@@ -99,10 +99,14 @@ export class Xen {
   }
 
   /** Makes a guest that will run `script` of its shell (../guest/init); it does not run yet. */
-  async guest(name: string, script: string): Promise<Guest> {
+  async guest(
+    name: string,
+    script: string,
+    kernel: 'vmlinux' | 'vmlinux-without-grants' = 'vmlinux',
+  ): Promise<Guest> {
     const unique = `${this.#title}-${name}-${process.pid}`;
     writeFileSync(join(this.#share, `${unique}.sh`), script);
-    const said = await this.run(`guest create ${unique} /share/${unique}.sh`);
+    const said = await this.run(`guest create ${unique} /share/${unique}.sh ${kernel}`);
     const console = new GrowingFile(join(this.#share, 'consoles', `guest-${unique}.log`));
     const guest = new Guest(this, unique, Number(/^\d+$/m.exec(said)?.[0]), console);
     this.guests.push(guest);

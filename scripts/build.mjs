@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildSync } from 'esbuild';
 
-/** What threads are started with (src/hosts/linux/thread-file.ts). */
+/** What threads are started with (src/hosts/linux/thread.ts). */
 const THREADS = [
   'parallel/backend-thread',
   'parallel/guest-thread',

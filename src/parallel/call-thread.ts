@@ -1,7 +1,7 @@
 // A thread in the hands of the main thread: calls to it, and notices from it. The other end is call-answers.ts.
 
-import { Worker } from 'node:worker_threads';
-import { threadFile } from '../hosts/linux/thread-file.ts';
+import type { Worker } from 'node:worker_threads';
+import { startThread, type ThreadOptions } from '../hosts/linux/thread.ts';
 import { CallFailed, type CallTable, type FromThread, type ToThread } from './calls.ts';
 
 interface Waiting {
@@ -10,12 +10,9 @@ interface Waiting {
 }
 
 /** What a thread is started with. */
-export interface ThreadOptions {
+export interface CallThreadOptions extends ThreadOptions {
   /** What messages about it call it. */
   readonly name: string;
-  readonly workerData: unknown;
-  /** Whether stacks of calls in the thread name the sources, not what they compile to. */
-  readonly namesSources?: boolean;
 }
 
 /** Runs `entry`, a file of this folder, in a thread. */
@@ -30,12 +27,9 @@ export class CallThread<Calls extends CallTable> {
   /** Called for each notice of the thread. */
   onNotice: (notice: unknown) => void = () => undefined;
 
-  constructor(entry: string, { name, workerData, namesSources = false }: ThreadOptions) {
+  constructor(entry: string, { name, ...options }: CallThreadOptions) {
     this.#name = name;
-    this.#worker = new Worker(threadFile(entry, import.meta.url, namesSources), {
-      workerData,
-      ...(namesSources && { execArgv: [...process.execArgv, '--enable-source-maps'] }),
-    });
+    this.#worker = startThread(entry, import.meta.url, options);
     this.#worker.on('message', (message: FromThread) => this.#receive(message));
     this.#worker.on('error', (error) => this.#fail(error));
     this.#worker.on('exit', (status) => {
@@ -61,14 +55,7 @@ export class CallThread<Calls extends CallTable> {
     return answer as Promise<Awaited<ReturnType<Calls[Name]>>>;
   }
 
-  /**
-   * Ends the thread, whatever it is doing; calls that it has not answered fail.
-   *
-   * In Node 20 there is a moment in the end of each thread in which V8 may still allocate for it in the background,
-   * where Node does not know it any more: should that ask for a collection, Node ends the process (node_platform.cc,
-   * ForIsolate; nodejs/node pull 30909). A thread that ends by itself or by process.exit() is no better off, and one that
-   * ends by itself may wait for ever (nodejs/node issue 54918). Node 24 has neither.
-   */
+  /** Ends the thread, whatever it is doing; calls that it has not answered fail. */
   async terminate(): Promise<void> {
     this.#stopping = true;
     await this.#worker.terminate();

@@ -1,11 +1,11 @@
 // Serves devices to virtual machines over vhost-user: one control thread, and queue workers that share the rings of
 // all devices. The main thread stays free. After cli/serve.ts, before control-thread.ts and queue-thread.ts.
 
-import { MessageChannel, type TransferListItem, Worker } from 'node:worker_threads';
+import { MessageChannel, type TransferListItem, type Worker } from 'node:worker_threads';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Eventfds, newEventfd } from '../hosts/linux/epoll.ts';
 import { type Libc, loadLibc } from '../hosts/linux/libc.ts';
-import { threadFile } from '../hosts/linux/thread-file.ts';
+import { startThread } from '../hosts/linux/thread.ts';
 import type { Endpoint, Notice } from './control.ts';
 import type { ControlThreadData, FromControl, ToControl } from './control-thread.ts';
 import { newDeviceCounters } from './counter-blocks.ts';
@@ -69,7 +69,7 @@ export class VhostServer {
       watch?.close();
       for (const fd of wakes) eventfds.ring(fd);
     });
-    this.#control = new Worker(threadFile('control-thread', import.meta.url), {
+    this.#control = startThread('control-thread', import.meta.url, {
       workerData: data,
       transferList: workers.flatMap(({ mail, events }): TransferListItem[] => [mail.port, events]),
     });
@@ -154,7 +154,7 @@ function startQueueThread(
     mail: { words, wake, port: mail.port2 },
     events: events.port2,
   };
-  const worker = new Worker(threadFile('queue-thread', import.meta.url), {
+  const worker = startThread('queue-thread', import.meta.url, {
     workerData: data,
     transferList: [mail.port2, events.port2],
   });

@@ -1,11 +1,11 @@
 // A backend in a driver domain, seen from the main thread, which stays free for signals, log and service manager: all
 // work is done by one thread. After cli/xen-backend-run.ts, before xen-thread.ts.
 
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { Arena } from '../hosts/linux/arena.ts';
 import { Eventfds, newEventfd } from '../hosts/linux/epoll.ts';
 import { loadLibc } from '../hosts/linux/libc.ts';
-import { threadFile } from '../hosts/linux/thread-file.ts';
+import { startThread } from '../hosts/linux/thread.ts';
 import type { Notice } from './control.ts';
 import type { ExposureWatch } from './exposure-watch.ts';
 import type { ProcessCounters } from './process-counters.ts';
@@ -47,7 +47,7 @@ export class XenServer {
     });
     const [own] = counters.workers;
     const data: XenThreadData = { work, folder, wake, quit, counters: own, trace: watch?.control };
-    this.#thread = new Worker(threadFile('xen-thread', import.meta.url), { workerData: data });
+    this.#thread = startThread('xen-thread', import.meta.url, { workerData: data });
     const { promise: serving, resolve, reject } = settler<number>();
     const { promise: ended, resolve: end } = settler<Error | undefined>();
     this.serving = serving;

@@ -119,7 +119,7 @@ export class BlkDevice implements VirtioDevice {
   /** §5.2.6: header, data, one status byte, in whatever descriptors the driver chose (§2.7.4.1). */
   handle(queue: DeviceQueue, chain: Chain): void {
     if (chain.fault !== 0) {
-      this.#refuse(queue, chain);
+      this.#refuse(queue, chain, chain.answers);
       return;
     }
     if (chain.writable.byteLength === 0)
@@ -127,7 +127,7 @@ export class BlkDevice implements VirtioDevice {
     const request = this.#request;
     const status = this.#begin(request, queue, chain);
     if (status === LATER) this.#request = this.#idle.pop() ?? this.#newRequest();
-    else if (!this.#answer(request, status)) this.#refuse(queue, chain);
+    else if (!this.#answer(request, status)) this.#refuse(queue, chain, queue.mapAnswer(chain));
   }
 
   /** Tells the driver the outcome of a request. Returns false when the platform does not take what was written. */
@@ -168,10 +168,9 @@ export class BlkDevice implements VirtioDevice {
     }
   }
 
-  /** A buffer was not granted, or not so: only this request fails, if its status can be written. */
-  #refuse(queue: DeviceQueue, chain: Chain): void {
+  /** A buffer was not granted, or not so: only this request fails, with a status if that `answers`, which is mapped. */
+  #refuse(queue: DeviceQueue, chain: Chain, answers: boolean): void {
     chain.status = VIRTIO_BLK_S_IOERR;
-    const answers = queue.mapAnswer(chain);
     if (answers) chain.writable.setByte(chain.writable.byteLength - 1, VIRTIO_BLK_S_IOERR);
     if (queue.complete(chain, 0, 0, answers ? STATUS_SIZE : 0) < 0) queue.complete(chain, 0, 0);
   }

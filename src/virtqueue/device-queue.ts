@@ -12,6 +12,9 @@ import { NO_TYPE, type QueueMeter } from './queue-meter.ts';
 import type { RingAreas } from './ring-areas.ts';
 import { AvailableRing, DescriptorTable, type QueueFeatures, UsedRing } from './split-ring.ts';
 
+/** The status where a chain has no buffer for an answer, or needs none. */
+const NO_ANSWER = -1;
+
 /** One request on its way through the device. */
 export class Chain {
   readonly head: number;
@@ -20,6 +23,8 @@ export class Chain {
   byteLength = 0;
   /** Status with which the platform refused one of its buffers, or what was written to it; 0 when all is well. */
   fault = 0;
+  /** When it was taken with a fault: whether the buffer for its answer is mapped all the same, see `mapAnswer`. */
+  answers = false;
   inFlight = false;
   /** What the device says of it for whoever counts: the kind of request and the answer, in its type's own numbers. */
   type = NO_TYPE;
@@ -75,6 +80,10 @@ export class DeviceQueue {
   #pending = false;
   /** Its head, if the reader has read it; -1 otherwise. */
   #read = -1;
+  /** Status with which the platform has refused one of its buffers already: it waits for that of its answer. */
+  #refusal = 0;
+  /** Which of its buffers could not be mapped; -1 when that is not known, or all were. */
+  #unmapped = -1;
   #inFlight = 0;
   #closed = false;
 
@@ -127,7 +136,7 @@ export class DeviceQueue {
 
   /**
    * Takes the next chain and maps its buffers. A buffer that the platform refuses does not break the
-   * device: the chain then has a `fault` and nothing of it is mapped, see `mapAnswerByte`.
+   * device: the chain then has a `fault` and nothing of it is mapped but, if that can be, the buffer for its answer.
    *
    * @returns undefined when the driver has made nothing more available, or the platform does not know yet where
    *   the next chain's buffers are: it is the next one then, too
@@ -147,20 +156,13 @@ export class DeviceQueue {
   }
 
   /**
-   * For the chain that `pop` returned last, and that has a fault: maps only its last device-writable buffer that
-   * is not empty, so that a device can still say that the request failed.
+   * For the chain that `pop` returned last, and that was refused when it was completed: maps only its last
+   * device-writable buffer that is not empty, so that a device can still say that the request failed.
    *
    * @returns false when that is refused too, or the chain has no such buffer
    */
   mapAnswer(chain: Chain): boolean {
-    const reader = this.#reader;
-    let last = reader.count - 1;
-    while (last >= reader.readableCount && reader.len[last] === 0) last--;
-    if (last < reader.readableCount) return false;
-    const { access } = chain;
-    return (
-      access.map(reader.low[last], reader.high[last], reader.len[last], true) === 0 && access.ready() === 0
-    );
+    return this.#mapAnswer(chain) === 0;
   }
 
   /**
@@ -248,13 +250,17 @@ export class DeviceQueue {
     if (head >= this.size) throw new ProtocolViolation('§2.7.6', `head ${head} in a queue of ${this.size}`);
     const chain = this.#chainAt(head);
     if (chain.inFlight) throw new ProtocolViolation('§2.7.6', `head ${head} made available while in flight`);
-    // A chain that waits for its buffers is not read again.
-    const unread = head === this.#read ? 0 : this.#reader.read(head);
-    const fault = unread || this.#mapBuffers(chain);
-    this.#pending = fault === MAPPING_PENDING;
+    // A chain that waits for its buffers is not read again, nor is one that was refused mapped again.
+    const waited = head === this.#read;
+    const unread = waited ? 0 : this.#reader.read(head);
+    const fault = unread || (waited && this.#refusal) || this.#mapBuffers(chain);
+    const answer = fault < 0 && unread === 0 ? this.#mapAnswer(chain) : NO_ANSWER;
+    this.#pending = fault === MAPPING_PENDING || answer === MAPPING_PENDING;
     this.#read = this.#pending && unread === 0 ? head : -1;
+    this.#refusal = Math.min(fault, 0);
     if (this.#pending) return undefined;
     chain.fault = fault;
+    chain.answers = answer === 0;
     chain.byteLength = this.#reader.byteLength;
     chain.type = NO_TYPE;
     chain.status = 0;
@@ -272,14 +278,26 @@ export class DeviceQueue {
 
   #mapBuffers(chain: Chain): number {
     const { count, readableCount, low, high, len } = this.#reader;
+    this.#unmapped = -1;
     for (let i = 0; i < count; i++) {
       if (len[i] === 0) continue;
       const status = chain.access.map(low[i], high[i], len[i], i >= readableCount);
       if (status !== 0) {
         chain.access.release(0, 0, 0);
+        this.#unmapped = i;
         return status;
       }
     }
     return chain.access.ready();
+  }
+
+  /** Maps the buffer for the answer. Returns 0, MAPPING_PENDING, or a negative status. */
+  #mapAnswer(chain: Chain): number {
+    const { count, readableCount, low, high, len } = this.#reader;
+    let last = count - 1;
+    while (last >= readableCount && len[last] === 0) last--;
+    if (last < readableCount || last === this.#unmapped) return NO_ANSWER;
+    const { access } = chain;
+    return access.map(low[last], high[last], len[last], true) || access.ready();
   }
 }

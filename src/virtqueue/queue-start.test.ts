@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { regionOver } from '../abi/region.ts';
-import { splitRingSizes } from '../abi/split-ring.ts';
+import { splitRingSizes, VIRTQ_DESC_F_NEXT } from '../abi/split-ring.ts';
 import { ProtocolViolation } from '../errors.ts';
 import { type ChainAccess, type DeviceMemory, MAPPING_PENDING } from '../memory/device-memory.ts';
 import { PlainMemory } from '../memory/plain-memory.ts';
@@ -17,12 +17,18 @@ function scene(start: Partial<QueueStart> = {}) {
   const region = regionOver(new ArrayBuffer(4096));
   const plain = new PlainMemory(region);
   let pending = false;
+  const refused = { below: 0, count: 0 };
   const memory: DeviceMemory = {
     newChainAccess: () => {
       const access: ChainAccess = plain.newChainAccess();
       const map = access.map.bind(access);
-      access.map = (low, high, length, writable) =>
-        pending && low >= 2048 ? MAPPING_PENDING : map(low, high, length, writable);
+      access.map = (low, high, length, writable) => {
+        if (low < refused.below) {
+          refused.count++;
+          return -1;
+        }
+        return pending && low >= 2048 ? MAPPING_PENDING : map(low, high, length, writable);
+      };
       return access;
     },
     mapRing: (low, high, length) => plain.mapRing(low, high, length),
@@ -43,7 +49,8 @@ function scene(start: Partial<QueueStart> = {}) {
     available.setHead(available.index, head);
     available.index = (available.index + 1) & 0xffff;
   };
-  return { queue, table, available, used, offer, setPending: (value: boolean) => (pending = value) };
+  const setPending = (value: boolean) => (pending = value);
+  return { queue, table, available, used, offer, setPending, refused };
 }
 
 test('a queue goes on at the indices it is given, across the wrap', () => {
@@ -95,6 +102,31 @@ test('a chain that waits is not read again: what its driver changes meanwhile ha
   table.write(1, 1024, 0, 3, 2, 0);
   setPending(false);
   assert.equal(queue.pop()!.writable.byteLength, 8);
+});
+
+test('a chain with a buffer that is refused waits for that of its answer, and asks for nothing twice', () => {
+  const { queue, table, offer, setPending, refused } = scene();
+  table.write(0, 1024, 0, 8, VIRTQ_DESC_F_NEXT, 1);
+  refused.below = 2048;
+  setPending(true);
+  offer(0);
+  assert.equal(queue.pop(), undefined);
+  assert.equal(queue.pop(), undefined);
+  setPending(false);
+  const chain = queue.pop()!;
+  assert.deepEqual([chain.fault, chain.answers, chain.writable.byteLength], [-1, true, 8]);
+  assert.equal(refused.count, 1);
+  queue.complete(chain, 0, 0);
+  // The next one has nothing of it.
+  refused.below = 0;
+  offer(3);
+  const next = queue.pop()!;
+  assert.deepEqual([next.fault, next.answers, next.writable.byteLength], [0, false, 8]);
+  queue.complete(next, 0, 0);
+  refused.below = 4096;
+  offer(0);
+  const silent = queue.pop()!;
+  assert.deepEqual([silent.fault, silent.answers, silent.writable.byteLength], [-1, false, 0]);
 });
 
 test('a chain to be served again waits as well', () => {

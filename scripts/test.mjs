@@ -27,7 +27,7 @@ if (files.length === 0) {
 const nodeFlags = flags.map((flag) => (flag === '--coverage' ? '--experimental-test-coverage' : flag));
 // Of the reporters that both have, the one that lists at the end what failed.
 nodeFlags.push('--enable-source-maps', '--test-reporter=spec');
-// An older Node may abort when a thread, or the process, ends while it compiles (src/hosts/linux/thread.ts).
+// An older Node may abort when a thread ends for which it compiles (src/hosts/linux/thread.ts); tests start their own.
 if (Number.parseInt(process.versions.node, 10) < 24) nodeFlags.push('--no-concurrent-recompilation');
 const run = spawnSync(process.execPath, [...nodeFlags, '--test', ...files], { stdio: 'inherit' });
 process.exit(run.status ?? 1);

@@ -52,5 +52,3 @@ const status = main(process.argv.slice(2));
 process.stdout.on('error', onLostOutput);
 process.stderr.on('error', () => undefined);
 process.exitCode = await status;
-// Where nothing is left to do but Node's own end, in which an older one may abort (../hosts/linux/thread.ts).
-process.once('beforeExit', () => process.exit());

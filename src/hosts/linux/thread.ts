@@ -20,8 +20,8 @@ const isSound = Number.parseInt(process.versions.node, 10) >= FIRST_SOUND_NODE;
  *
  * Older Node forgets a thread that ends a moment before V8 stops to compile for it in the background. Should that
  * compilation look for memory then, Node aborts the process (`node_platform.cc`, `ForIsolate`; nodejs/node pull 30909,
- * mended by v8/node pull 208): once in some thousand threads that are busy until they end. There the threads that we
- * start compile by themselves.
+ * mended by v8/node pull 208): that ended 2 of 6 runs of all tests, on a busy machine. There the threads that we start
+ * compile by themselves.
  *
  * @param importer import.meta.url
  */
